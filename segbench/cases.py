@@ -1,0 +1,56 @@
+"""What is measured, and what came out: a case is one row of every table, a visit one fresh process that measured it."""
+
+import msgspec
+
+# What a visit can end as. Each but `ok` carries its reason; no row is ever dropped.
+STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One network under one mode on one input. Hashable: two visits belong together when their cases are equal."""
+
+    model: str
+    mode: str
+    size: tuple[int, ...]  # (H, W) in pixels
+    batch_size: int = 1
+    threads: int = 1
+    allocator: str = "pinned"  # "pinned" or "plain", see measure.pin_allocator
+    decoder: str = ""  # "" for the encoder with its classifier
+    pretrained: bool = False
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What a progress bar shows: `resnet18 compile`."""
+        plain = "" if self.allocator == "pinned" else self.allocator
+        return " ".join(part for part in (self.model, self.decoder, self.mode, plain) if part)
+
+    @property
+    def group(self) -> "Case":
+        """The same case whatever the mode and the allocator: what is visited next to each other and compared."""
+        return msgspec.structs.replace(self, mode="", allocator="")
+
+
+class Visit(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag="visit"):
+    """What one fresh process saw of one case. Times are raw; tables decide later which of them count."""
+
+    case: Case
+    session: int = 0
+    round: int = 0  # from 1
+    started: str = ""  # UTC, ISO 8601
+    status: str = "ok"
+    reason: str = ""
+    budget_s: float = 0
+    seconds: float = 0  # wall time of the visit, as the sweeping process saw it
+    phases_s: dict[str, float] = {}  # wall time of its parts; `inference` and `readings` are parts of `measure`
+    params: int = 0
+    gmacs: float = 0  # of one batch, from torch's FLOP counter
+    compiled: str = ""  # "cold" or "warm": whether Inductor found its graph on disk; "" where nothing is compiled
+    per_sample: int = 1  # back-to-back inferences in one sample
+    samples_ms: list[float] = []  # per inference
+    readings_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
+    page_faults: float = 0  # minor faults per timed inference
+    memory_mb: float = 0  # what one inference adds to the resident set of the loaded model, for the whole batch
+    rel_error: float | None = None  # relative L2 of the first output against FP32 eager; None where not finite
+    output_std: float | None = None  # standard deviation of the first output in FP32 eager
+    ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals

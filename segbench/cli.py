@@ -1,0 +1,284 @@
+"""The flags that every script has, and the way from them to journal, CSV and PNG."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import tyro
+from filelock import FileLock, Timeout
+
+from . import machine, modes, zoo
+from .cases import Case
+from .journal import SCHEMA, Header, Journal, JournalError, read_all
+
+QUICK = {"models": ("headline",), "modes": ("baseline", "compile"), "iterations": 20, "rounds": 2}
+
+
+class Problem(Exception):
+    """Bad input. Its text is one line: what is wrong and what to do."""
+
+
+@dataclass
+class Settings:
+    """What a run measures and how. The same for every script; the defaults are the script's."""
+
+    models: tuple[str, ...] = ("all",)
+    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline' or 'all'. A pattern that no model of the zoo
+    matches is looked up in all of timm."""
+    modes: tuple[str, ...] = modes.DEFAULT
+    """Modes by name, or 'all': baseline, autocast, compile, autocast+compile, channels_last, compile+freezing,
+    autocast+compile+freezing."""
+    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
+    """Height and width of the input in pixels."""
+    batch_size: int = 1
+    """Images per inference."""
+    iterations: int = 50
+    """Quiet samples per case in all, spread over the rounds."""
+    rounds: int = 5
+    """Visits per case, each in a fresh process; intervals are over them."""
+    threads: int | None = None
+    """Threads per inference; by default all physical cores that this process may really use."""
+    budget: float = 15.0
+    """Seconds of measuring that one visit may take at most, preparing not counted."""
+    quick: bool = False
+    """Five encoders, baseline and compile, 20 samples in 2 rounds, into a folder of its own: to try it out."""
+    fresh: bool = False
+    """Begin this machine's journal anew; the old one is kept beside it with the ending .old."""
+    label: str = ""
+    """A name for a journal of its own, where this machine has one of other settings or versions."""
+    report: bool = False
+    """Rebuild CSV and PNG from the journals, measure nothing."""
+    list: bool = False
+    """Say what would run and how long it will take about, run nothing."""
+    out: Path | None = None
+    """Folder for journals, CSV and PNG; by default the script's own."""
+    pretrained: bool = False
+    """timm's weights instead of calibrated random ones (needs the network, once)."""
+    allocator: tuple[Literal["pinned", "plain"], ...] = ("pinned",)
+    """Keep freed memory in the process (pinned), or glibc's defaults (plain); both are compared in the same rounds."""
+    seed: int = 0
+    """Of the random weights and of the order of the visits."""
+
+    def header(self) -> dict[str, object]:
+        """What changes what is measured: another value is another journal."""
+        return {key: getattr(self, key) for key in ("size", "batch_size", "threads", "pretrained", "seed")}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a script says of itself."""
+
+    script: Path
+    name: str
+    description: str
+    cases: Callable[[Settings], list[Case]]
+    report: Callable[[list[Journal], Path], list[Path]]  # writes CSV and PNG, returns their paths
+    show: Callable[[list[Journal]], str]  # the table for the terminal
+    defaults: Settings = dataclasses.field(default_factory=Settings)
+
+
+def main(benchmark: Benchmark) -> NoReturn:
+    """Run a script: exit status 0, 1 where a case failed, 2 for bad input, 130 for Ctrl-C."""
+    settings = tyro.cli(
+        Settings,
+        prog=benchmark.script.name,
+        description=benchmark.description,
+        default=benchmark.defaults,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        status = run(benchmark, settings)
+    except (Problem, JournalError) as problem:
+        print(f"{benchmark.script.name}: {problem}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
+
+
+def run(benchmark: Benchmark, settings: Settings) -> int:
+    here = machine.describe()
+    settings = resolve(settings, benchmark, here)
+    out = settings.out
+    header = Header(
+        schema=SCHEMA,
+        benchmark=benchmark.name,
+        machine=here,
+        versions=machine.versions(),
+        settings=settings.header(),
+        label=settings.label,
+    )
+    path = out / "journals" / f"{header.name}.jsonl"
+    if settings.report:
+        return report(benchmark, out)
+
+    from . import sweep  # NumPy and tqdm: not for --help
+
+    cases = benchmark.cases(settings)
+    old = Journal.read(path) if path.exists() and not settings.fresh else None
+    if old and (difference := old.difference(header)):
+        raise Problem(f"{path} was measured with {difference}: --fresh replaces it, --label NAME keeps both")
+    known = [visit for journal in read_all(out / "journals") for visit in journal.visits]
+    plan = sweep.Plan(cases, settings.rounds, here.native_bf16, old.visits if old else [], settings.budget, known)
+    steps = plan.left(settings.seed)
+    print(f"{here.label}, {settings.threads} threads, torch {header.versions['torch']}, {header.name}")
+    print(
+        f"{len(cases)} cases in {settings.rounds} rounds: {len(steps)} visits to go, {sweep.duration(plan.remaining_s(steps))} about"
+    )
+    emulated = [mode for mode in settings.modes if modes.MODES[mode].autocast] if not here.native_bf16 else []
+    if emulated:
+        print(
+            f"Warning: this CPU has no native BF16: {', '.join(emulated)} will be 40 to 90 times slower than FP32 and are visited "
+            "once; leave them out with --modes baseline compile"
+        )
+    if settings.list:
+        for case in cases:
+            print(f"  {zoo.family(case.model):12} {case.name}")
+        return 0
+    writable(out)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Problem(
+            f"another run is measuring into {out}; wait for it, or choose another folder with --out"
+        ) from None
+    with lock:
+        if settings.fresh and path.exists():
+            path.replace(path.with_suffix(".jsonl.old"))
+        if path.exists():
+            journal = Journal.read(path)
+            journal.mend()
+        else:
+            journal = Journal.create(path, header)
+        if not steps:
+            print(f"Nothing to measure: {path} holds all of it; --fresh measures anew")
+        try:
+            sweep.run(journal, plan, -(-settings.iterations // settings.rounds), settings.seed)
+        except KeyboardInterrupt:
+            left = len(plan.left(settings.seed))
+            print(
+                f"\nStopped; {left} visits are left. The same command goes on, --report makes tables of what is there."
+            )
+            return 130
+        report(benchmark, out, journal)
+    bad = [(case, visit) for case, visit in last_visits(journal, cases) if visit.status not in ("ok", "skipped")]
+    for case, visit in bad:
+        print(f"  {case.name}: {visit.status}, {visit.reason}")
+    if bad:
+        print(f"{len(bad)} of {len(cases)} cases did not end well, see above; all others are unharmed")
+    return 1 if bad else 0
+
+
+def last_visits(journal: Journal, cases: list[Case]):
+    found = journal.by_case()
+    for case in cases:
+        visits = [*found.get(case, {}).values()]
+        if visits:
+            yield case, next((visit for visit in visits if visit.status != "ok"), visits[-1])
+
+
+def report(benchmark: Benchmark, out: Path, journal: Journal | None = None) -> int:
+    """CSV and PNG from all journals of the folder, the table of this machine's (or of all) on the terminal."""
+    journals = read_all(out / "journals")
+    if not any(journal.visits for journal in journals):
+        raise Problem(f"{out / 'journals'} holds no journal with a visit; run without --report first")
+    writable(out)
+    from . import tables
+
+    written = benchmark.report(journals, out)
+    print("\n" + benchmark.show([journal] if journal else journals) + "\n")
+    for shown in [journal] if journal else journals:
+        for warning in tables.warnings(shown):
+            print(f"Warning: {shown.header.name}, {warning}")
+    for path in [*([journal.path] if journal else []), *written]:
+        print(f"wrote {os.path.relpath(path)}")
+    return 0
+
+
+def resolve(settings: Settings, benchmark: Benchmark, here: machine.Machine) -> Settings:
+    """The settings with names looked up and defaults filled in. Raises Problem for what cannot be measured."""
+    changed = dataclasses.replace(settings, out=settings.out or benchmark.script.parent)
+    if settings.quick:
+        given = {
+            key: value for key, value in QUICK.items() if getattr(settings, key) == getattr(benchmark.defaults, key)
+        }
+        changed = dataclasses.replace(changed, **given, out=settings.out or benchmark.script.parent / "quick")
+    for key in ("batch_size", "iterations", "rounds", "budget"):
+        if getattr(changed, key) <= 0:
+            raise Problem(f"--{key.replace('_', '-')} {getattr(changed, key):g} is not positive")
+    if min(changed.size) <= 0:
+        raise Problem(
+            f"--size {changed.size[0]} {changed.size[1]} is not a size: height and width in pixels, both positive"
+        )
+    threads = changed.threads if changed.threads is not None else here.cores
+    if not 1 <= threads <= here.cores:
+        raise Problem(
+            f"--threads {threads} is not between 1 and {here.cores}, the physical cores that this process may use"
+        )
+    if not re.fullmatch(r"[a-z0-9.-]*", changed.label):
+        raise Problem(
+            f"--label {changed.label!r} becomes part of a file's name: lower-case letters, digits, dots and dashes"
+        )
+    return dataclasses.replace(
+        changed,
+        threads=threads,
+        size=tuple(changed.size),
+        modes=find_modes(changed.modes),
+        models=find_models(changed.models),
+        allocator=tuple(dict.fromkeys(changed.allocator)),
+    )
+
+
+def find_modes(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in modes.MODES and name != "all":
+            raise Problem(
+                f"unknown mode {name!r}{did_you_mean(name, [*modes.MODES])}; modes: {', '.join(modes.MODES)}, all"
+            )
+    wanted = [*modes.MODES] if "all" in names else names
+    if not wanted:
+        raise Problem("--modes names no mode")
+    return tuple(mode for mode in modes.MODES if mode in wanted)
+
+
+def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Zoo models without importing anything; other names are looked up by a child that imports timm."""
+    if not names:
+        raise Problem("--models names no model")
+    found = {name: zoo.match(name) for name in names}
+    foreign = [name for name, models in found.items() if not models]
+    if foreign:
+        print(f"looking up {', '.join(foreign)} in timm ...", file=sys.stderr)
+        code = "import sys, timm\nfor n in sys.argv[1:]: print(*(timm.list_models(n) or [n] * timm.is_model(n)))\nprint(*timm.list_models())"
+        child = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *foreign], capture_output=True, text=True)
+        if child.returncode:
+            raise Problem(f"timm could not be imported: {child.stderr.strip().splitlines()[-1:]}")
+        *answers, everything = child.stdout.split("\n")[: len(foreign) + 1]
+        for name, answer in zip(foreign, answers, strict=True):
+            found[name] = answer.split()
+            if not found[name]:
+                known = [*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()]
+                raise Problem(
+                    f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the zoo, timm's other names work too"
+                )
+    return tuple(dict.fromkeys(model for models in found.values() for model in models))
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    near = zoo.near(name, known)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def writable(folder: Path) -> None:
+    try:
+        (folder / "journals").mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise Problem(f"{folder} cannot be written to ({error.strerror}); choose another folder with --out") from None

@@ -1,0 +1,182 @@
+"""The machine: what results are kept apart by, and what a reader needs to know of it. Nothing here imports torch."""
+
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+import psutil
+
+# Where a virtual machine hides the brand, family and model still tell the microarchitecture.
+# (vendor, family): ((first model, last model, name), ...); from the Linux kernel's and GCC's CPU tables.
+MICROARCHITECTURES = {
+    ("amd", 23): ((0x01, 0x2F, "Zen/Zen+"), (0x30, 0xFF, "Zen 2")),
+    ("amd", 25): (
+        (0x00, 0x0F, "Zen 3"), (0x10, 0x1F, "Zen 4"), (0x20, 0x5F, "Zen 3"), (0x60, 0x7F, "Zen 4"), (0xA0, 0xAF, "Zen 4c"),
+    ),
+    ("amd", 26): ((0x00, 0xFF, "Zen 5"),),
+    ("intel", 6): (
+        (0x3F, 0x3F, "Haswell"), (0x4F, 0x4F, "Broadwell"), (0x55, 0x55, "Skylake-SP/Cascade Lake"), (0x5E, 0x5E, "Skylake"),
+        (0x6A, 0x6C, "Ice Lake"), (0x8C, 0x8D, "Tiger Lake"), (0x8F, 0x8F, "Sapphire Rapids"), (0x97, 0x9A, "Alder Lake"),
+        (0xAA, 0xAC, "Meteor Lake"), (0xAD, 0xAE, "Granite Rapids"), (0xB7, 0xBF, "Raptor Lake"), (0xCF, 0xCF, "Emerald Rapids"),
+    ),
+    ("arm", 8): ((0xD0C, 0xD0C, "Neoverse N1"), (0xD40, 0xD40, "Neoverse V1"), (0xD49, 0xD49, "Neoverse N2"), (0xD4F, 0xD4F, "Neoverse V2")),
+}  # fmt: skip
+VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "0x41": "arm", "0x61": "apple"}
+# What to call an instruction set -> the flags of /proc/cpuinfo (x86-64, aarch64) that show it.
+ISA = {
+    "AVX2": ("avx2",),
+    "AVX-512": ("avx512f",),
+    "VNNI": ("avx512_vnni", "avx_vnni"),
+    "BF16": ("avx512_bf16", "bf16"),
+    "AMX": ("amx_bf16",),
+    "SVE": ("sve",),
+}
+# What else a number depends on: other builds are another environment.
+PACKAGES = ("torch", "timm", "dynamic_network_architectures", "numpy")
+
+
+class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
+    name: str  # amd-25.17-2c: vendor, family.model, usable cores
+    label: str  # AMD EPYC (Zen 4, AVX-512, BF16), 2 cores
+    brand: str
+    isa: list[str]
+    native_bf16: bool
+    cores: int  # physical ones that this process may really use
+    logical_cpus: int  # in its affinity mask
+    quota_cpus: float | None = None  # the cgroup's limit
+    governor: str | None = None
+    mhz: float | None = None
+    huge_pages: str | None = None
+    ram_gb: float = 0
+    virtual: bool = False
+    system: str = ""
+    kernel: str = ""
+    libc: str = ""
+    python: str = ""
+
+
+def describe() -> Machine:
+    """This machine. Raises SystemExit with one line where it is not Linux: there is no /proc to read it from."""
+    if platform.system() != "Linux":
+        raise SystemExit(
+            f"{platform.system()} is not supported: page faults, memory and cores are read from Linux's /proc"
+        )
+    info = cpuinfo()
+    vendor = VENDORS.get(info.get("vendor_id") or info.get("CPU implementer", ""), "unknown")
+    family = int(info.get("cpu family") or info.get("CPU architecture") or 0)
+    model = int(info.get("model") or info.get("CPU part") or "0", 0)
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    isa = [name for name, any_of in ISA.items() if flags & set(any_of)]
+    ranges = MICROARCHITECTURES.get((vendor, family), ())
+    architecture = next(
+        (name for first, last, name in ranges if first <= model <= last), f"family {family} model {model}"
+    )
+    brand = re.sub(r"\((R|TM)\)|\d+-Core|Processor|CPU|@.*", "", info.get("model name") or vendor).strip()
+    cores = usable_cores()
+    shown = [name for name in isa if name not in ("AVX2", "VNNI") or "AVX-512" not in isa]
+    return Machine(
+        name=f"{vendor}-{family}.{model}-{cores}c",
+        label=f"{' '.join(brand.split())} ({', '.join([architecture, *shown])}), {cores} cores",
+        brand=brand,
+        isa=isa,
+        native_bf16="BF16" in isa or "AMX" in isa,
+        cores=cores,
+        logical_cpus=len(os.sched_getaffinity(0)),
+        quota_cpus=cgroup_quota(),
+        governor=read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        mhz=float(info["cpu MHz"]) if "cpu MHz" in info else None,
+        huge_pages=read("/sys/kernel/mm/transparent_hugepage/enabled"),
+        ram_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        virtual="hypervisor" in flags,
+        system=platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+        if Path("/etc/os-release").exists()
+        else "Linux",
+        kernel=platform.release(),
+        libc=" ".join(platform.libc_ver()),
+        python=platform.python_version(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """The installed builds of what the numbers depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def usable_cores() -> int:
+    """Physical cores in this process's affinity mask, at most the cgroup's quota, at least one."""
+    siblings = {
+        read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+        for cpu in os.sched_getaffinity(0)
+    }
+    quota = cgroup_quota()
+    return max(1, min(len(siblings), math.floor(quota) if quota else len(siblings)))
+
+
+def cgroup_quota() -> float | None:
+    """CPUs that the control group may use at a time, or None where it sets no limit (cgroup v2, then v1)."""
+    for line in (read("/proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            quota, _, period = (
+                read(f"/sys/fs/cgroup{path}/cpu.max") or read("/sys/fs/cgroup/cpu.max") or "max"
+            ).partition(" ")
+        elif "cpu" in controllers.split(","):
+            root = Path("/sys/fs/cgroup/cpu")
+            folder = root / path.lstrip("/")
+            folder = folder if (folder / "cpu.cfs_quota_us").exists() else root
+            quota, period = read(folder / "cpu.cfs_quota_us") or "-1", read(folder / "cpu.cfs_period_us") or "100000"
+        else:
+            continue
+        if quota not in ("max", "-1"):
+            return int(quota) / int(period or 100000)
+    return None
+
+
+def missing_compiler() -> str:
+    """Why torch.compile cannot work here, or "" where it can: Inductor calls $CXX, or g++."""
+    compiler = os.environ.get("CXX", "g++")
+    return "" if shutil.which(compiler) else f"no C++ compiler: {compiler} is not on the PATH (install g++, or set CXX)"
+
+
+def commit() -> str:
+    """Commit of the code that measures, with a + where it was changed; "" outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--abbrev=12", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
+
+
+def boot_id() -> str:
+    return read("/proc/sys/kernel/random/boot_id") or ""
+
+
+def cpuinfo() -> dict[str, str]:
+    """The first processor's block of /proc/cpuinfo."""
+    block = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in block.splitlines())}
+
+
+def read(path: str | Path) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,165 @@
+"""How one call is timed: samples between readings of two yardsticks, memory, page faults."""
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from typing import NamedTuple
+
+import torch
+
+from . import stats
+
+SAMPLE_S = 0.03  # a sample is as many back-to-back inferences as fill this: several readings fit into a state
+READ_TWICE = 2  # a reading is the better of two runs
+
+# From glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+
+
+def pin_allocator() -> None:
+    """Keep freed memory in this process. Otherwise glibc may give it back and fault it in again at every inference:
+    0 or 4,600 to 12,000 page faults and a factor of 1.7 in time, by the accidents of the heap's history.
+
+    The same as MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_MAX_ in the environment, but for one fork. Raises RuntimeError
+    where the C library is not glibc.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt") or not libc.mallopt(M_MMAP_MAX, 0) or not libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1):
+        raise RuntimeError("the allocator cannot be pinned: this C library is not glibc; use --allocator plain")
+
+
+class Yardsticks:
+    """Two fixed FP32 workloads that tell in what state the machine is. The input's values do not matter.
+
+    A convolution net (16 channels, 160x160, four layers; 3.4 ms on two Zen 4 cores) whose threads read what the other wrote, and a GEMM of 512
+    that is bound by compute: the first sees where the hypervisor put the cores, the second sees the frequency.
+    """
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.image = torch.rand(1, 16, 160, 160, generator=generator)
+        self.weights = [torch.randn(16, 16, 3, 3, generator=generator) / 12 for _ in range(4)]
+        self.matrix = torch.rand(512, 512, generator=generator)
+        self.product = torch.empty(512, 512)
+        for _ in range(5):  # oneDNN makes its primitives, threads start, pages are faulted in
+            self.read()
+
+    def convolve(self) -> None:
+        x = self.image
+        for weight in self.weights:
+            x = torch.conv2d(x, weight, padding=1)
+
+    def multiply(self) -> None:
+        torch.mm(self.matrix, self.matrix, out=self.product)
+
+    @torch.inference_mode()
+    def read(self) -> tuple[float, float]:
+        """(convolution, GEMM) in ms."""
+        return tuple(min(seconds(work) for _ in range(READ_TWICE)) * 1e3 for work in (self.convolve, self.multiply))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+class Samples(NamedTuple):
+    per_sample: int
+    samples_ms: list[float]
+    readings_ms: list[tuple[float, float]]
+    page_faults: float  # per inference
+    output: object  # what the last timed inference returned
+    inference_s: float
+    readings_s: float
+
+
+def sample(
+    call: Callable[[], object],
+    yardsticks: Yardsticks,
+    floor_ms: tuple[float, float],
+    quiet_wanted: int,
+    budget_s: float,
+    alive: Callable[[], None] = lambda: None,
+) -> Samples:
+    """Time `call` until it has `quiet_wanted` quiet samples or `budget_s` is spent, but at least once.
+
+    A call that takes longer than stats.LONG_MS is done after `quiet_wanted` samples of any kind. `alive` is called at
+    first and when a second has passed since: between two calls lies at most one second or one inference.
+    """
+    per_sample = max(1, round(SAMPLE_S / seconds(call)))
+    alive()
+    samples, readings, faults, found = [], [yardsticks.read()], 0, 0
+    begun = said = time.perf_counter()
+    while True:
+        faults -= getrusage(RUSAGE_SELF).ru_minflt
+        start = time.perf_counter()
+        for _ in range(per_sample):
+            output = call()
+        samples.append((time.perf_counter() - start) / per_sample * 1e3)
+        faults += getrusage(RUSAGE_SELF).ru_minflt
+        readings.append(yardsticks.read())
+        found += bool(stats.quiet(readings[-2:], floor_ms)[0])
+        now = time.perf_counter()
+        if now - said > 1:
+            alive()
+            said = now
+        enough = len(samples) if samples[-1] > stats.LONG_MS else found
+        if enough >= quiet_wanted or now - begun > budget_s:
+            break
+    inference_s = sum(samples) * per_sample / 1e3
+    return Samples(
+        per_sample,
+        samples,
+        readings,
+        faults / (len(samples) * per_sample),
+        output,
+        inference_s,
+        now - begun - inference_s,
+    )
+
+
+def memory(call: Callable[[], object]) -> float:
+    """MB that one call adds to the resident set at its peak; the caller has made the call before: what the first one
+    loads and packs belongs to the model.
+
+    Blocks of 64 KiB and more get pages of their own from here on, so that the figure is what is alive at a time and
+    not how a heap fell to pieces (resnet18: 33.5 MB alive, 37.5 to 50 MB resident by the heap's history): the last
+    thing to be measured in a process. ru_maxrss is of no use in a fork: it starts with the parent's peak.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 1 << 16)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 16)
+        libc.malloc_trim(0)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, proc_pid_clear_refs(5)
+    before = status_kb("VmRSS")
+    call()
+    return (status_kb("VmHWM") - before) * 1024 / 1e6
+
+
+def status_kb(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise KeyError(field)
+
+
+def peak_gflops(dtype: torch.dtype, repeats: int = 8) -> float:
+    """The highest rate in GFLOP/s that large matrix products and convolutions reach here with the threads that are set.
+
+    A GEMM of 2048 and a 3x3 convolution of 256 channels at 64x64: 17 and 4.8 GFLOP, far larger than any cache line of
+    bookkeeping. What a network reaches is told as a share of this, not of a data sheet.
+    """
+    matrix, image = torch.rand(2048, 2048).to(dtype), torch.rand(1, 256, 64, 64).to(dtype)
+    product, weight = torch.empty_like(matrix), (torch.rand(256, 256, 3, 3) / 100).to(dtype)
+    work = {
+        2 * 2048**3: lambda: torch.mm(matrix, matrix, out=product),
+        2 * 256 * 256 * 9 * 64 * 64: lambda: torch.conv2d(image, weight, padding=1),
+    }
+    with torch.inference_mode():
+        return max(flop / min(seconds(call) for _ in range(repeats)) / 1e9 for flop, call in work.items())

@@ -1,0 +1,66 @@
+"""A timm encoder with its classifier, and the calibration of random weights."""
+
+import timm
+import torch
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+
+from ..inputs import photograph
+
+CALIBRATION_SIZE = (512, 512)
+MIN_VALUES = 16  # a variance of fewer values blows rounding up: relative error 0.87 in mobilenetv4's head with two
+SHIFT = 2.0  # standard deviations by which a batch norm lifts its output over the activation's kink, see calibrate
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) -> last feature map (B, C, h, w) or tokens (B, N, C), and logits (B, 1000)."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.net.forward_features(x)
+        return features, self.net.forward_head(features)
+
+
+def build_encoder(model: str, size: tuple[int, int], pretrained: bool = False, seed: int = 0) -> Encoder:
+    """Any timm model, ready for inference at `size`. Random weights are calibrated; pretrained ones are timm's."""
+    torch.manual_seed(seed)
+    fixed = timm.get_pretrained_cfg(model).fixed_input_size  # ViT and its kin are built for one size
+    net = timm.create_model(model, pretrained=pretrained, **({"img_size": tuple(size)} if fixed else {})).eval()
+    if not pretrained:
+        calibrate(net, photograph(size if fixed else CALIBRATION_SIZE))
+    return Encoder(reparameterize_model(net)).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def calibrate(net: nn.Module, image: Tensor) -> None:
+    """Set every batch norm's statistics to those of its input in one pass over `image` (B, 3, H, W).
+
+    Plain random weights scale the output by anything from 4e-8 (lcnet_100) to 8e+14 (mobileone_s0). Layers that see
+    fewer than MIN_VALUES values a channel keep mean 0 and variance 1. Always at one image size, so that the weights
+    follow from model and seed alone.
+
+    Random batch-normalised networks with zero biases are chaotic: a small difference grows by a factor per layer (Yang
+    et al. 2019, arXiv 1902.08129), over mobileone_s0 by 950, which turns BF16's rounding into a relative error of 0.8
+    with nothing wrong. Trained ones are not, so the biases are set to SHIFT: 2.8 instead of 950 (notes.md).
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+
+    def train_if_enough(norm: nn.Module, args: tuple[Tensor]) -> None:
+        norm.train(args[0].numel() // args[0].shape[1] >= MIN_VALUES)
+
+    hooks = [norm.register_forward_pre_hook(train_if_enough) for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # the running statistics become those of this pass
+        # timm's norms hold the activation behind them. One without (a linear bottleneck) keeps its mean of 0: along a
+        # residual path means would add up, and BF16 would spend its eight bits on them.
+        if norm.bias is not None and not isinstance(getattr(norm, "act", None), nn.Identity):
+            nn.init.constant_(norm.bias, SHIFT)
+    net(image)
+    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
+        norm.momentum = momentum
+        hook.remove()
+    net.eval()

@@ -1,0 +1,121 @@
+"""Data frames in, PNG out. A picture carries the digest of the data that it shows."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from adjustText import adjust_text
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from . import modes, tables, zoo
+
+WIDTH = 11  # inches at 100 dpi: a README shows about 900 pixels
+# Okabe and Ito's palette: apart for colour-blind readers; the marker tells families of one colour apart, also in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
+plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True})
+
+
+def style(family: str) -> dict:
+    """Colour and marker of a family, the same in every picture."""
+    index = zoo.FAMILIES.index(family) if family in zoo.FAMILIES else len(zoo.FAMILIES)
+    return {"color": COLOURS[index % len(COLOURS)], "marker": "os^D"[index // len(COLOURS) % 4]}
+
+
+def encoders(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
+    """Per machine: throughput of the fastest right mode against parameters, and what each mode brings."""
+    machines = [*dict.fromkeys(frame.machine)]
+    figure, axes = plt.subplots(
+        len(machines), 2, figsize=(WIDTH, 5.6 * len(machines)), width_ratios=(2, 1), squeeze=False, layout="constrained"
+    )
+    for (left, right), machine in zip(axes, machines, strict=True):
+        of_machine = frame[frame.machine == machine]
+        throughput(left, tables.best(of_machine))
+        gains(right, of_machine)
+        left.set_title(caption(of_machine, dates[machine]), loc="left", fontsize=9)
+    families = [*dict.fromkeys(frame.family)]
+    handles = [plt.Line2D([], [], linestyle="", label=family, **style(family)) for family in families]
+    figure.legend(handles=handles, ncols=8, loc="outside lower center", frameon=False, fontsize=8)
+    save(figure, path, frame)
+
+
+def throughput(axes: Axes, best: pd.DataFrame) -> None:
+    """Scatter with the 95 % intervals; the Pareto front (nothing smaller is faster) labelled."""
+    for family, rows in best.groupby("family", sort=False):
+        shade = style(family)
+        bars = np.abs(rows[["throughput_low", "throughput_high"]].sub(rows.throughput_img_s, axis=0)).T.fillna(0)
+        axes.errorbar(
+            rows.params_m, rows.throughput_img_s, yerr=bars, fmt="none", ecolor=shade["color"], alpha=0.5, lw=1
+        )
+        axes.scatter(rows.params_m, rows.throughput_img_s, s=30, edgecolors="white", linewidths=0.5, zorder=3, **shade)
+    front = pareto(best)
+    axes.plot(front.params_m, front.throughput_img_s, color="0.6", lw=1, ls="--", zorder=1, label="Pareto front")
+    labelled = front if len(best) > 12 else best
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(best.params_m.min() / 1.25, best.params_m.max() * 1.25)
+    texts = [axes.text(row.params_m, row.throughput_img_s, row.model, fontsize=8) for row in labelled.itertuples()]
+    adjust_text(texts, best.params_m.to_numpy(), best.throughput_img_s.to_numpy(), ax=axes, expand=(1.1, 1.5))
+    plain_log(axes.xaxis, axes.yaxis)
+    axes.set_xlabel("parameters with classifier, reparameterised (M)")
+    axes.set_ylabel("throughput of the fastest right mode (img/s)")
+    axes.grid(color="0.92")
+
+
+def pareto(best: pd.DataFrame) -> pd.DataFrame:
+    """Rows that no other row of at most as many parameters outruns, in the order of their parameters."""
+    ordered = best.sort_values(["params_m", "throughput_img_s"], ascending=[True, False])
+    return ordered[ordered.throughput_img_s > ordered.throughput_img_s.cummax().shift(fill_value=0)]
+
+
+def gains(axes: Axes, frame: pd.DataFrame) -> None:
+    """Speedup of each mode over baseline: a dot per model, the median as a line."""
+    shown = [mode for mode in modes.MODES if mode != tables.BASELINE and (frame["mode"] == mode).any()]
+    random = np.random.default_rng(0)
+    for place, mode in enumerate(shown):
+        rows = frame[(frame["mode"] == mode) & (frame.status == "ok") & frame.speedup.notna()]
+        for family, of_family in rows.groupby("family", sort=False):
+            spots = place + random.uniform(-0.25, 0.25, len(of_family))
+            axes.scatter(of_family.speedup, spots, s=18, edgecolors="white", linewidths=0.4, **style(family))
+        if len(rows):
+            axes.plot([rows.speedup.median()] * 2, [place - 0.38, place + 0.38], color="black", lw=1.5)
+            axes.annotate(
+                f"{rows.speedup.median():.2f}",
+                (rows.speedup.median(), place - 0.4),
+                ha="center",
+                va="bottom",
+                fontsize=8,
+            )
+        else:
+            axes.annotate("no figure", (1, place), fontsize=8, color="0.4")
+    axes.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(shown)), [mode.replace("+", "\n+") for mode in shown])
+    axes.set_ylim(len(shown) - 0.4, -0.7)
+    plain_log(axes.xaxis)
+    axes.set_xlabel("speedup over baseline (median as a line)")
+    axes.grid(color="0.92", axis="x")
+
+
+def caption(frame: pd.DataFrame, date: str) -> str:
+    first = frame.iloc[0]
+    return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, batch {first.batch_size}, {date}"
+
+
+def plain_log(*axis) -> None:
+    """Plain numbers at 1, 2 and 5 instead of powers of ten."""
+    for one in axis:
+        one.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        one.set_major_formatter(ScalarFormatter())
+        one.set_minor_formatter(NullFormatter())
+        one.get_major_formatter().set_scientific(False)
+
+
+def save(figure: plt.Figure, path: Path, frame: pd.DataFrame) -> None:
+    with tables.replacing(path) as draft:
+        figure.savefig(draft, dpi=100, metadata={"Description": f"data {tables.digest(frame)}", "Software": None})
+    plt.close(figure)

@@ -1,0 +1,310 @@
+"""Rounds over all cases: what to visit next, limits, failures, progress. This process never imports torch."""
+
+import os
+import random
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import msgspec
+from tqdm import tqdm
+
+from . import machine, modes, stats, worker
+from .cases import Case, Visit
+from .journal import Floor, Journal, Session
+
+# Longest silence in seconds of a worker in each phase; in `measure` it is the budget (and a second between signs of life).
+LIMITS_S = {"": 120, "build": 300, "prepare": 300, "check": 300}
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "benchmark_cnn" / "inductor"
+# Seconds that a visit is expected to take before any of its kind was seen: (eager, compiled warm, compiled cold).
+FIRST_GUESS_S = (5, 10, 40)
+RETRIED = ("error", "oom", "skipped")  # by the same command later; a timeout only under a larger budget
+
+
+class ServerDied(Exception):
+    """The process that forks the workers is gone."""
+
+
+class Server:
+    """The parent's side of worker.serve. Started at first use, and again if it dies."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen | None = None
+        self.log = TemporaryFile()  # noqa: SIM115: closed with the server
+        self.buffer = b""
+
+    def start(self) -> None:
+        environment = os.environ | {
+            "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(CACHE)),
+            "OPENBLAS_NUM_THREADS": "1",  # NumPy's; its threads would not survive a fork
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.buffer = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "segbench.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the sweep to handle
+        )
+
+    def run(self, order: worker.Order) -> worker.Done | worker.Floors:
+        """Have one order obeyed in a fresh process. What becomes of a process that is too slow or dies is a Visit too.
+
+        Raises ServerDied where there is no process left to ask.
+        """
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        kills = oom_kills()
+        self.send(order)
+        group, phase, answer, late = 0, "", None, False
+        while True:
+            limit = LIMITS_S.get(phase, order.budget_s + 1)
+            message = self.receive(limit)
+            match message:
+                case None if late or not group:
+                    self.stop()
+                    raise ServerDied(f"no answer for {limit:.0f} s")
+                case None:
+                    late = True
+                    worker.kill_group(group)
+                case worker.Started(pid):
+                    group = pid
+                case worker.Phase(name):
+                    phase = name
+                case worker.Exited(by) if answer is None:
+                    return worker.Done(failure(order, phase, by, late, oom_kills() > kills))
+                case worker.Exited():
+                    return answer
+                case _:
+                    answer = message
+
+    def send(self, order: worker.Order) -> None:
+        try:
+            self.process.stdin.write(msgspec.json.encode(order) + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise ServerDied(self.last_words()) from None
+
+    def receive(self, timeout_s: float) -> worker.Message | None:
+        """The next message, or None if there is none in time."""
+        end = time.monotonic() + timeout_s
+        while b"\n" not in self.buffer:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
+            if not ready:
+                return None
+            chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise ServerDied(self.last_words())
+            self.buffer += chunk
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return msgspec.json.decode(line, type=worker.Message)
+
+    def last_words(self) -> str:
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it left no message"
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()  # it takes its worker's process group with it
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process = None
+
+
+def failure(order: worker.Order, phase: str, by: int, late: bool, oom: bool) -> Visit:
+    """The visit of a process that ended without an answer."""
+    visit = Visit(case=order.case or Case(model="floors", mode="", size=()), budget_s=order.budget_s, status="error")
+    if late and phase == "measure":
+        bound = visit.case.batch_size / order.budget_s
+        visit.status, visit.reason = "timeout", f"no inference within {order.budget_s:g} s: < {bound:.2g} img/s"
+    elif late:
+        visit.status, visit.reason = "timeout", f"{phase or 'start'} took more than {LIMITS_S[phase]} s"
+    elif by == signal.SIGKILL and oom:
+        visit.status, visit.reason = "oom", f"killed by the kernel while it was short of memory ({phase})"
+    else:
+        visit.reason = (
+            f"died by {signal.Signals(by).name} in phase {phase!r}" if by else f"ended early in phase {phase!r}"
+        )
+    return visit
+
+
+def oom_kills() -> int:
+    text = machine.read("/proc/vmstat") or ""
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+
+
+class Plan:
+    """Which cases are visited in which rounds, what of that a journal holds already, and how long the rest will take."""
+
+    def __init__(
+        self,
+        cases: list[Case],
+        rounds: int,
+        native_bf16: bool,
+        visits: list[Visit],
+        budget_s: float,
+        known: list[Visit],
+    ):
+        """`visits` are those of the journal to go on with, `known` those of any machine, to guess times from."""
+        self.cases, self.rounds, self.native_bf16, self.budget_s = cases, rounds, native_bf16, budget_s
+        self.visits, self.known = list(visits), known
+
+    def rounds_of(self, case: Case) -> int:
+        """One round where BF16 is emulated: 40 to 90 times slower than FP32, and no figure to rank by."""
+        return 1 if modes.MODES[case.mode].autocast and not self.native_bf16 else self.rounds
+
+    def left(self, seed: int = 0) -> list[tuple[int, Case]]:
+        """(round, case) still to visit: per round the models in a new order, each with its modes next to each other."""
+        done = {(visit.round, visit.case) for visit in self.visits if not self.retried(visit)}
+        order = []
+        for number in range(1, self.rounds + 1):
+            shuffle = random.Random(f"{seed}/{number}")
+            groups: dict[Case, list[Case]] = {}
+            for case in self.cases:
+                groups.setdefault(case.group, []).append(case)
+            shuffled = list(groups.values())
+            shuffle.shuffle(shuffled)
+            for group in shuffled:
+                shuffle.shuffle(group)
+                order += [(number, case) for case in group if number <= self.rounds_of(case)]
+        return [step for step in order if step not in done]
+
+    def retried(self, visit: Visit) -> bool:
+        return visit.status in RETRIED or (visit.status == "timeout" and visit.budget_s < self.budget_s)
+
+    def expected_s(self, case: Case) -> float:
+        """Seconds that the next visit to a case will take: as its last ones, or those of its mode, or a guess."""
+        compiles = modes.MODES[case.mode].compile
+        cold = compiles and not any(visit.case == case for visit in self.visits)
+        guess = FIRST_GUESS_S[compiles + cold]
+        for visits in (self.visits, self.known):
+            alike = [visit for visit in visits if visit.case.mode == case.mode and visit.seconds]
+            alike = [visit for visit in alike if not compiles or (visit.compiled == "cold") == cold]
+            same = [visit for visit in alike if visit.case == case]
+            if same or alike:
+                return statistics.mean(visit.seconds for visit in same or alike)
+        return guess
+
+    def remaining_s(self, steps: list[tuple[int, Case]]) -> float:
+        """Of a case that is compiled for the first time only the first visit counts in full."""
+        first = {case: self.expected_s(case) for case in dict.fromkeys(case for _, case in steps)}
+        again = {
+            case: min(expected, FIRST_GUESS_S[1]) if modes.MODES[case.mode].compile else expected
+            for case, expected in first.items()
+        }
+        return sum(first.values()) + sum(again[case] for _, case in steps) - sum(again.values())
+
+
+def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0) -> Counter:
+    """Visit what is left of the plan and append every visit to the journal. Returns how many ended with which status.
+
+    A case that failed is not visited again in this run. KeyboardInterrupt stops all processes and is passed on.
+    """
+    steps, counts, failed = plan.left(seed), Counter(), set()
+    if not steps:
+        return counts
+    session = begin_session(journal)
+    server = Server()
+    tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
+    bar = tqdm(total=len(steps), bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}", dynamic_ncols=True)
+    last = "starting"
+    try:
+        for index, (number, case) in enumerate(steps):
+            left = duration(plan.remaining_s(steps[index:]))
+            bar.set_description_str(f"{case.name} (round {number}) | {last} | {left} left")
+            if case not in failed:
+                visit = attend(server, journal, session, plan, case, quiet_wanted)
+                visit.session, visit.round = session, number
+                journal.append(visit)
+                plan.visits.append(visit)
+                counts[visit.status] += 1
+                last = brief(visit, journal)
+                if visit.status not in ("ok", "wrong"):
+                    failed.add(case)
+                    tqdm.write(f"{case.name}: {visit.status}, {visit.reason}")
+            bar.update()
+    finally:
+        bar.close()
+        server.stop()
+    return counts
+
+
+def begin_session(journal: Journal) -> int:
+    number = len(journal.sessions) + 1
+    load, _, _ = os.getloadavg()
+    journal.append(Session(number=number, started=now(), boot_id=machine.boot_id(), commit=machine.commit(), load=load))
+    return number
+
+
+def attend(server: Server, journal: Journal, session: int, plan: Plan, case: Case, quiet_wanted: int) -> Visit:
+    """One visit, whatever becomes of it."""
+    started, clock = now(), time.perf_counter()
+    missing = machine.missing_compiler() if modes.MODES[case.mode].compile else ""
+    if missing:
+        return Visit(case=case, status="skipped", reason=missing, started=started)
+    try:
+        floor_ms = floors(server, journal, session, plan, case.threads)
+        started, clock = now(), time.perf_counter()
+        order = worker.Order(case.threads, case, floor_ms, quiet_wanted, plan.budget_s)
+        visit = server.run(order).visit
+    except ServerDied as death:
+        visit = Visit(
+            case=case, status="error", reason=f"the process that starts workers died: {death}", budget_s=plan.budget_s
+        )
+    visit.started, visit.seconds = started, round(time.perf_counter() - clock, 3)
+    visit.phases_s = {name: round(seconds, 4) for name, seconds in visit.phases_s.items()}
+    return visit
+
+
+def floors(server: Server, journal: Journal, session: int, plan: Plan, threads: int) -> tuple[float, float]:
+    """The session's floors for that many threads by all readings up to now; found first where there are none yet."""
+    if not any(floor.session == session and floor.threads == threads for floor in journal.floors):
+        started = now()
+        found = server.run(worker.Order(threads, native_bf16=plan.native_bf16))
+        if not isinstance(found, worker.Floors):
+            raise ServerDied(f"finding the floors failed: {found.visit.reason}")
+        journal.append(
+            Floor(
+                session=session,
+                threads=threads,
+                started=started,
+                readings_ms=found.readings_ms,
+                peak_gflops=found.peak_gflops,
+            )
+        )
+    return tuple(stats.floor(*journal.readings(session, threads)).tolist())
+
+
+def brief(visit: Visit, journal: Journal) -> str:
+    """The last figure, for the progress bar."""
+    if not visit.samples_ms:
+        return visit.status
+    mask = stats.quiet(visit.readings_ms, stats.floor(*journal.readings(visit.session, visit.case.threads)))
+    kept = [value for value, keep in zip(visit.samples_ms, mask, strict=True) if keep] or visit.samples_ms
+    rate = visit.case.batch_size / statistics.median(kept) * 1e3
+    return f"last {rate:.3g} img/s, {mask.mean():.0%} quiet"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `1 h 35 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,270 @@
+"""Journals in, data frames and CSV out. Nothing here measures, and nothing is asked of the machine it runs on."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from . import modes, stats, zoo
+from .cases import Case, Visit
+from .journal import Journal, replacing
+
+BASELINE = "baseline"
+RIGHT = ("speedup", "as met", "quiet", "MB/img", "of peak")
+
+
+def rows(journals: list[Journal]) -> pd.DataFrame:
+    """Everything: a row per machine and case, machines in the order of their names, cases by zoo, model, and mode."""
+    found = [row for journal in journals for row in machine_rows(journal)]
+    frame = pd.DataFrame(found, columns=list(found[0]) if found else None)
+    if frame.empty:
+        return frame
+    models, names = [*zoo.BY_MODEL], [*modes.MODES]
+    place = frame.model.map(lambda model: (models.index(model), "") if model in models else (len(models), model))
+    keys = pd.DataFrame(
+        {"machine": frame.machine, "model": place, "mode": frame["mode"].map(names.index), "allocator": frame.allocator}
+    )
+    return frame.loc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)
+
+
+def machine_rows(journal: Journal) -> list[dict]:
+    cases = journal.by_case()
+    floors = session_floors(journal)
+    latencies = {case: figures(visits, floors) for case, visits in cases.items()}
+    peaks: dict[str, float] = {}
+    for floor in journal.floors:
+        for dtype, rate in floor.peak_gflops.items():
+            peaks[dtype] = max(rate, peaks.get(dtype, 0))
+    found = []
+    for case, visits in cases.items():
+        baseline = latencies.get(msgspec.structs.replace(case, mode=BASELINE), {})
+        found.append(row(journal, case, list(visits.values()), latencies[case], baseline, peaks))
+    return found
+
+
+def session_floors(journal: Journal) -> dict[tuple[int, int], np.ndarray]:
+    """(session, threads) -> floors of both yardsticks in ms, (2,)."""
+    keys = {(visit.session, visit.case.threads) for visit in journal.visits if visit.readings_ms}
+    return {key: stats.floor(*journal.readings(*key)) for key in sorted(keys)}
+
+
+class Figure:
+    """What one visit says of its case."""
+
+    def __init__(self, visit: Visit, floor_ms: np.ndarray):
+        samples = np.array(visit.samples_ms)
+        mask = stats.quiet(visit.readings_ms, floor_ms)
+        self.samples, self.quiet = len(samples), int(mask.sum())
+        self.as_met_ms = float(np.median(samples))
+        self.quiet_ms = float(np.median(samples[mask])) if self.quiet >= stats.MIN_QUIET else float("nan")
+
+
+def figures(visits: dict[int, Visit], floors: dict) -> dict[tuple[int, int], Figure]:
+    """(session, round) -> figure, of the visits that were measured and right."""
+    return {
+        (visit.session, number): Figure(visit, floors[visit.session, visit.case.threads])
+        for number, visit in sorted(visits.items())
+        if visit.samples_ms and visit.status == "ok"
+    }
+
+
+def per_round(of: dict[tuple[int, int], Figure]) -> tuple[str, dict[tuple[int, int], float]]:
+    """How a case is figured, and its latency in ms by (session, round).
+
+    `quiet` where visits found quiet samples; `as met` where none did; `long` (as met too) where one inference outlasts
+    the machine's states.
+    """
+    if of and np.median([figure.as_met_ms for figure in of.values()]) > stats.LONG_MS:
+        return "long", {key: figure.as_met_ms for key, figure in of.items()}
+    quiet = {key: figure.quiet_ms for key, figure in of.items() if figure.quiet_ms == figure.quiet_ms}
+    return ("quiet", quiet) if quiet else ("as met", {key: figure.as_met_ms for key, figure in of.items()})
+
+
+def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: dict, peaks: dict) -> dict:
+    """One row. Columns end in their unit; what was not seen is empty."""
+    nan = float("nan")
+    seen = [visit for visit in visits if visit.samples_ms]
+    good = [visit for visit in seen if visit.status == "ok"]
+    worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
+    failures = [visit for visit in visits if visit.status != "ok"]
+    how, latencies = per_round(of)
+    latency = float(np.median([*latencies.values()])) if latencies else nan
+    low, high = stats.interval([*latencies.values()]) if latencies else (nan, nan)
+    ratios = speedups(per_round(baseline)[1], latencies)
+    params, gmacs = (seen[0].params, seen[0].gmacs) if seen else (0, nan)
+    throughput = case.batch_size / latency * 1e3
+    gflops = 2 * gmacs / latency * 1e3
+    errors = [visit.rel_error for visit in seen if visit.rel_error is not None]
+    known = zoo.BY_MODEL.get(case.model)
+    return {
+        "machine": journal.header.name,
+        "cpu": journal.header.machine.label,
+        "family": zoo.family(case.model),
+        "model": case.model,
+        "decoder": case.decoder,
+        "mode": case.mode,
+        "size": "x".join(map(str, case.size)),
+        "batch_size": case.batch_size,
+        "threads": case.threads,
+        "allocator": case.allocator,
+        "status": "ok" if good and worst.status != "wrong" else worst.status,
+        "reason": f"{len(failures)} of {len(visits)} visits: {failures[-1].reason}" if failures else "",
+        "params_m": params / 1e6 if params else nan,
+        "gmacs": gmacs,
+        "latency_ms": latency,
+        "throughput_img_s": throughput,
+        "throughput_low": case.batch_size / high * 1e3,
+        "throughput_high": case.batch_size / low * 1e3,
+        "throughput_as_met": case.batch_size / np.median([f.as_met_ms for f in of.values()]) * 1e3 if of else nan,
+        "figure": how if of else "",
+        "speedup": float(np.median(ratios)) if ratios else nan,
+        **dict(zip(("speedup_low", "speedup_high"), stats.interval(ratios) if ratios else (nan, nan), strict=True)),
+        "quiet_share": sum(f.quiet for f in of.values()) / sum(f.samples for f in of.values()) if of else nan,
+        "rounds": len(latencies),
+        "samples": sum(f.quiet if how == "quiet" else f.samples for f in of.values()),
+        "page_faults": mean([visit.page_faults for visit in good]),
+        "memory_mb_img": float(np.median([visit.memory_mb for visit in good])) / case.batch_size if good else nan,
+        "prepare_s": mean([visit.phases_s["prepare"] for visit in good if visit.compiled != "warm"]),
+        "prepare_warm_s": mean([visit.phases_s["prepare"] for visit in good if visit.compiled == "warm"]),
+        "gflop_s": gflops,
+        "peak_share": gflops / peaks.get("bfloat16" if modes.MODES[case.mode].autocast else "float32", nan),
+        "rel_error": max(errors) if errors else nan,
+        "output_std": seen[0].output_std if seen else nan,
+        "efficiency_img_s_m": throughput / (params / 1e6) if params else nan,
+        "top1": known.top1 if known and known.top1 else nan,
+    }
+
+
+def speedups(before: dict[tuple[int, int], float], after: dict[tuple[int, int], float]) -> list[float]:
+    """Ratios of the latencies of two cases, each within one round of one session."""
+    return [before[key] / after[key] for key in sorted(before.keys() & after.keys())]
+
+
+def mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def best(frame: pd.DataFrame) -> pd.DataFrame:
+    """The row of the fastest right mode per machine and model, allocator pinned."""
+    ranked = frame[(frame.status == "ok") & (frame.allocator == "pinned")].dropna(subset="throughput_img_s")
+    return frame.loc[ranked.groupby(["machine", "model", "decoder"], sort=False).throughput_img_s.idxmax()]
+
+
+def results(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per machine and model at its fastest right mode, with what autocast+compile and that mode bring."""
+    keys = ["machine", "model"]
+    both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "pinned")].set_index(keys).speedup
+    both = both.rename("speedup_autocast_compile")
+    top = best(frame).join(both, on=keys).rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
+    return top[
+        ["machine", "family", "model", "best_mode", "params_m", "throughput_img_s", "throughput_low", "throughput_high"]
+        + ["memory_mb_img", "speedup_autocast_compile", "speedup_best", "efficiency_img_s_m", "top1"]
+    ]
+
+
+def comparison(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per machine and model: throughput per mode, speedups over baseline with intervals, the best mode."""
+    keys = ["machine", "family", "model"]
+    frame = frame[frame.allocator == "pinned"]
+    present = [mode for mode in modes.MODES if (frame["mode"] == mode).any()]
+    table = frame[keys].drop_duplicates().set_index(keys)
+    for mode in present:
+        of_mode = frame[frame["mode"] == mode].set_index(keys)
+        table[f"{mode}_img_s"] = of_mode.throughput_img_s
+        if mode != BASELINE:
+            for column in ("speedup", "speedup_low", "speedup_high"):
+                table[f"{mode}_{column}"] = of_mode[column]
+    table["best_mode"] = best(frame).set_index(keys)["mode"]
+    return table.reset_index()
+
+
+def dates(journals: list[Journal]) -> dict[str, str]:
+    """Machine -> the days of its first and last visit."""
+    found = {}
+    for journal in journals:
+        days = sorted({visit.started[:10] for visit in journal.visits})
+        found[journal.header.name] = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else ""
+    return found
+
+
+def terminal(frame: pd.DataFrame) -> str:
+    """The rows as a table for the terminal."""
+    from tabulate import tabulate
+
+    shown = pd.DataFrame(
+        {
+            "model": frame.model,
+            "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
+            "img/s": frame.throughput_img_s.map("{:.2f}".format),
+            "95 % interval": [
+                f"{low:.2f} to {high:.2f}"
+                for low, high in zip(frame.throughput_low, frame.throughput_high, strict=True)
+            ],
+            "speedup": frame.speedup.map("{:.2f}".format),
+            "as met": frame.throughput_as_met.map("{:.2f}".format),
+            "quiet": frame.quiet_share.map("{:.0%}".format),
+            "MB/img": frame.memory_mb_img.map("{:.1f}".format),
+            "of peak": frame.peak_share.map("{:.0%}".format),
+            "status": frame.status.where(frame.status != "ok", frame.figure),
+        }
+    ).replace(["nan", "nan%", "nan to nan"], "")
+    if frame.machine.nunique() > 1:
+        shown.insert(0, "machine", frame.machine)
+    return tabulate(
+        shown,
+        headers="keys",
+        showindex=False,
+        colalign=["right" if "g/s" in c or c in RIGHT else "left" for c in shown],
+    )
+
+
+def warnings(journal: Journal) -> list[str]:
+    """What a reader should know of a journal's sessions before trusting it: drift, other floors, noise."""
+    found, floors = [], session_floors(journal)
+    for (session, threads), _ in floors.items():
+        windows = stats.window_floors(*journal.readings(session, threads))
+        drift = windows.max(axis=0) / windows.min(axis=0)
+        if (drift > stats.QUIET).any():
+            found.append(
+                f"session {session}: the floors of the yardsticks (convolution, GEMM) moved by {drift[0]:.2f} and {drift[1]:.2f} "
+                "within the session; samples of its slower windows do not count as quiet"
+            )
+    for threads in sorted({threads for _, threads in floors}):
+        of_threads = np.array([floor for (_, t), floor in floors.items() if t == threads])
+        apart = of_threads.max(axis=0) / of_threads.min(axis=0)
+        if (apart > stats.QUIET).any():
+            found.append(
+                f"sessions with {threads} threads differ in their floors by {apart[0]:.2f} (convolution) and {apart[1]:.2f} (GEMM): "
+                "another host of this kind, or a machine that never was quiet; compare only within a session"
+            )
+    return found
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """The text of a CSV: six significant digits, the same on every machine."""
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    with replacing(path) as draft:
+        draft.write_text(csv(frame))
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """Of the data that a picture shows."""
+    return hashlib.sha256(csv(frame).encode()).hexdigest()[:16]
+
+
+def markdown(frame: pd.DataFrame, digits: dict[str, int] | None = None) -> str:
+    """A table for a README: numbers right, `digits` decimals per column, empty where nothing was seen."""
+    from tabulate import tabulate
+
+    shown = frame.copy().astype(object)
+    for column, places in (digits or {}).items():
+        shown[column] = [f"{value:.{places}f}" if value == value else "–" for value in frame[column]]
+    align = ["left" if column not in (digits or {}) else "right" for column in frame]
+    return tabulate(
+        shown.fillna("–"), headers="keys", tablefmt="github", showindex=False, colalign=align, disable_numparse=True
+    )

@@ -1,0 +1,64 @@
+"""Running the scripts as a user does, on tiny inputs."""
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
+TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--iterations", "6", "--budget", "2")
+
+
+class Script:
+    """A script with an output folder of its own; all processes it starts can be found by a mark in their environment."""
+
+    def __init__(self, out: Path, cache: Path):
+        self.out, self.mark = out, uuid.uuid4().hex
+        self.environment = os.environ | {"SEGBENCH_TEST": self.mark, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+
+    def command(self, *flags: str) -> list[str]:
+        return [sys.executable, str(ENCODER_ONLY), *TINY, "--out", str(self.out), *flags]
+
+    def run(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(*flags), capture_output=True, text=True, timeout=400, env=self.environment | environment
+        )
+
+    def start(self, *flags: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(*flags),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment | environment,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Those of this script that are alive, zombies left out."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("SEGBENCH_TEST") == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                pass
+        return found
+
+    def journal(self) -> Path:
+        (path,) = (self.out / "journals").glob("*.jsonl")
+        return path
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("inductor")
+
+
+@pytest.fixture
+def script(tmp_path, cache) -> Script:
+    return Script(tmp_path / "out", cache)

@@ -1,0 +1,228 @@
+"""Real runs of benchmarks/encoder_only/benchmark.py at 64x64."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from segbench.journal import Journal
+
+from .conftest import ENCODER_ONLY, Script
+
+MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
+
+
+def table(script: Script, name: str = "benchmark_results_all.csv") -> pd.DataFrame:
+    return pd.read_csv(script.out / name)
+
+
+def wait_for(condition, seconds: float = 90):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def visits(script: Script) -> int:
+    paths = [*(script.out / "journals").glob("*.jsonl")]
+    return sum(b'"kind":"visit"' in line for path in paths for line in path.read_bytes().splitlines())
+
+
+def test_from_the_command_to_csv_and_png_and_again(script):
+    first = script.run(*MODELS, "--modes", "baseline", "compile")
+    assert first.returncode == 0, first.stderr
+    rows = table(script)
+    assert [*zip(rows.model, rows["mode"], strict=True)] == [
+        (model, mode) for model in ("mobilenetv3_small_100", "lcnet_100") for mode in ("baseline", "compile")
+    ]
+    assert (rows.status == "ok").all() and (rows["rounds"] >= 1).all() and (rows.threads == 1).all()
+    assert (rows.throughput_img_s * rows.latency_ms).tolist() == pytest.approx([1000] * 4, rel=1e-4)
+    assert (rows.rel_error[rows["mode"] == "compile"] < 1e-4).all() and (
+        rows.rel_error[rows["mode"] == "baseline"] == 0
+    ).all()
+    # Published counts of parameters, and GMACs at 512x512 over 64.
+    assert rows.params_m.round(3).tolist() == [2.543, 2.543, 2.954, 2.954]
+    assert rows.gmacs.tolist() == pytest.approx([0.29 / 64] * 2 + [0.80 / 64] * 2, rel=0.05)
+    assert (rows.page_faults <= 50).all() and (rows.memory_mb_img > 0).all()
+    assert rows.prepare_s.notna().all() and rows.prepare_warm_s[rows["mode"] == "compile"].notna().all()
+    for line in script.journal().read_text().splitlines():
+        entry = json.loads(line)
+        if entry["kind"] == "visit":
+            assert len(entry["readings_ms"]) == len(entry["samples_ms"]) + 1
+    assert len(table(script, "benchmark_results.csv")) == len(table(script, "benchmark_results_comparison.csv")) == 2
+    picture = Image.open(script.out / "benchmark_plot.png")
+    assert picture.width > 900 and picture.info["Description"].startswith("data ")
+
+    before = {path.name: path.read_bytes() for path in script.out.glob("*.csv")}
+    journal = script.journal().read_bytes()
+    again = script.run(*MODELS, "--modes", "baseline", "compile")
+    assert again.returncode == 0 and "Nothing to measure" in again.stdout
+    assert script.run("--report").returncode == 0
+    assert script.journal().read_bytes() == journal
+    assert {path.name: path.read_bytes() for path in script.out.glob("*.csv")} == before
+
+    other = script.run(*MODELS, "--size", "32", "32")
+    assert other.returncode == 2 and "--label" in other.stderr and len(other.stderr.strip().splitlines()) == 1
+    assert script.journal().read_bytes() == journal
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--models", "resnet81"), "did you mean resnet18"),
+        (("--models", "mobilnet"), "unknown model"),
+        (("--modes", "compiled"), "did you mean compile"),
+        (("--size", "0", "64"), "--size 0 64"),
+        (("--iterations", "-1"), "--iterations -1"),
+        (("--rounds", "0"), "--rounds 0"),
+        (("--batch-size", "0"), "--batch-size 0"),
+        (("--threads", "4096"), "--threads 4096"),
+        (("--budget", "-3"), "--budget -3"),
+        (("--label", "../x"), "--label"),
+        (("--out", "/proc/nowhere"), "cannot be written"),
+        (("--report",), "no journal"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_bad_input_is_one_line_and_status_2(script, flags, says):
+    done = script.run(*flags)
+    *_, last = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and says in last, done.stderr
+    assert "Traceback" not in done.stderr and not script.out.exists()
+
+
+def test_a_damaged_journal_is_left_as_it_is(script):
+    assert script.run("--list").returncode == 0
+    (script.out / "journals").mkdir(parents=True)
+    path = script.out / "journals" / "amd-0.0-1c.jsonl"
+    path.write_text("{}\n")
+    done = script.run("--models", "lcnet_100")
+    assert done.returncode == 2 and "line 1" in done.stderr and path.read_text() == "{}\n"
+
+
+def test_help_and_list_need_no_torch():
+    code = "import runpy, sys\nsys.argv = sys.argv[1:]\ntry:\n    runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
+    code += "assert not {'torch', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)"
+    for flag in ("--help", "--list"):
+        done = subprocess.run([sys.executable, "-c", code, str(ENCODER_ONLY), flag], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "mobileone_s0" in done.stdout or flag == "--help"
+
+
+def test_failures_are_rows_and_harm_nobody(script):
+    """A network that cannot take the size, a mode without its compiler, and one that works."""
+    done = script.run(
+        *("--models", "vit_tiny_patch16_224", "lcnet_100", "--modes", "baseline", "compile", "--size", "65", "65"),
+        CXX="/no/such",
+    )
+    rows = table(script).set_index(["model", "mode"])
+    assert done.returncode == 1 and "1 of 4 cases" in done.stdout
+    assert rows.status.to_dict() == {
+        ("lcnet_100", "baseline"): "ok",
+        ("lcnet_100", "compile"): "skipped",
+        ("vit_tiny_patch16_224", "baseline"): "error",
+        ("vit_tiny_patch16_224", "compile"): "skipped",
+    }
+    assert "no C++ compiler" in rows.reason["lcnet_100", "compile"]
+    assert rows.throughput_img_s["lcnet_100", "baseline"] > 0
+    # The compiler is there again: what was skipped is made up for, what worked stays.
+    again = script.run("--models", "lcnet_100", "--modes", "baseline", "compile", "--size", "65", "65")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert table(script).set_index(["model", "mode"]).status["lcnet_100", "compile"] == "ok"
+
+
+def test_too_large_for_memory_is_oom(script):
+    done = script.run("--models", "lcnet_100", "--modes", "baseline", "--batch-size", "100000000", "--rounds", "1")
+    assert done.returncode == 1 and table(script).status.tolist() == ["oom"], done.stderr
+
+
+def test_pretrained_weights_are_loaded_and_nan_is_wrong(script, tmp_path):
+    """timm's own path from a hub's cache on disk, with weights that this test made: ones, and NaN."""
+    import timm
+
+    for model, value in (("lcnet_100", 1.0), ("lcnet_050", float("nan"))):
+        repository, _ = timm.get_pretrained_cfg(model).hf_hub_id, None
+        name = f"{repository}.{timm.get_pretrained_cfg(model).tag}" if "." not in repository else repository
+        folder = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        state = timm.create_model(model).state_dict()
+        state["classifier.bias"] = torch.full_like(state["classifier.bias"], value)
+        (folder / "snapshots" / "0").mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("0")
+        save_file(state, folder / "snapshots" / "0" / "model.safetensors")
+    flags = ("--modes", "baseline", "--rounds", "1", "--pretrained")
+    hub = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = script.run("--models", "lcnet_100", "lcnet_050", "mobilenetv3_small_100", *flags, **hub)
+    rows = table(script).set_index("model")
+    assert done.returncode == 1
+    assert rows.status.to_dict() == {"lcnet_100": "ok", "lcnet_050": "wrong", "mobilenetv3_small_100": "error"}
+    assert "NaN" in rows.reason["lcnet_050"]
+
+
+@pytest.mark.parametrize("victim", ["parent", "worker", "both"])
+def test_kill_9_loses_no_visit_and_leaves_no_process(script, victim):
+    flags = (*MODELS, "--modes", "baseline", "compile", "--rounds", "3")
+    running = script.start(*flags)
+    done = wait_for(lambda: visits(script))
+    workers = wait_for(
+        lambda: [p for p in script.processes() if "segbench.worker" in " ".join(p.cmdline()) and len(p.parents()) > 2]
+    )
+    if victim in ("worker", "both"):
+        max(workers, key=lambda process: process.create_time()).kill()
+    if victim in ("parent", "both"):
+        running.kill()
+    running.communicate()
+    wait_for(lambda: not script.processes(), 30)
+    assert visits(script) >= done
+    again = script.run(*flags)
+    assert again.returncode == 0, again.stdout
+    assert [*table(script).status] == ["ok"] * 4 and not script.processes()
+    rounds = {(visit.case, visit.round) for visit in Journal.read(script.journal()).visits if visit.status == "ok"}
+    assert len(rounds) == 12
+
+
+def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
+    flags = (*MODELS, "--modes", "baseline", "--rounds", "20")
+    running = script.start(*flags)
+    wait_for(lambda: visits(script))
+    second = script.run(*flags)
+    assert second.returncode == 2 and "another run" in second.stderr
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=30)
+    assert running.returncode == 130 and "same command goes on" in said and "Traceback" not in said
+    wait_for(lambda: not script.processes(), 10)
+
+
+def test_a_worker_that_hangs_ends_as_timeout(script):
+    running = script.start(
+        "--models",
+        "lcnet_100",
+        "mobilenetv3_small_100",
+        "--modes",
+        "baseline",
+        "--rounds",
+        "1",
+        "--iterations",
+        "100000",
+    )
+    worker = wait_for(
+        lambda: [
+            p
+            for p in script.processes()
+            if p.pid != running.pid and p.parent() and p.parent().pid not in (running.pid, os.getpid())
+        ]
+    )[0]
+    wait_for(lambda: worker.cpu_times().user > 1.0)
+    worker.suspend()
+    running.communicate(timeout=200)
+    assert running.returncode == 1
+    assert sorted(table(script).status) == ["ok", "timeout"]

@@ -1,0 +1,79 @@
+"""The quiet-sample logic on synthetic data of a machine with two states, whose truth is known."""
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from segbench import stats, tables
+from segbench.cases import Case, Visit
+
+CASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
+TRUE_MS, FLOORS_MS, SLOW = 20.0, np.array([3.4, 1.3]), 1.55
+
+
+def two_states(rng, samples: int, slow_share: float) -> tuple[list, list]:
+    """Samples and readings of a machine that changes between its two states every few samples."""
+    slow, state = [], rng.random() < slow_share
+    for _ in range(2 * samples + 1):
+        if rng.random() < 0.15:
+            state = rng.random() < slow_share
+        slow.append(state)
+    factors = np.where(slow, SLOW, 1.0)
+    readings = FLOORS_MS * (factors[::2, None] * [1, 0] + [0, 1]) * rng.uniform(1, 1.02, (samples + 1, 2))
+    return (TRUE_MS * factors[1::2] * rng.uniform(0.99, 1.01, samples)).tolist(), readings.tolist()
+
+
+def visit(rng, number: int, samples: int = 60, slow_share: float = 0.6) -> Visit:
+    taken, readings = two_states(rng, samples, slow_share)
+    return Visit(
+        case=CASE, session=1, round=number, started="2026-01-01T00:00:00+00:00", samples_ms=taken, readings_ms=readings
+    )
+
+
+def test_quiet_samples_find_the_undisturbed_latency_where_all_samples_do_not():
+    rng = np.random.default_rng(0)
+    visits = {number: visit(rng, number) for number in range(1, 6)}
+    readings = np.concatenate([v.readings_ms for v in visits.values()])
+    floor = stats.floor(np.zeros(len(readings)), readings)
+    assert floor == pytest.approx(FLOORS_MS, rel=0.02)
+    how, latencies = tables.per_round(tables.figures(visits, {(1, 2): floor}))
+    assert how == "quiet" and len(latencies) == 5
+    assert np.median([*latencies.values()]) == pytest.approx(TRUE_MS, rel=0.01)
+    assert np.mean(np.concatenate([v.samples_ms for v in visits.values()])) > 1.2 * TRUE_MS
+
+
+def test_a_machine_that_never_was_quiet_is_figured_as_met():
+    rng = np.random.default_rng(1)
+    visits = {1: visit(rng, 1, slow_share=1.0)}
+    how, latencies = tables.per_round(tables.figures(visits, {(1, 2): FLOORS_MS}))
+    assert how == "as met" and latencies[1, 1] == pytest.approx(SLOW * TRUE_MS, rel=0.02)
+
+
+def test_one_noisy_neighbour_is_enough_to_drop_a_sample():
+    good, bad = FLOORS_MS * 1.01, FLOORS_MS * [1.01, 1.2]
+    assert stats.quiet([good, good, bad, good, good], FLOORS_MS).tolist() == [True, False, False, True]
+
+
+def test_the_floor_is_that_of_the_best_window_and_drift_shows():
+    rng = np.random.default_rng(2)
+    times = np.repeat([10.0, 700.0, 1300.0], 200)
+    readings = FLOORS_MS * np.repeat([1.2, 1.0, 1.1], 200)[:, None] * rng.uniform(1, 1.01, (600, 2))
+    windows = stats.window_floors(times, readings)
+    assert windows[:, 0] == pytest.approx(3.4 * np.array([1.2, 1.0, 1.1]), rel=0.01)
+    assert stats.floor(times, readings) == pytest.approx(FLOORS_MS, rel=0.01)
+
+
+def test_interval_agrees_with_scipy_and_covers():
+    rng = np.random.default_rng(3)
+    logs = rng.normal(np.log(50), 0.04, (4000, 5))
+    expected = np.exp(scipy_stats.t.interval(0.95, 4, logs[0].mean(), scipy_stats.sem(logs[0])))
+    assert stats.interval(np.exp(logs[0])) == pytest.approx(tuple(expected))
+    intervals = np.array([stats.interval(np.exp(row)) for row in logs])
+    assert np.mean((intervals[:, 0] < 50) & (intervals[:, 1] > 50)) == pytest.approx(0.95, abs=0.012)
+
+
+def test_speedups_pair_rounds_within_sessions():
+    assert tables.speedups({(1, 1): 30.0, (1, 2): 40.0, (2, 3): 30.0}, {(1, 1): 15.0, (2, 2): 20.0, (2, 3): 10.0}) == [
+        2.0,
+        3.0,
+    ]

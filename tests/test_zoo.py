@@ -1,0 +1,62 @@
+"""The table of encoders against what timm and torch count."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segbench import inputs, models, zoo
+from segbench.cases import Case
+from segbench.models import encoder
+
+
+def test_names_mean_models_families_and_patterns():
+    assert len(zoo.ENCODERS) == 46 and len(zoo.FAMILIES) == 16
+    assert zoo.match("resnet18") == ["resnet18"]
+    assert zoo.match("lcnet") == ["lcnet_100", "lcnet_150"]
+    assert zoo.match("regnet?_002") == ["regnetx_002", "regnety_002"]
+    assert len(zoo.match("all")) == 46 and zoo.match("headline") == list(zoo.HEADLINE)
+    assert zoo.match("no_such_model") == []
+
+
+@pytest.mark.parametrize("known", zoo.ENCODERS, ids=lambda known: known.model)
+def test_what_is_built_is_what_the_table_says(known):
+    network = models.build(Case(model=known.model, mode="baseline", size=(512, 512)))
+    with torch.inference_mode(), FlopCounterMode(display=False) as flops:
+        features, logits = network(inputs.photograph((512, 512)))
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(known.params_m, abs=6e-4)
+    assert flops.get_total_flops() / 2e9 == pytest.approx(known.gmacs, abs=6e-3)
+    assert features.isfinite().all() and 1e-3 < float(features.std()) < 1e3
+    assert logits.shape == (1, 1000) and logits.isfinite().all()
+
+
+def test_calibration_normalises_every_channel_of_the_photograph():
+    torch.manual_seed(0)
+    norm, tiny = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+    seen = []
+    norm.register_forward_hook(lambda module, args, output: seen.append(output))
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=16), norm, nn.AdaptiveAvgPool2d(3), tiny).eval()
+    encoder.calibrate(network, inputs.photograph((128, 128)))
+    seen.clear()
+    network(inputs.photograph((128, 128)))
+    assert seen[0].mean((0, 2, 3)).tolist() == pytest.approx([encoder.SHIFT] * 8, abs=1e-4)
+    assert seen[0].std((0, 2, 3)).tolist() == pytest.approx([1] * 8, abs=1e-3)
+    assert tiny.running_var.tolist() == [1] * 8, "9 values a channel are too few for a variance"
+    assert not any(module.training for module in network.modules())
+
+
+def test_weights_follow_from_model_and_seed_not_from_the_size():
+    small, large, other = (
+        next(models.build(Case(model="lcnet_100", mode="baseline", size=size, seed=seed)).parameters())
+        for size, seed in (((64, 64), 0), ((96, 64), 0), ((64, 64), 1))
+    )
+    assert torch.equal(small, large) and not torch.equal(small, other)
+
+
+def test_photograph_is_the_normalised_astronaut():
+    image = inputs.photograph((512, 512), 2)
+    assert image.shape == (2, 3, 512, 512) and torch.equal(image[0], image[1])
+    # The mean of the picture's own bytes, 114.5 of 255 over all channels, undone by hand.
+    grey = (image[0] * torch.tensor(inputs.STD).view(3, 1, 1) + torch.tensor(inputs.MEAN).view(3, 1, 1)) * 255
+    assert grey.min() >= -0.01 and grey.max() <= 255.01 and float((grey - grey.round()).abs().max()) < 1e-3
+    assert inputs.photograph((33, 65)).shape == (1, 3, 33, 65)
