@@ -7,6 +7,7 @@ Memory: what one inference adds to the resident set against the peak of torch's 
     uv run benchmarks/protocol_checks.py
 """
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -27,38 +28,36 @@ from segbench.models import build
 class Settings:
     models: tuple[str, ...] = ("mobilenetv3_small_100", "regnetx_002", "resnet18")
     """Small, medium, large."""
-    seconds: float = 40
+    seconds: float = 60
     """Of measuring per model."""
-    long_s: float = 0.5
+    long_s: float = 0.2
     """Length of a back-to-back run."""
 
 
-def bias(call, seconds: float, long_s: float) -> dict[str, object]:
-    """Medians in ms of quiet samples and of quiet back-to-back runs, taken in turn for `seconds`."""
+def bias(call, seconds: float, long_s: float) -> dict[str, float]:
+    """Medians in ms over quiet samples and over quiet back-to-back runs, taken in turn for `seconds`."""
     yardsticks = measure.Yardsticks()
     once = min(measure.seconds(call) for _ in range(3))
-    kinds = {"samples": max(1, round(measure.SAMPLE_S / once)), "back-to-back": max(4, round(long_s / once))}
-    seen, readings, end = {kind: [] for kind in kinds}, [yardsticks.read()], time.perf_counter() + seconds
+    per_sample, per_run = max(1, round(measure.SAMPLE_S / once)), max(3, round(long_s / once))
+    readings, samples, runs = [yardsticks.read()], {}, {}  # latency in ms by the index of the reading before it
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        for kind, count in kinds.items():
-            for _ in range(count if kind == "back-to-back" else 8):  # as long as each other, roughly
-                start = time.perf_counter()
-                for _ in range(count):
-                    call()
-                seen[kind].append(((time.perf_counter() - start) / count * 1e3, len(readings)))
-                readings.append(yardsticks.read())
-                if kind == "back-to-back":
-                    break
-    floor = stats.floor(np.zeros(len(readings)), readings)
-    mask = np.concatenate([[False], stats.quiet(readings, floor)])
-    quiet = {kind: [ms for ms, index in values if mask[index]] for kind, values in seen.items()}
-    short, long = (float(np.median(quiet[kind])) if quiet[kind] else float("nan") for kind in kinds)
+        for _ in range(max(1, per_run // per_sample)):
+            took = measure.seconds(lambda: [call() for _ in range(per_sample)])
+            samples[len(readings) - 1] = took / per_sample * 1e3
+            readings.append(yardsticks.read())
+        runs[len(readings) - 1] = float(np.median([measure.seconds(call) for _ in range(per_run)])) * 1e3
+        readings.append(yardsticks.read())
+    quiet = stats.quiet(readings, stats.floor(np.zeros(len(readings)), readings))
+    sampled, back_to_back = ([ms for index, ms in taken.items() if quiet[index]] for taken in (samples, runs))
+    short, long = (float(np.median(of)) if of else float("nan") for of in (sampled, back_to_back))
     return {
-        "inferences per sample": kinds["samples"],
+        "inferences per sample": per_sample,
+        "quiet samples": len(sampled),
         "samples, ms": short,
-        "quiet": len(quiet["samples"]),
+        "inferences per run": per_run,
+        "quiet runs": len(back_to_back),
         "back-to-back, ms": long,
-        "quiet runs": len(quiet["back-to-back"]),
         "bias, %": (short / long - 1) * 100,
     }
 
@@ -91,11 +90,11 @@ def main() -> None:
             row = {"model": model} | bias(call, settings.seconds, settings.long_s)
             resident, allocated = measure.memory(call), allocated_mb(call)
             row |= {"resident, MB": resident, "allocated, MB": allocated, "ratio": resident / allocated}
-            os.write(writer, repr(row).encode())
+            os.write(writer, json.dumps(row).encode())
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader) as pipe:
-            found.append(eval(pipe.read(), {"nan": float("nan")}))
+            found.append(json.load(pipe))
         os.waitpid(child, 0)
     print(tabulate(found, headers="keys", tablefmt="github", floatfmt=".2f"))
 

@@ -1,1 +1,4 @@
-"""What the benchmark scripts share. Imports run one way: cases, zoo, models, modes, measure, worker, journal, sweep, tables."""
+"""What the benchmark scripts share. A module imports only from those before it:
+
+cases, zoo, inputs, models, modes, stats, measure, machine, worker, journal, sweep, tables, plots, cli.
+"""

@@ -13,11 +13,20 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 from filelock import FileLock, Timeout
 
-from . import machine, modes, zoo
+from . import machine, modes, sweep, zoo
 from .cases import Case
 from .journal import SCHEMA, Header, Journal, JournalError, read_all
 
 QUICK = {"models": ("headline",), "modes": ("baseline", "compile"), "iterations": 20, "rounds": 2}
+
+
+# Run in a child: which of its arguments timm knows, a line each, then all that it knows.
+LOOK_UP = """
+import sys, timm
+for name in sys.argv[1:]:
+    print(*(timm.list_models(name) or [name] * timm.is_model(name)))
+print(*timm.list_models())
+"""
 
 
 class Problem(Exception):
@@ -69,6 +78,9 @@ class Settings:
         """What changes what is measured: another value is another journal."""
         return {key: getattr(self, key) for key in ("size", "batch_size", "threads", "pretrained", "seed")}
 
+    def journal(self, header: Header) -> Path:
+        return self.out / "journals" / f"{header.name}.jsonl"
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -97,13 +109,19 @@ def main(benchmark: Benchmark) -> NoReturn:
     except (Problem, JournalError) as problem:
         print(f"{benchmark.script.name}: {problem}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        print(f"\n{benchmark.script.name}: stopped; the same command goes on where it was", file=sys.stderr)
+        status = 130
     sys.exit(status)
 
 
 def run(benchmark: Benchmark, settings: Settings) -> int:
+    """From checked settings to journal and report. Returns the exit status."""
     here = machine.describe()
     settings = resolve(settings, benchmark, here)
-    out = settings.out
+    if settings.report:
+        report(benchmark, settings.out)
+        return 0
     header = Header(
         schema=SCHEMA,
         benchmark=benchmark.name,
@@ -112,77 +130,70 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
         settings=settings.header(),
         label=settings.label,
     )
-    path = out / "journals" / f"{header.name}.jsonl"
-    if settings.report:
-        return report(benchmark, out)
+    if settings.list:
+        announce(benchmark, settings, header)
+        return 0
+    writable(settings.out)
+    try:
+        with FileLock(settings.out / ".lock", timeout=0):
+            return measure(benchmark, settings, header)
+    except Timeout:
+        raise Problem(f"another run is measuring into {settings.out}; wait for it, or use --out FOLDER") from None
 
-    from . import sweep  # NumPy and tqdm: not for --help
 
-    cases = benchmark.cases(settings)
+def announce(benchmark: Benchmark, settings: Settings, header: Header) -> sweep.Plan:
+    """Say what will be done and how long it will take. Raises Problem where the journal is of other settings."""
+    path, cases = settings.journal(header), benchmark.cases(settings)
     old = Journal.read(path) if path.exists() and not settings.fresh else None
     if old and (difference := old.difference(header)):
         raise Problem(f"{path} was measured with {difference}: --fresh replaces it, --label NAME keeps both")
-    known = [visit for journal in read_all(out / "journals") for visit in journal.visits]
-    plan = sweep.Plan(cases, settings.rounds, here.native_bf16, old.visits if old else [], settings.budget, known)
+    known = [visit for journal in read_all(path.parent) for visit in journal.visits]
+    native = header.machine.native_bf16
+    plan = sweep.Plan(cases, settings.rounds, native, old.visits if old else [], settings.budget, known)
     steps = plan.left(settings.seed)
-    print(f"{here.label}, {settings.threads} threads, torch {header.versions['torch']}, {header.name}")
-    print(
-        f"{len(cases)} cases in {settings.rounds} rounds: {len(steps)} visits to go, {sweep.duration(plan.remaining_s(steps))} about"
-    )
-    emulated = [mode for mode in settings.modes if modes.MODES[mode].autocast] if not here.native_bf16 else []
+    print(f"{header.machine.label}, {settings.threads} threads, torch {header.versions['torch']}, {header.name}")
+    if settings.list:
+        for model in settings.models:
+            print(f"  {zoo.family(model):12} {model:26} {', '.join(settings.modes)}")
+    about = sweep.duration(plan.remaining_s(steps))
+    print(f"{len(cases)} cases in {settings.rounds} rounds: {len(steps)} visits to go, about {about}")
+    emulated = [mode for mode in settings.modes if modes.MODES[mode].autocast and not native]
     if emulated:
         print(
-            f"Warning: this CPU has no native BF16: {', '.join(emulated)} will be 40 to 90 times slower than FP32 and are visited "
-            "once; leave them out with --modes baseline compile"
+            f"Warning: this CPU has no native BF16: {', '.join(emulated)} will be 40 to 90 times slower than FP32, "
+            "so they are visited once; leave them out with --modes baseline compile"
         )
-    if settings.list:
-        for case in cases:
-            print(f"  {zoo.family(case.model):12} {case.name}")
-        return 0
-    writable(out)
-    lock = FileLock(out / ".lock")
+    if not steps:
+        print(f"Nothing to measure: {path} holds all of it; --fresh measures anew")
+    return plan
+
+
+def measure(benchmark: Benchmark, settings: Settings, header: Header) -> int:
+    """Sweep what is left, then report. Exit status 1 where a case did not end well, 130 for Ctrl-C."""
+    path, plan = settings.journal(header), announce(benchmark, settings, header)
+    if settings.fresh and path.exists():
+        path.replace(path.with_suffix(".jsonl.old"))
+    journal = Journal.read(path) if path.exists() else Journal.create(path, header)
+    journal.mend()
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Problem(
-            f"another run is measuring into {out}; wait for it, or choose another folder with --out"
-        ) from None
-    with lock:
-        if settings.fresh and path.exists():
-            path.replace(path.with_suffix(".jsonl.old"))
-        if path.exists():
-            journal = Journal.read(path)
-            journal.mend()
-        else:
-            journal = Journal.create(path, header)
-        if not steps:
-            print(f"Nothing to measure: {path} holds all of it; --fresh measures anew")
-        try:
-            sweep.run(journal, plan, -(-settings.iterations // settings.rounds), settings.seed)
-        except KeyboardInterrupt:
-            left = len(plan.left(settings.seed))
-            print(
-                f"\nStopped; {left} visits are left. The same command goes on, --report makes tables of what is there."
-            )
-            return 130
-        report(benchmark, out, journal)
-    bad = [(case, visit) for case, visit in last_visits(journal, cases) if visit.status not in ("ok", "skipped")]
-    for case, visit in bad:
-        print(f"  {case.name}: {visit.status}, {visit.reason}")
+        sweep.run(journal, plan, -(-settings.iterations // settings.rounds), settings.seed)
+    except KeyboardInterrupt:
+        left = len(plan.left(settings.seed))
+        print(f"\nStopped; {left} visits are left. The same command goes on, --report makes tables of what is there.")
+        return 130
+    report(benchmark, settings.out, journal)
+    found, bad = journal.by_case(), 0
+    for case in plan.cases:
+        last = [visit for visit in found.get(case, {}).values() if visit.status not in ("ok", "skipped")]
+        bad += bool(last)
+        for visit in last[:1]:
+            print(f"  {case.name}: {visit.status}, {visit.reason}")
     if bad:
-        print(f"{len(bad)} of {len(cases)} cases did not end well, see above; all others are unharmed")
+        print(f"{bad} of {len(plan.cases)} cases did not end well, see above; all others are unharmed")
     return 1 if bad else 0
 
 
-def last_visits(journal: Journal, cases: list[Case]):
-    found = journal.by_case()
-    for case in cases:
-        visits = [*found.get(case, {}).values()]
-        if visits:
-            yield case, next((visit for visit in visits if visit.status != "ok"), visits[-1])
-
-
-def report(benchmark: Benchmark, out: Path, journal: Journal | None = None) -> int:
+def report(benchmark: Benchmark, out: Path, journal: Journal | None = None) -> None:
     """CSV and PNG from all journals of the folder, the table of this machine's (or of all) on the terminal."""
     journals = read_all(out / "journals")
     if not any(journal.visits for journal in journals):
@@ -197,7 +208,6 @@ def report(benchmark: Benchmark, out: Path, journal: Journal | None = None) -> i
             print(f"Warning: {shown.header.name}, {warning}")
     for path in [*([journal.path] if journal else []), *written]:
         print(f"wrote {os.path.relpath(path)}")
-    return 0
 
 
 def resolve(settings: Settings, benchmark: Benchmark, here: machine.Machine) -> Settings:
@@ -254,18 +264,16 @@ def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
     foreign = [name for name, models in found.items() if not models]
     if foreign:
         print(f"looking up {', '.join(foreign)} in timm ...", file=sys.stderr)
-        code = "import sys, timm\nfor n in sys.argv[1:]: print(*(timm.list_models(n) or [n] * timm.is_model(n)))\nprint(*timm.list_models())"
-        child = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *foreign], capture_output=True, text=True)
+        command = [sys.executable, "-W", "ignore", "-c", LOOK_UP, *foreign]
+        child = subprocess.run(command, capture_output=True, text=True)
         if child.returncode:
-            raise Problem(f"timm could not be imported: {child.stderr.strip().splitlines()[-1:]}")
+            raise Problem(f"timm could not be asked: {(child.stderr.strip().splitlines() or ['no message'])[-1]}")
         *answers, everything = child.stdout.split("\n")[: len(foreign) + 1]
         for name, answer in zip(foreign, answers, strict=True):
             found[name] = answer.split()
             if not found[name]:
                 known = [*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()]
-                raise Problem(
-                    f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the zoo, timm's other names work too"
-                )
+                raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the zoo")
     return tuple(dict.fromkeys(model for models in found.values() for model in models))
 
 

@@ -58,7 +58,7 @@ Line = Header | Session | Floor | Visit
 
 
 class Journal:
-    """A journal as it stands on disk. `append` writes one line at once, so that a kill at any moment loses at most it."""
+    """A journal as it stands on disk. `append` writes a line at once: a kill at any moment loses at most that one."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -93,7 +93,7 @@ class Journal:
             raise JournalError(f"{path} is empty; remove it")
         if journal.header.schema != SCHEMA:
             raise JournalError(
-                f"{path} has schema {journal.header.schema}, this version reads {SCHEMA}; move it, or use --label to begin another"
+                f"{path} has schema {journal.header.schema}, this version reads {SCHEMA}; move it, or use --label"
             )
         return journal
 
@@ -116,10 +116,15 @@ class Journal:
             os.truncate(self.path, whole)
 
     def append(self, line: Line) -> None:
-        with self.path.open("ab") as file:
-            file.write(msgspec.json.encode(line) + b"\n")  # one write
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                file.write(msgspec.json.encode(line) + b"\n")  # one write
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise JournalError(
+                f"{self.path} cannot be written to: {error.strerror}; what it holds is unharmed"
+            ) from None
         self.take(line)
 
     def by_case(self) -> dict[Case, dict[int, Visit]]:

@@ -15,18 +15,30 @@ import psutil
 # Where a virtual machine hides the brand, family and model still tell the microarchitecture.
 # (vendor, family): ((first model, last model, name), ...); from the Linux kernel's and GCC's CPU tables.
 MICROARCHITECTURES = {
-    ("amd", 23): ((0x01, 0x2F, "Zen/Zen+"), (0x30, 0xFF, "Zen 2")),
-    ("amd", 25): (
-        (0x00, 0x0F, "Zen 3"), (0x10, 0x1F, "Zen 4"), (0x20, 0x5F, "Zen 3"), (0x60, 0x7F, "Zen 4"), (0xA0, 0xAF, "Zen 4c"),
+    ("amd", 0x17): ((0x01, 0x2F, "Zen/Zen+"), (0x30, 0xFF, "Zen 2")),
+    ("amd", 0x19): (
+        (0x00, 0x0F, "Zen 3"),
+        (0x10, 0x1F, "Zen 4"),
+        (0x20, 0x5F, "Zen 3"),
+        (0x60, 0x7F, "Zen 4"),
+        (0xA0, 0xAF, "Zen 4c"),
     ),
-    ("amd", 26): ((0x00, 0xFF, "Zen 5"),),
+    ("amd", 0x1A): ((0x00, 0xFF, "Zen 5"),),
     ("intel", 6): (
-        (0x3F, 0x3F, "Haswell"), (0x4F, 0x4F, "Broadwell"), (0x55, 0x55, "Skylake-SP/Cascade Lake"), (0x5E, 0x5E, "Skylake"),
-        (0x6A, 0x6C, "Ice Lake"), (0x8C, 0x8D, "Tiger Lake"), (0x8F, 0x8F, "Sapphire Rapids"), (0x97, 0x9A, "Alder Lake"),
-        (0xAA, 0xAC, "Meteor Lake"), (0xAD, 0xAE, "Granite Rapids"), (0xB7, 0xBF, "Raptor Lake"), (0xCF, 0xCF, "Emerald Rapids"),
+        (0x3F, 0x3F, "Haswell"),
+        (0x4F, 0x4F, "Broadwell"),
+        (0x55, 0x55, "Skylake-SP/Cascade Lake"),
+        (0x6A, 0x6C, "Ice Lake"),
+        (0x8C, 0x8D, "Tiger Lake"),
+        (0x8F, 0x8F, "Sapphire Rapids"),
+        (0x97, 0x9A, "Alder Lake"),
+        (0xAA, 0xAC, "Meteor Lake"),
+        (0xAD, 0xAE, "Granite Rapids"),
+        (0xB7, 0xBF, "Raptor Lake"),
+        (0xCF, 0xCF, "Emerald Rapids"),
     ),
-    ("arm", 8): ((0xD0C, 0xD0C, "Neoverse N1"), (0xD40, 0xD40, "Neoverse V1"), (0xD49, 0xD49, "Neoverse N2"), (0xD4F, 0xD4F, "Neoverse V2")),
-}  # fmt: skip
+    ("arm", 8): ((0xD0C, 0xD0C, "Neoverse N1"), (0xD40, 0xD40, "Neoverse V1"), (0xD4F, 0xD4F, "Neoverse V2")),
+}
 VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "0x41": "arm", "0x61": "apple"}
 # What to call an instruction set -> the flags of /proc/cpuinfo (x86-64, aarch64) that show it.
 ISA = {
@@ -74,9 +86,8 @@ def describe() -> Machine:
     flags = set((info.get("flags") or info.get("Features") or "").split())
     isa = [name for name, any_of in ISA.items() if flags & set(any_of)]
     ranges = MICROARCHITECTURES.get((vendor, family), ())
-    architecture = next(
-        (name for first, last, name in ranges if first <= model <= last), f"family {family} model {model}"
-    )
+    named = (name for first, last, name in ranges if first <= model <= last)
+    architecture = next(named, f"family {family} model {model}")
     brand = re.sub(r"\((R|TM)\)|\d+-Core|Processor|CPU|@.*", "", info.get("model name") or vendor).strip()
     cores = usable_cores()
     shown = [name for name in isa if name not in ("AVX2", "VNNI") or "AVX-512" not in isa]
@@ -94,13 +105,18 @@ def describe() -> Machine:
         huge_pages=read("/sys/kernel/mm/transparent_hugepage/enabled"),
         ram_gb=round(psutil.virtual_memory().total / 1e9, 1),
         virtual="hypervisor" in flags,
-        system=platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
-        if Path("/etc/os-release").exists()
-        else "Linux",
+        system=operating_system(),
         kernel=platform.release(),
         libc=" ".join(platform.libc_ver()),
         python=platform.python_version(),
     )
+
+
+def operating_system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return "Linux"
 
 
 def versions() -> dict[str, str]:

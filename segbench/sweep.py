@@ -20,8 +20,8 @@ from . import machine, modes, stats, worker
 from .cases import Case, Visit
 from .journal import Floor, Journal, Session
 
-# Longest silence in seconds of a worker in each phase; in `measure` it is the budget (and a second between signs of life).
-LIMITS_S = {"": 120, "build": 300, "prepare": 300, "check": 300}
+# Longest silence of a worker in s, by phase ("" while torch is imported); in `measure` it is the budget and a second.
+LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "benchmark_cnn" / "inductor"
 # Seconds that a visit is expected to take before any of its kind was seen: (eager, compiled warm, compiled cold).
 FIRST_GUESS_S = (5, 10, 40)
@@ -37,7 +37,7 @@ class Server:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen | None = None
-        self.log = TemporaryFile()  # noqa: SIM115: closed with the server
+        self.log = TemporaryFile()  # noqa: SIM115 (closed with the server)
         self.buffer = b""
 
     def start(self) -> None:
@@ -147,7 +147,7 @@ def oom_kills() -> int:
 
 
 class Plan:
-    """Which cases are visited in which rounds, what of that a journal holds already, and how long the rest will take."""
+    """Which cases are visited in which rounds, what of that a journal holds, and how long the rest will take."""
 
     def __init__(
         self,

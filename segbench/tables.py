@@ -62,11 +62,11 @@ class Figure:
 
 
 def figures(visits: dict[int, Visit], floors: dict) -> dict[tuple[int, int], Figure]:
-    """(session, round) -> figure, of the visits that were measured and right."""
+    """(session, round) -> figure, of the visits that were measured; a wrong one keeps its figure and is not ranked."""
     return {
         (visit.session, number): Figure(visit, floors[visit.session, visit.case.threads])
         for number, visit in sorted(visits.items())
-        if visit.samples_ms and visit.status == "ok"
+        if visit.samples_ms
     }
 
 
@@ -112,7 +112,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "status": "ok" if good and worst.status != "wrong" else worst.status,
         "reason": f"{len(failures)} of {len(visits)} visits: {failures[-1].reason}" if failures else "",
         "params_m": params / 1e6 if params else nan,
-        "gmacs": gmacs,
+        "gmacs": gmacs / case.batch_size,
         "latency_ms": latency,
         "throughput_img_s": throughput,
         "throughput_low": case.batch_size / high * 1e3,
@@ -158,10 +158,9 @@ def results(frame: pd.DataFrame) -> pd.DataFrame:
     both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "pinned")].set_index(keys).speedup
     both = both.rename("speedup_autocast_compile")
     top = best(frame).join(both, on=keys).rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
-    return top[
-        ["machine", "family", "model", "best_mode", "params_m", "throughput_img_s", "throughput_low", "throughput_high"]
-        + ["memory_mb_img", "speedup_autocast_compile", "speedup_best", "efficiency_img_s_m", "top1"]
-    ]
+    columns = ["machine", "family", "model", "best_mode", "params_m", "throughput_img_s", "throughput_low"]
+    columns += ["throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best", "efficiency_img_s_m"]
+    return top[[*columns, "top1"]]
 
 
 def comparison(frame: pd.DataFrame) -> pd.DataFrame:
@@ -228,16 +227,17 @@ def warnings(journal: Journal) -> list[str]:
         drift = windows.max(axis=0) / windows.min(axis=0)
         if (drift > stats.QUIET).any():
             found.append(
-                f"session {session}: the floors of the yardsticks (convolution, GEMM) moved by {drift[0]:.2f} and {drift[1]:.2f} "
-                "within the session; samples of its slower windows do not count as quiet"
+                f"session {session}: the yardsticks' floors moved by {drift[0]:.2f} (convolution) and {drift[1]:.2f} "
+                "(GEMM) within the session; what was measured in its slower windows does not count as quiet"
             )
     for threads in sorted({threads for _, threads in floors}):
         of_threads = np.array([floor for (_, t), floor in floors.items() if t == threads])
         apart = of_threads.max(axis=0) / of_threads.min(axis=0)
         if (apart > stats.QUIET).any():
             found.append(
-                f"sessions with {threads} threads differ in their floors by {apart[0]:.2f} (convolution) and {apart[1]:.2f} (GEMM): "
-                "another host of this kind, or a machine that never was quiet; compare only within a session"
+                f"sessions with {threads} threads differ in their floors by {apart[0]:.2f} (convolution) and "
+                f"{apart[1]:.2f} (GEMM): another host of this kind, or a machine that never was quiet; compare only "
+                "within a session"
             )
     return found
 
@@ -263,8 +263,8 @@ def markdown(frame: pd.DataFrame, digits: dict[str, int] | None = None) -> str:
 
     shown = frame.copy().astype(object)
     for column, places in (digits or {}).items():
-        shown[column] = [f"{value:.{places}f}" if value == value else "–" for value in frame[column]]
+        shown[column] = [f"{value:.{places}f}" if value == value else "" for value in frame[column]]
     align = ["left" if column not in (digits or {}) else "right" for column in frame]
     return tabulate(
-        shown.fillna("–"), headers="keys", tablefmt="github", showindex=False, colalign=align, disable_numparse=True
+        shown.fillna(""), headers="keys", tablefmt="github", showindex=False, colalign=align, disable_numparse=True
     )

@@ -4,6 +4,7 @@ The sweeping process writes one Order a line to the server's standard input and 
 standard output. It never imports torch; everything heavy is imported by `serve`.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -222,10 +223,8 @@ def die_with_parent(how: signal.Signals, parent: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 if __name__ == "__main__":

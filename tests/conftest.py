@@ -15,7 +15,7 @@ TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--iterations",
 
 
 class Script:
-    """A script with an output folder of its own; all processes it starts can be found by a mark in their environment."""
+    """A script with an output folder of its own; the processes that it starts bear a mark in their environment."""
 
     def __init__(self, out: Path, cache: Path):
         self.out, self.mark = out, uuid.uuid4().hex

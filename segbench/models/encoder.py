@@ -48,6 +48,8 @@ def calibrate(net: nn.Module, image: Tensor) -> None:
     """
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
+    foldable = [block for block in net.modules() if hasattr(block, "reparameterize")]
+    branches = {module for block in foldable for module in block.modules()}
 
     def train_if_enough(norm: nn.Module, args: tuple[Tensor]) -> None:
         norm.train(args[0].numel() // args[0].shape[1] >= MIN_VALUES)
@@ -56,8 +58,10 @@ def calibrate(net: nn.Module, image: Tensor) -> None:
     for norm in norms:
         norm.momentum = 1.0  # the running statistics become those of this pass
         # timm's norms hold the activation behind them. One without (a linear bottleneck) keeps its mean of 0: along a
-        # residual path means would add up, and BF16 would spend its eight bits on them.
-        if norm.bias is not None and not isinstance(getattr(norm, "act", None), nn.Identity):
+        # residual path means would add up, and BF16 would spend its eight bits on them. Not so the branches of a block
+        # that will be folded into one: their sum is what the activation sees.
+        linear = isinstance(getattr(norm, "act", None), nn.Identity) and norm not in branches
+        if norm.bias is not None and not linear:
             nn.init.constant_(norm.bias, SHIFT)
     net(image)
     for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
