@@ -1,16 +1,20 @@
-"""Two checks of the protocol against independent measurements; prints tables, writes nothing.
+"""Checks of the protocol against independent measurements, for notes.md; prints tables, writes nothing.
 
-Bias: a reading of the yardsticks pushes the network out of the caches. Samples between readings, as the sweep takes
-them, against long back-to-back runs in the same process, in turn; of both only what lies between two good readings.
-Memory: what one inference adds to the resident set against the peak of torch's own live allocations.
+bias         A reading of the yardsticks pushes the network out of the caches. Samples between readings, as a sweep
+             takes them, against long back-to-back runs in the same process, in turn; only what is quiet counts.
+memory       What one inference adds to the resident set against the peak of torch's own live allocations.
+grad         Compiled code under no_grad against inference_mode, in turn.
+calibration  What the shift of batch norms' biases does to the growth of a small error, and so to BF16's.
 
-    uv run benchmarks/protocol_checks.py
+    uv run benchmarks/protocol_checks.py bias memory
 """
 
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -18,27 +22,37 @@ import tyro
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
-from segbench import machine, measure, modes, stats
+from segbench import machine, measure, modes, stats, worker
 from segbench.cases import Case
 from segbench.inputs import photograph
-from segbench.models import build
+from segbench.models import build, encoder
 
 
 @dataclass
 class Settings:
+    checks: Annotated[tuple[Literal["bias", "memory", "grad", "calibration"], ...], tyro.conf.Positional]
+    """Which of them."""
     models: tuple[str, ...] = ("mobilenetv3_small_100", "regnetx_002", "resnet18")
     """Small, medium, large."""
     seconds: float = 60
     """Of measuring per model."""
-    long_s: float = 0.2
-    """Length of a back-to-back run."""
 
 
-def bias(call, seconds: float, long_s: float) -> dict[str, float]:
-    """Medians in ms over quiet samples and over quiet back-to-back runs, taken in turn for `seconds`."""
+def prepare(model: str, mode: str = "baseline") -> tuple[torch.nn.Module, torch.Tensor, Callable]:
+    """The network, its input, and a call that was made once."""
+    case = Case(model=model, mode=mode, size=(512, 512))
+    module, image = build(case), photograph(case.size)
+    call = modes.apply(mode, module, image)
+    call()
+    return module, image, call
+
+
+def bias(model: str, seconds: float) -> list[dict]:
+    """Medians in ms over quiet samples and over quiet back-to-back runs of about 0.2 s."""
+    _, _, call = prepare(model)
     yardsticks = measure.Yardsticks()
     once = min(measure.seconds(call) for _ in range(3))
-    per_sample, per_run = max(1, round(measure.SAMPLE_S / once)), max(3, round(long_s / once))
+    per_sample, per_run = max(1, round(measure.SAMPLE_S / once)), max(3, round(0.2 / once))
     readings, samples, runs = [yardsticks.read()], {}, {}  # latency in ms by the index of the reading before it
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -46,57 +60,89 @@ def bias(call, seconds: float, long_s: float) -> dict[str, float]:
             took = measure.seconds(lambda: [call() for _ in range(per_sample)])
             samples[len(readings) - 1] = took / per_sample * 1e3
             readings.append(yardsticks.read())
-        runs[len(readings) - 1] = float(np.median([measure.seconds(call) for _ in range(per_run)])) * 1e3
+        runs[len(readings) - 1] = measure.seconds(lambda: [call() for _ in range(per_run)]) / per_run * 1e3
         readings.append(yardsticks.read())
     quiet = stats.quiet(readings, stats.floor(np.zeros(len(readings)), readings))
     sampled, back_to_back = ([ms for index, ms in taken.items() if quiet[index]] for taken in (samples, runs))
     short, long = (float(np.median(of)) if of else float("nan") for of in (sampled, back_to_back))
-    return {
-        "inferences per sample": per_sample,
-        "quiet samples": len(sampled),
-        "samples, ms": short,
-        "inferences per run": per_run,
-        "quiet runs": len(back_to_back),
-        "back-to-back, ms": long,
-        "bias, %": (short / long - 1) * 100,
-    }
+    return [
+        {
+            "encoder": model,
+            "per sample": per_sample,
+            "quiet samples": len(sampled),
+            "samples, ms": short,
+            "per run": per_run,
+            "quiet runs": len(back_to_back),
+            "back-to-back, ms": long,
+            "bias, %": (short / long - 1) * 100,
+        }
+    ]
 
 
-def allocated_mb(call) -> float:
-    """Peak of torch's live allocations during one call, in MB, from the profiler's record of every one of them."""
+def memory(model: str, seconds: float) -> list[dict]:
+    """MB; torch's allocations from the profiler's record of every one of them."""
+    _, _, call = prepare(model)
+    resident = measure.memory(call)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         call()
-    live = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return peak / 1e6
+    sizes = [event.nbytes() for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    allocated = max(np.cumsum(sizes)) / 1e6
+    return [{"encoder": model, "resident, MB": resident, "allocated, MB": allocated, "ratio": resident / allocated}]
+
+
+def grad(model: str, seconds: float) -> list[dict]:
+    """Ratio of the latencies of compiled code, with its interval over pairs of blocks of eight calls."""
+    module, image, _ = prepare(model)
+    compiled = torch.compile(module)
+    blocks = {torch.no_grad: [], torch.inference_mode: []}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for without, taken in blocks.items():
+            with without():
+                compiled(image)
+                taken.append(min(measure.seconds(lambda: compiled(image)) for _ in range(8)))
+    ratios = np.divide(*blocks.values())[2:]  # the first two compile
+    low, high = stats.interval(ratios)
+    ratio = float(np.median(ratios))
+    return [{"encoder": model, "pairs": len(ratios), "no_grad / inference_mode": ratio, "low": low, "high": high}]
+
+
+def calibration(model: str, seconds: float) -> list[dict]:
+    """Per shift: by how much a relative error of 1e-6 of the input grows, and BF16's relative error on the features."""
+    rows = []
+    for shift in (0.0, 1.0, encoder.SHIFT):
+        encoder.SHIFT = shift
+        module, image, _ = prepare(model)
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+        noise *= 1e-6 * image.norm() / noise.norm()
+        with torch.inference_mode():
+            expected, moved = module(image)[0], module(image + noise)[0]
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = module(image)[0]
+        growth, error = worker.relative_error(moved, expected) / 1e-6, worker.relative_error(rounded, expected)
+        rows.append({"encoder": model, "shift": shift, "growth of an error": growth, "BF16 relative error": error})
+    return rows
 
 
 def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     here = machine.describe()
     print(f"{here.label}, torch {torch.__version__}")
-    found = []
-    for model in settings.models:
-        reader, writer = os.pipe()
-        if not (child := os.fork()):  # a heap of its own for every model, as in a sweep
-            measure.pin_allocator()
-            torch.set_num_threads(here.cores)
-            case = Case(model=model, mode="baseline", size=(512, 512), threads=here.cores)
-            call = modes.apply(case.mode, build(case), photograph(case.size))
-            call()
-            row = {"model": model} | bias(call, settings.seconds, settings.long_s)
-            resident, allocated = measure.memory(call), allocated_mb(call)
-            row |= {"resident, MB": resident, "allocated, MB": allocated, "ratio": resident / allocated}
-            os.write(writer, json.dumps(row).encode())
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader) as pipe:
-            found.append(json.load(pipe))
-        os.waitpid(child, 0)
-    print(tabulate(found, headers="keys", tablefmt="github", floatfmt=".2f"))
+    for check in settings.checks:
+        rows = []
+        for model in settings.models:
+            reader, writer = os.pipe()
+            if not (child := os.fork()):  # a heap of its own for every model, as in a sweep
+                measure.pin_allocator()
+                torch.set_num_threads(here.cores)
+                found = {"bias": bias, "memory": memory, "grad": grad, "calibration": calibration}[check]
+                os.write(writer, json.dumps(found(model, settings.seconds)).encode())
+                os._exit(0)
+            os.close(writer)
+            with os.fdopen(reader) as pipe:
+                rows += json.load(pipe)
+            os.waitpid(child, 0)
+        print(f"\n{check}\n\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.4g')}")
 
 
 if __name__ == "__main__":

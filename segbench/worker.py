@@ -78,7 +78,7 @@ def serve() -> None:
         os.write(messages, msgspec.json.encode(message) + b"\n")
 
     # Whatever a visit needs, so that no fork imports it again: torch's compiler alone takes 2.5 s.
-    import torch._inductor.compile_fx  # noqa: F401
+    import torch._inductor.compile_fx
     import torch.utils.flop_counter  # noqa: F401
 
     from . import measure, models, modes  # noqa: F401
