@@ -92,7 +92,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
     how, latencies = per_round(of)
     latency = float(np.median([*latencies.values()])) if latencies else nan
     low, high = stats.interval([*latencies.values()]) if latencies else (nan, nan)
-    ratios = speedups(per_round(baseline)[1], latencies)
+    ratios = speedups(baseline, of)
     params, gmacs = (seen[0].params, seen[0].gmacs) if seen else (0, nan)
     throughput = case.batch_size / latency * 1e3
     gflops = 2 * gmacs / latency * 1e3
@@ -137,9 +137,13 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
     }
 
 
-def speedups(before: dict[tuple[int, int], float], after: dict[tuple[int, int], float]) -> list[float]:
-    """Ratios of the latencies of two cases, each within one round of one session."""
-    return [before[key] / after[key] for key in sorted(before.keys() & after.keys())]
+def speedups(before: dict[tuple[int, int], Figure], after: dict[tuple[int, int], Figure]) -> list[float]:
+    """Ratios of the latencies of two cases, each within one round of one session: of quiet medians, or, where fewer than
+    two rounds have them on both sides, of all as met."""
+    both = [(before[key], after[key]) for key in sorted(before.keys() & after.keys())]
+    quiet = [one.quiet_ms / other.quiet_ms for one, other in both]
+    quiet = [ratio for ratio in quiet if ratio == ratio]
+    return quiet if len(quiet) >= min(2, len(both)) else [one.as_met_ms / other.as_met_ms for one, other in both]
 
 
 def mean(values: list[float]) -> float:

@@ -1,5 +1,6 @@
 """Running the scripts as a user does, on tiny inputs."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -48,6 +49,14 @@ class Script:
             except psutil.Error:
                 pass
         return found
+
+    def worker(self) -> psutil.Process | None:
+        """The process that measures just now: a fork of one with the same command line."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if "segbench.worker" in process.cmdline() and process.cmdline() == process.parent().cmdline():
+                    return process
+        return None
 
     def journal(self) -> Path:
         (path,) = (self.out / "journals").glob("*.jsonl")

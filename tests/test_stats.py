@@ -72,8 +72,13 @@ def test_interval_agrees_with_scipy_and_covers():
     assert np.mean((intervals[:, 0] < 50) & (intervals[:, 1] > 50)) == pytest.approx(0.95, abs=0.012)
 
 
+def figure(ms: float, quiet: bool = True) -> tables.Figure:
+    readings = [FLOORS_MS * (1 if quiet else 2)] * 4
+    return tables.Figure(Visit(case=CASE, samples_ms=[ms] * 3, readings_ms=readings), FLOORS_MS)
+
+
 def test_speedups_pair_rounds_within_sessions():
-    assert tables.speedups({(1, 1): 30.0, (1, 2): 40.0, (2, 3): 30.0}, {(1, 1): 15.0, (2, 2): 20.0, (2, 3): 10.0}) == [
-        2.0,
-        3.0,
-    ]
+    before = {(1, 1): figure(30), (1, 2): figure(40), (2, 3): figure(30), (2, 4): figure(30)}
+    after = {(1, 1): figure(15), (2, 2): figure(20), (2, 3): figure(10), (2, 4): figure(99, quiet=False)}
+    assert tables.speedups(before, after) == [2, 3]
+    assert tables.speedups({(1, 1): figure(30)}, {(1, 1): figure(10, quiet=False)}) == [3], "as met on both sides"

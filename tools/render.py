@@ -131,15 +131,13 @@ def allocators() -> str:
     rows = tables.rows(journals("allocators"))
     ratios = {}
     for journal in journals("allocators"):
-        cases, floors = journal.by_case(), tables.session_floors(journal)
-        met = {
-            case: {key: figure.as_met_ms for key, figure in tables.figures(visits, floors).items()}
-            for case, visits in cases.items()
-        }
-        for case in cases:
+        floors = tables.session_floors(journal)
+        figures = {case: tables.figures(visits, floors) for case, visits in journal.by_case().items()}
+        for case, plain in figures.items():
             if case.allocator == "plain":
-                pinned = msgspec.structs.replace(case, allocator="pinned")
-                ratios[journal.header.name, case.model] = tables.speedups(met[case], met[pinned])
+                pinned = figures[msgspec.structs.replace(case, allocator="pinned")]
+                met = [plain[key].as_met_ms / pinned[key].as_met_ms for key in sorted(plain.keys() & pinned.keys())]
+                ratios[journal.header.name, case.model] = met
 
     def table(of_machine: pd.DataFrame) -> pd.DataFrame:
         found = []
