@@ -94,6 +94,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
     low, high = stats.interval([*latencies.values()]) if latencies else (nan, nan)
     ratios = speedups(baseline, of)
     params, gmacs = (seen[0].params, seen[0].gmacs) if seen else (0, nan)
+    as_met = float(np.median([figure.as_met_ms for figure in of.values()])) if of else nan
     throughput = case.batch_size / latency * 1e3
     gflops = 2 * gmacs / latency * 1e3
     errors = [visit.rel_error for visit in seen if visit.rel_error is not None]
@@ -117,7 +118,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "throughput_img_s": throughput,
         "throughput_low": case.batch_size / high * 1e3,
         "throughput_high": case.batch_size / low * 1e3,
-        "throughput_as_met": case.batch_size / np.median([f.as_met_ms for f in of.values()]) * 1e3 if of else nan,
+        "throughput_as_met": case.batch_size / as_met * 1e3,
         "figure": how if of else "",
         "speedup": float(np.median(ratios)) if ratios else nan,
         **dict(zip(("speedup_low", "speedup_high"), stats.interval(ratios) if ratios else (nan, nan), strict=True)),
@@ -138,8 +139,8 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
 
 
 def speedups(before: dict[tuple[int, int], Figure], after: dict[tuple[int, int], Figure]) -> list[float]:
-    """Ratios of the latencies of two cases, each within one round of one session: of quiet medians, or, where fewer than
-    two rounds have them on both sides, of all as met."""
+    """Ratios of the latencies of two cases, each within one round of one session: of quiet medians, or where fewer
+    than two rounds have them on both sides, of medians as met."""
     both = [(before[key], after[key]) for key in sorted(before.keys() & after.keys())]
     quiet = [one.quiet_ms / other.quiet_ms for one, other in both]
     quiet = [ratio for ratio in quiet if ratio == ratio]

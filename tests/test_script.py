@@ -205,9 +205,11 @@ def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
 
 
 def test_a_worker_that_hangs_ends_as_timeout(script):
-    running = script.start(*MODELS, "--modes", "baseline", "--rounds", "1", "--iterations", "100000")
+    running = script.start(*MODELS, "--modes", "baseline", "--rounds", "1", "--iterations", "100000", "--budget", "6")
     wait_for(lambda: visits(script))
-    wait_for(script.worker).suspend()
-    running.communicate(timeout=200)
+    worker = wait_for(script.worker)
+    wait_for(lambda: worker.cpu_times().user > 1.5)  # it is built and measures
+    worker.suspend()
+    running.communicate(timeout=400)
     assert running.returncode == 1
     assert sorted(table(script).status) == ["ok", "timeout"]
