@@ -50,7 +50,9 @@ class Visit(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", 
     samples_ms: list[float] = []  # per inference
     readings_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
     page_faults: float = 0  # minor faults per timed inference
-    memory_mb: float = 0  # what one inference adds to the resident set of the loaded model, for the whole batch
+    memory_mb: float | None = (
+        None  # what one inference adds to the resident set of the loaded model, for the whole batch
+    )
     rel_error: float | None = None  # relative L2 of the first output against FP32 eager; None where not finite
     output_std: float | None = None  # standard deviation of the first output in FP32 eager
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals

@@ -97,6 +97,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
     as_met = float(np.median([figure.as_met_ms for figure in of.values()])) if of else nan
     throughput = case.batch_size / latency * 1e3
     gflops = 2 * gmacs / latency * 1e3
+    memory = [visit.memory_mb for visit in good if visit.memory_mb is not None]
     errors = [visit.rel_error for visit in seen if visit.rel_error is not None]
     known = zoo.BY_MODEL.get(case.model)
     return {
@@ -126,7 +127,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "rounds": len(latencies),
         "samples": sum(f.quiet if how == "quiet" else f.samples for f in of.values()),
         "page_faults": mean([visit.page_faults for visit in good]),
-        "memory_mb_img": float(np.median([visit.memory_mb for visit in good])) / case.batch_size if good else nan,
+        "memory_mb_img": float(np.median(memory)) / case.batch_size if memory else nan,
         "prepare_s": mean([visit.phases_s["prepare"] for visit in good if visit.compiled != "warm"]),
         "prepare_warm_s": mean([visit.phases_s["prepare"] for visit in good if visit.compiled == "warm"]),
         "gflop_s": gflops,
