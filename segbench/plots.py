@@ -45,6 +45,9 @@ def encoders(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
 
 def throughput(axes: Axes, best: pd.DataFrame) -> None:
     """Scatter with the 95 % intervals; the Pareto front (nothing smaller is faster) labelled."""
+    if best.empty:
+        axes.annotate("no figure", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
+        return
     for family, rows in best.groupby("family", sort=False):
         shade = style(family)
         bars = np.abs(rows[["throughput_low", "throughput_high"]].sub(rows.throughput_img_s, axis=0)).T.fillna(0)
