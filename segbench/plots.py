@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from . import modes, tables, zoo
 
@@ -110,12 +110,11 @@ def caption(frame: pd.DataFrame, date: str) -> str:
 
 
 def plain_log(*axis) -> None:
-    """Plain numbers at 1, 2 and 5 instead of powers of ten."""
+    """Plain numbers instead of powers of ten, enough of them where the data span less than a decade."""
     for one in axis:
-        one.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-        one.set_major_formatter(ScalarFormatter())
-        one.set_minor_formatter(NullFormatter())
-        one.get_major_formatter().set_scientific(False)
+        one.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+        one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        one.set_minor_locator(NullLocator())
 
 
 def save(figure: plt.Figure, path: Path, frame: pd.DataFrame) -> None:
