@@ -167,18 +167,14 @@ def missing_compiler() -> str:
 
 
 def commit() -> str:
-    """Commit of the code that measures, with a + where it was changed; "" outside a checkout."""
-    folder = Path(__file__).parent
+    """Commit of the code that measures, with a + where any of it was changed since; "" outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        found = subprocess.run(
-            ["git", "-C", folder, "describe", "--always", "--abbrev=12", "--dirty=+"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/*.py"], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip()
+    return found.stdout.strip() + "+" * (changed.returncode == 1)
 
 
 def boot_id() -> str:
