@@ -133,7 +133,7 @@ def main() -> None:
         for model in settings.models:
             reader, writer = os.pipe()
             if not (child := os.fork()):  # a heap of its own for every model, as in a sweep
-                measure.pin_allocator()
+                (measure.spread_allocator if check == "memory" else measure.pin_allocator)()
                 torch.set_num_threads(here.cores)
                 found = {"bias": bias, "memory": memory, "grad": grad, "calibration": calibration}[check]
                 os.write(writer, json.dumps(found(model, settings.seconds)).encode())

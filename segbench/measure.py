@@ -15,20 +15,29 @@ from . import stats
 SAMPLE_S = 0.03  # a sample is as many back-to-back inferences as fill this: several readings fit into a state
 READ_TWICE = 2  # a reading is the better of two runs
 
-# From glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+
+def set_malloc(**options: int) -> None:
+    """Change glibc's malloc in this process. Raises RuntimeError where the C library is another."""
+    libc = ctypes.CDLL(None)
+    numbers = {"trim_threshold": -1, "mmap_threshold": -3, "mmap_max": -4}  # from glibc's malloc.h
+    for name, value in options.items():
+        if not hasattr(libc, "mallopt") or not libc.mallopt(numbers[name], value):
+            raise RuntimeError("the allocator cannot be pinned: this C library is not glibc; use --allocator plain")
+
+
+def spread_allocator() -> None:
+    """Give every block of 64 KiB and more pages of its own, for `memory`: it then sees what is alive at a time, and not
+    how a heap fell to pieces (resnet18: 33.5 MB alive, 37.5 to 50 MB on a heap, by the accidents of its history)."""
+    set_malloc(mmap_max=1 << 16, mmap_threshold=1 << 16)
 
 
 def pin_allocator() -> None:
     """Keep freed memory in this process. Otherwise glibc may give it back and fault it in again at every inference:
     0 or 4,600 to 12,000 page faults and a factor of 1.7 in time, by the accidents of the heap's history.
 
-    The same as MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_MAX_ in the environment, but for one fork. Raises RuntimeError
-    where the C library is not glibc.
+    The same as MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_MAX_ in the environment, but for one fork.
     """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt") or not libc.mallopt(M_MMAP_MAX, 0) or not libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1):
-        raise RuntimeError("the allocator cannot be pinned: this C library is not glibc; use --allocator plain")
+    set_malloc(mmap_max=0, trim_threshold=2**31 - 1)
 
 
 class Yardsticks:
@@ -117,18 +126,12 @@ def sample(
 
 def memory(call: Callable[[], object]) -> float | None:
     """MB that one call adds to the resident set at its peak, None where the kernel cannot tell; the caller has made the
-    call before: what the first one loads and packs belongs to the model.
-
-    Blocks of 64 KiB and more get pages of their own from here on, so that the figure is what is alive at a time and
-    not how a heap fell to pieces (resnet18: 33.5 MB alive, 37.5 to 50 MB resident by the heap's history): the last
-    thing to be measured in a process. ru_maxrss is of no use in a fork: it starts with the parent's peak.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_MAX, 1 << 16)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 16)
-        libc.malloc_trim(0)
+    call before: what the first one loads and packs belongs to the model. ru_maxrss is of no use in a fork: it starts
+    with the parent's peak."""
     gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, proc_pid_clear_refs(5)
     except OSError:  # some sandboxes have none
