@@ -160,9 +160,7 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
     phase("measure")
     visit.memory_mb = measure.memory(call)
     if case.allocator == "pinned":
-        measure.pin_allocator()
-        phase("measure")
-        call()  # the heap grows to what it needs
+        measure.pin_allocator(room_mb=2 * (visit.memory_mb or 0))
     lap("memory")
 
     phase("measure")
