@@ -27,13 +27,13 @@ def set_malloc(**options: int) -> None:
 
 def spread_allocator() -> None:
     """Give every block of 64 KiB and more pages of its own, for `memory`: it then sees what is alive at a time, and not
-    how a heap fell to pieces (resnet18: 33.5 MB alive, 37.5 to 50 MB on a heap, by the accidents of its history)."""
+    how a heap fell to pieces."""
     set_malloc(mmap_max=1 << 16, mmap_threshold=1 << 16)
 
 
 def pin_allocator(room_mb: float = 0) -> None:
-    """Keep freed memory in this process. Otherwise glibc may give it back and fault it in again at every inference:
-    0 or 4,600 to 12,000 page faults and a factor of 1.7 in time, by the accidents of the heap's history.
+    """Keep freed memory in this process. Otherwise glibc may give it back and fault it in again at every inference, or
+    not, by the accidents of the heap's history: thousands of page faults and up to twice the time (notes.md).
 
     The same as MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_MAX_ in the environment, but for one fork. `room_mb` of the heap
     are faulted in at once: by itself it grows over a dozen inferences.
