@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -169,6 +168,7 @@ class Plan:
     def left(self, seed: int = 0) -> list[tuple[int, Case]]:
         """(round, case) still to visit: per round the models in a new order, each with its modes next to each other."""
         done = {(visit.round, visit.case) for visit in self.visits if not self.retried(visit)}
+        stuck = {visit.case for visit in self.visits if visit.status == "timeout" and not self.retried(visit)}
         order = []
         for number in range(1, self.rounds + 1):
             shuffle = random.Random(f"{seed}/{number}")
@@ -180,7 +180,7 @@ class Plan:
             for group in shuffled:
                 shuffle.shuffle(group)
                 order += [(number, case) for case in group if number <= self.rounds_of(case)]
-        return [step for step in order if step not in done]
+        return [(number, case) for number, case in order if (number, case) not in done and case not in stuck]
 
     def retried(self, visit: Visit) -> bool:
         return visit.status in RETRIED or (visit.status == "timeout" and visit.budget_s < self.budget_s)
@@ -208,14 +208,14 @@ class Plan:
         return sum(first.values()) + sum(again[case] for _, case in steps) - sum(again.values())
 
 
-def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0) -> Counter:
-    """Visit what is left of the plan and append every visit to the journal. Returns how many ended with which status.
+def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0) -> None:
+    """Visit what is left of the plan and append every visit to the journal.
 
     A case that failed is not visited again in this run. KeyboardInterrupt stops all processes and is passed on.
     """
-    steps, counts, failed = plan.left(seed), Counter(), set()
+    steps, failed = plan.left(seed), set()
     if not steps:
-        return counts
+        return
     session = begin_session(journal)
     server = Server()
     tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
@@ -230,7 +230,6 @@ def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0) -> Count
                 visit.session, visit.round = session, number
                 journal.append(visit)
                 plan.visits.append(visit)
-                counts[visit.status] += 1
                 last = brief(visit, journal)
                 if visit.status not in ("ok", "wrong"):
                     failed.add(case)
@@ -239,7 +238,6 @@ def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0) -> Count
     finally:
         bar.close()
         server.stop()
-    return counts
 
 
 def begin_session(journal: Journal) -> int:
@@ -261,6 +259,7 @@ def attend(server: Server, journal: Journal, session: int, plan: Plan, case: Cas
         order = worker.Order(case.threads, case, floor_ms, quiet_wanted, plan.budget_s)
         visit = server.run(order).visit
     except ServerDied as death:
+        server.stop()
         visit = Visit(
             case=case, status="error", reason=f"the process that starts workers died: {death}", budget_s=plan.budget_s
         )
