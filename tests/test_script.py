@@ -172,13 +172,15 @@ def test_pretrained_weights_are_loaded_and_nan_is_wrong(script, tmp_path):
     assert "NaN" in rows.reason["lcnet_050"]
 
 
-@pytest.mark.parametrize("victim", ["parent", "worker", "both"])
+@pytest.mark.parametrize("victim", ["parent", "worker", "both", "server"])
 def test_kill_9_loses_no_visit_and_leaves_no_process(script, victim):
     flags = (*MODELS, "--modes", "baseline", "compile", "--rounds", "3")
     running = script.start(*flags)
     done = wait_for(lambda: visits(script))
     if victim in ("worker", "both"):
         wait_for(script.worker).kill()
+    if victim == "server":
+        wait_for(script.worker).parent().kill()
     if victim in ("parent", "both"):
         running.kill()
     running.communicate()
