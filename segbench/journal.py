@@ -69,9 +69,11 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, header: Header) -> "Journal":
-        journal = cls(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        journal.append(header)
+        with replacing(path) as draft:  # a journal without a whole header never stands there
+            draft.write_bytes(msgspec.json.encode(header) + b"\n")
+        journal = cls(path)
+        journal.take(header)
         return journal
 
     @classmethod
