@@ -150,7 +150,7 @@ def status_kb(field: str) -> int:
     raise KeyError(field)
 
 
-def peak_gflops(dtype: torch.dtype, repeats: int = 8) -> float:
+def peak_gflops(dtype: torch.dtype, repeats: int = 5) -> float:
     """The highest rate in GFLOP/s that large matrix products and convolutions reach here with the threads that are set.
 
     A GEMM of 2048 and a 3x3 convolution of 256 channels at 64x64: 17 and 4.8 GFLOP, far larger than any cache line of

@@ -272,7 +272,7 @@ def floors(server: Server, journal: Journal, session: int, plan: Plan, threads: 
     """The session's floors for that many threads by all readings up to now; found first where there are none yet."""
     if not any(floor.session == session and floor.threads == threads for floor in journal.floors):
         started = now()
-        found = server.run(worker.Order(threads, native_bf16=plan.native_bf16))
+        found = server.run(worker.Order(threads, budget_s=plan.budget_s, native_bf16=plan.native_bf16))
         if not isinstance(found, worker.Floors):
             raise ServerDied(f"finding the floors failed: {found.visit.reason}")
         journal.append(

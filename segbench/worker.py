@@ -20,6 +20,7 @@ import msgspec
 from .cases import Case, Visit
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+FLOOR_S = 4  # readings for the first floors of a session; every visit adds to them
 
 
 class Order(msgspec.Struct, tag=True):
@@ -194,8 +195,9 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
     lap("check")
 
 
-def find_floors(order: Order, seconds: float = 4) -> Floors:
-    """What the yardsticks and the largest workloads reach here with this many threads."""
+def find_floors(order: Order) -> Floors:
+    """What the yardsticks and the largest workloads reach here with this many threads: readings for FLOOR_S, or the
+    budget where that is less."""
     import torch
 
     from . import measure
@@ -203,7 +205,7 @@ def find_floors(order: Order, seconds: float = 4) -> Floors:
     measure.pin_allocator()
     torch.set_num_threads(order.threads)
     yardsticks = measure.Yardsticks()
-    readings, end = [], time.perf_counter() + seconds
+    readings, end = [], time.perf_counter() + min(FLOOR_S, order.budget_s)
     while time.perf_counter() < end:
         readings.append(tuple(shorten(value) for value in yardsticks.read()))
     dtypes = [torch.float32, torch.bfloat16] if order.native_bf16 else [torch.float32]

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
-TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--iterations", "6", "--budget", "2")
+TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--iterations", "6", "--budget", "0.5")
 
 
 class Script:

@@ -38,19 +38,17 @@ def visits(script: Script) -> int:
 
 
 def test_from_the_command_to_csv_and_png_and_again(script):
-    first = script.run(*MODELS, "--modes", "baseline", "compile")
+    first = script.run("--models", "lcnet_100", "--modes", "baseline", "compile")
     assert first.returncode == 0, first.stderr
     rows = table(script)
-    assert [*zip(rows.model, rows["mode"], strict=True)] == [
-        (model, mode) for model in ("mobilenetv3_small_100", "lcnet_100") for mode in ("baseline", "compile")
-    ]
+    assert [*zip(rows.model, rows["mode"], strict=True)] == [("lcnet_100", "baseline"), ("lcnet_100", "compile")]
     assert (rows.status == "ok").all() and (rows["rounds"] >= 1).all() and (rows.threads == 1).all()
-    assert (rows.throughput_img_s * rows.latency_ms).tolist() == pytest.approx([1000] * 4, rel=1e-4)
+    assert (rows.throughput_img_s * rows.latency_ms).tolist() == pytest.approx([1000] * 2, rel=1e-4)
     assert (rows.rel_error[rows["mode"] == "compile"] < 1e-4).all() and (
         rows.rel_error[rows["mode"] == "baseline"] == 0
     ).all()
     # Published counts; that of GMACs is at another size, see test_zoo.
-    assert rows.params_m.round(3).tolist() == [2.543, 2.543, 2.954, 2.954]
+    assert rows.params_m.round(3).tolist() == [2.954, 2.954]
     assert (rows.gmacs > 0).all()
     assert (rows.page_faults <= 50).all() and (rows.memory_mb_img > 0).all()
     assert rows.prepare_s.notna().all() and rows.prepare_warm_s[rows["mode"] == "compile"].notna().all()
@@ -58,13 +56,13 @@ def test_from_the_command_to_csv_and_png_and_again(script):
         entry = json.loads(line)
         if entry["kind"] == "visit":
             assert len(entry["readings_ms"]) == len(entry["samples_ms"]) + 1
-    assert len(table(script, "benchmark_results.csv")) == len(table(script, "benchmark_results_comparison.csv")) == 2
+    assert len(table(script, "benchmark_results.csv")) == len(table(script, "benchmark_results_comparison.csv")) == 1
     picture = Image.open(script.out / "benchmark_plot.png")
     assert picture.width > 900 and picture.info["Description"].startswith("data ")
 
     before = {path.name: path.read_bytes() for path in script.out.glob("*.csv")}
     journal = script.journal().read_bytes()
-    again = script.run(*MODELS, "--modes", "baseline", "compile")
+    again = script.run("--models", "lcnet_100", "--modes", "baseline", "compile")
     assert again.returncode == 0 and "Nothing to measure" in again.stdout
     assert script.run("--report").returncode == 0
     assert script.journal().read_bytes() == journal
@@ -79,7 +77,6 @@ def test_from_the_command_to_csv_and_png_and_again(script):
     ("flags", "says"),
     [
         (("--models", "resnet81"), "did you mean resnet18"),
-        (("--models", "mobilnet"), "unknown model"),
         (("--modes", "compiled"), "did you mean compile"),
         (("--size", "0", "64"), "--size 0 64"),
         (("--iterations", "-1"), "--iterations -1"),
@@ -126,7 +123,7 @@ def test_help_and_list_need_no_torch():
 def test_failures_are_rows_and_harm_nobody(script):
     """A network that cannot take the size, a mode without its compiler, and one that works."""
     done = script.run(
-        *("--models", "vit_tiny_patch16_224", "lcnet_100", "--modes", "baseline", "compile", "--size", "65", "65"),
+        *("--models", "edgenext_x_small", "lcnet_100", "--modes", "baseline", "compile", "--size", "24", "24"),
         CXX="/no/such",
     )
     rows = table(script).set_index(["model", "mode"])
@@ -134,13 +131,13 @@ def test_failures_are_rows_and_harm_nobody(script):
     assert rows.status.to_dict() == {
         ("lcnet_100", "baseline"): "ok",
         ("lcnet_100", "compile"): "skipped",
-        ("vit_tiny_patch16_224", "baseline"): "error",
-        ("vit_tiny_patch16_224", "compile"): "skipped",
+        ("edgenext_x_small", "baseline"): "error",
+        ("edgenext_x_small", "compile"): "skipped",
     }
     assert "no C++ compiler" in rows.reason["lcnet_100", "compile"]
     assert rows.throughput_img_s["lcnet_100", "baseline"] > 0
     # The compiler is there again: what was skipped is made up for, what worked stays.
-    again = script.run("--models", "lcnet_100", "--modes", "baseline", "compile", "--size", "65", "65")
+    again = script.run("--models", "lcnet_100", "--modes", "baseline", "compile", "--size", "24", "24")
     assert again.returncode == 0, again.stdout + again.stderr
     assert table(script).set_index(["model", "mode"]).status["lcnet_100", "compile"] == "ok"
 
@@ -154,7 +151,7 @@ def test_pretrained_weights_are_loaded_and_nan_is_wrong(script, tmp_path):
     """timm's own path from a hub's cache on disk, with weights that this test made: ones, and NaN."""
     import timm
 
-    for model, value in (("lcnet_100", 1.0), ("lcnet_050", float("nan"))):
+    for model, value in (("lcnet_100", 1.0), ("mobilenetv3_small_100", float("nan"))):
         repository = timm.get_pretrained_cfg(model).hf_hub_id
         folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
         state = timm.create_model(model).state_dict()
@@ -165,16 +162,16 @@ def test_pretrained_weights_are_loaded_and_nan_is_wrong(script, tmp_path):
         save_file(state, folder / "snapshots" / "0" / "model.safetensors")
     flags = ("--modes", "baseline", "--rounds", "1", "--pretrained")
     hub = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    done = script.run("--models", "lcnet_100", "lcnet_050", "mobilenetv3_small_100", *flags, **hub)
+    done = script.run("--models", "lcnet_100", "mobilenetv3_small_100", "regnetx_002", *flags, **hub)
     rows = table(script).set_index("model")
     assert done.returncode == 1
-    assert rows.status.to_dict() == {"lcnet_100": "ok", "lcnet_050": "wrong", "mobilenetv3_small_100": "error"}
-    assert "NaN" in rows.reason["lcnet_050"]
+    assert rows.status.to_dict() == {"lcnet_100": "ok", "mobilenetv3_small_100": "wrong", "regnetx_002": "error"}
+    assert "NaN" in rows.reason["mobilenetv3_small_100"]
 
 
 @pytest.mark.parametrize("victim", ["parent", "worker", "both", "server"])
 def test_kill_9_loses_no_visit_and_leaves_no_process(script, victim):
-    flags = (*MODELS, "--modes", "baseline", "compile", "--rounds", "3")
+    flags = ("--models", "lcnet_100", "--modes", "baseline", "compile", "--rounds", "3")
     running = script.start(*flags)
     done = wait_for(lambda: visits(script))
     if victim in ("worker", "both"):
@@ -188,9 +185,9 @@ def test_kill_9_loses_no_visit_and_leaves_no_process(script, victim):
     assert visits(script) >= done
     again = script.run(*flags)
     assert again.returncode == 0, again.stdout
-    assert [*table(script).status] == ["ok"] * 4 and not script.processes()
+    assert [*table(script).status] == ["ok"] * 2 and not script.processes()
     rounds = {(visit.case, visit.round) for visit in Journal.read(script.journal()).visits if visit.status == "ok"}
-    assert len(rounds) == 12
+    assert len(rounds) == 6
 
 
 def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
