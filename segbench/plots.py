@@ -50,6 +50,8 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
         return
     for family, rows in best.groupby("family", sort=False):
         shade = style(family)
+        line = rows.sort_values("params_m")
+        axes.plot(line.params_m, line.throughput_img_s, color=shade["color"], alpha=0.4, lw=1, zorder=2)
         bars = np.abs(rows[["throughput_low", "throughput_high"]].sub(rows.throughput_img_s, axis=0)).T.fillna(0)
         axes.errorbar(
             rows.params_m, rows.throughput_img_s, yerr=bars, fmt="none", ecolor=shade["color"], alpha=0.5, lw=1
@@ -62,7 +64,8 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
     axes.set_yscale("log")
     axes.set_xlim(best.params_m.min() / 1.25, best.params_m.max() * 1.25)
     texts = [axes.text(row.params_m, row.throughput_img_s, row.model, fontsize=8) for row in labelled.itertuples()]
-    adjust_text(texts, best.params_m.to_numpy(), best.throughput_img_s.to_numpy(), ax=axes, expand=(1.1, 1.5))
+    points = best.params_m.to_numpy(), best.throughput_img_s.to_numpy()
+    adjust_text(texts, *points, ax=axes, expand=(1.2, 1.8), arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.7})
     plain_log(axes.xaxis, axes.yaxis)
     axes.set_xlabel("parameters with classifier, reparameterised (M)")
     axes.set_ylabel("throughput of the fastest right mode (img/s)")
