@@ -33,7 +33,7 @@ def spread_allocator() -> None:
 
 def pin_allocator(room_mb: float = 0) -> None:
     """Keep freed memory in this process. Otherwise glibc may give it back and fault it in again at every inference, or
-    not, by the accidents of the heap's history: thousands of page faults and up to twice the time (notes.md).
+    not, by the accidents of the heap's history: thousands of page faults and up to 1.8 times as slow (notes.md).
 
     The same as MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_MAX_ in the environment, but for one fork. `room_mb` of the heap
     are faulted in at once: by itself it grows over a dozen inferences.
