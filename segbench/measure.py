@@ -13,7 +13,7 @@ import torch
 from . import stats
 
 SAMPLE_S = 0.03  # a sample is as many back-to-back inferences as fill this: several readings fit into a state
-READ_TWICE = 2  # a reading is the better of two runs
+RUNS_PER_READING = 2  # a reading is the better of them
 
 
 def set_malloc(**options: int) -> None:
@@ -70,7 +70,7 @@ class Yardsticks:
     @torch.inference_mode()
     def read(self) -> tuple[float, float]:
         """(convolution, GEMM) in ms."""
-        return tuple(min(seconds(work) for _ in range(READ_TWICE)) * 1e3 for work in (self.convolve, self.multiply))
+        return tuple(min(seconds(work) for _ in range(RUNS_PER_READING)) * 1e3 for work in (self.convolve, self.multiply))
 
 
 def seconds(call: Callable[[], object]) -> float:
