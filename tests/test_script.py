@@ -201,7 +201,7 @@ def test_kill_9_loses_no_visit_and_leaves_no_process(script):
     assert visits(script) > done and not script.processes()
     assert [*table(script).status] == ["ok"] * 4
     journal = Journal.read(script.journal())
-    assert sum(visit.status == "error" for visit in journal.visits) == 2
+    assert sum(visit.status == "error" for visit in journal.visits) <= 2, "a kill costs one visit"
     assert [sorted(rounds) for rounds in journal.by_case().values()] == [[1, 2, 3]] * 4
 
 
