@@ -15,6 +15,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch_size: int = 1
     threads: int = 1
     allocator: str = "pinned"  # "pinned" or "plain", see measure.pin_allocator
+    protocol: str = "quiet"  # or "usual", see measure.usual
     decoder: str = ""  # "" for the encoder with its classifier
     pretrained: bool = False
     seed: int = 0
@@ -22,8 +23,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def name(self) -> str:
         """What a progress bar shows: `resnet18 compile`."""
-        plain = "" if self.allocator == "pinned" else self.allocator
-        return " ".join(part for part in (self.model, self.decoder, self.mode, plain) if part)
+        unusual = [self.allocator] * (self.allocator != "pinned") + [self.protocol] * (self.protocol != "quiet")
+        return " ".join(part for part in (self.model, self.decoder, self.mode, *unusual) if part)
 
     @property
     def group(self) -> "Case":
@@ -50,9 +51,10 @@ class Visit(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", 
     samples_ms: list[float] = []  # per inference
     readings_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
     page_faults: float = 0  # minor faults per timed inference
-    memory_mb: float | None = (
-        None  # what one inference adds to the resident set of the loaded model, for the whole batch
-    )
+    others_cpus: float = 0  # CPUs that other processes used meanwhile
+    stolen_cpus: float = 0  # CPUs that the hypervisor gave to others meanwhile
+    # MB that one inference adds to the resident set of the loaded model, for the whole batch
+    memory_mb: float | None = None
     rel_error: float | None = None  # relative L2 of the first output against FP32 eager; None where not finite
     output_std: float | None = None  # standard deviation of the first output in FP32 eager
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals

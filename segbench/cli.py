@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -13,7 +14,7 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 from filelock import FileLock, Timeout
 
-from . import machine, modes, sweep, zoo
+from . import figures, machine, modes, sweep, zoo
 from .cases import Case
 from .journal import SCHEMA, Header, Journal, JournalError, read_all
 
@@ -51,12 +52,18 @@ class Settings:
     """Quiet samples per case in all, spread over the rounds."""
     rounds: int = 5
     """Visits per case, each in a fresh process; intervals are over them."""
+    until: str = ""
+    """'2%': after the rounds go on with the cases whose 95 % interval is wider than +- 2 % of the figure."""
+    max_rounds: int = 20
+    """Rounds per case at most under --until."""
+    repetitions: int = 1
+    """Sweeps one after the other, each a session of its own that shares nothing with the others."""
     threads: int | None = None
     """Threads per inference; by default all physical cores that this process may really use."""
     budget: float = 15.0
     """Seconds of measuring that one visit may take at most, preparing not counted."""
     quick: bool = False
-    """Five encoders, baseline and compile, 20 samples in 2 rounds, into a folder of its own: to try it out."""
+    """A few models and rounds, into a folder of its own: to try it out."""
     fresh: bool = False
     """Begin this machine's journal anew; the old one is kept beside it with the ending .old."""
     label: str = ""
@@ -93,12 +100,14 @@ class Benchmark:
     report: Callable[[list[Journal], Path], list[Path]]  # writes CSV and PNG, returns their paths
     show: Callable[[list[Journal]], str]  # the table for the terminal
     defaults: Settings = dataclasses.field(default_factory=Settings)
+    quick: dict[str, object] = dataclasses.field(default_factory=lambda: QUICK)  # what --quick sets
+    beside: Callable[[Settings], AbstractContextManager] = lambda settings: nullcontext()  # while it is measured
 
 
 def main(benchmark: Benchmark) -> NoReturn:
     """Run a script: exit status 0, 1 where a case failed, 2 for bad input, 130 for Ctrl-C."""
     settings = tyro.cli(
-        Settings,
+        type(benchmark.defaults),
         prog=benchmark.script.name,
         description=benchmark.description,
         default=benchmark.defaults,
@@ -149,21 +158,25 @@ def announce(benchmark: Benchmark, settings: Settings, header: Header) -> sweep.
         raise Problem(f"{path} was measured with {difference}: --fresh replaces it, --label NAME keeps both")
     known = [visit for journal in read_all(path.parent) for visit in journal.visits]
     native = header.machine.native_bf16
-    plan = sweep.Plan(cases, settings.rounds, native, old.visits if old else [], settings.budget, known)
+    visits = old.visits if old else []
+    plan = sweep.Plan(cases, settings.rounds, native, visits, settings.budget, known, settings.repetitions)
     steps = plan.left(settings.seed)
     print(f"{header.machine.label}, {settings.threads} threads, torch {header.versions['torch']}, {header.name}")
     if settings.list:
         for model in settings.models:
             print(f"  {zoo.family(model):12} {model:26} {', '.join(settings.modes)}")
     about = sweep.duration(plan.remaining_s(steps))
-    print(f"{len(cases)} cases in {settings.rounds} rounds: {len(steps)} visits to go, about {about}")
+    rounds = f"{settings.rounds} rounds" + f" and {settings.repetitions} repetitions" * (settings.repetitions > 1)
+    print(f"{len(cases)} cases in {rounds}: {len(steps)} visits to go, about {about}")
+    if settings.until:
+        print(f"then more rounds of what is not within +- {settings.until}, up to {settings.max_rounds} per case")
     emulated = [mode for mode in settings.modes if modes.MODES[mode].autocast and not native]
     if emulated:
         print(
             f"Warning: this CPU has no native BF16: {', '.join(emulated)} will be 40 to 90 times slower than FP32, "
             "so they are visited once; leave them out with --modes baseline compile"
         )
-    if not steps:
+    if not steps and not settings.until:
         print(f"Nothing to measure: {path} holds all of it; --fresh measures anew")
     return plan
 
@@ -176,7 +189,9 @@ def measure(benchmark: Benchmark, settings: Settings, header: Header) -> int:
     journal = Journal.read(path) if path.exists() else Journal.create(path, header)
     journal.mend()
     try:
-        sweep.run(journal, plan, -(-settings.iterations // settings.rounds), settings.seed)
+        wanted = -(-settings.iterations // settings.rounds)
+        with benchmark.beside(settings):
+            sweep.run(journal, plan, wanted, settings.seed, percent(settings.until), settings.max_rounds)
     except KeyboardInterrupt:
         left = len(plan.left(settings.seed))
         print(f"\nStopped; {left} visits are left. The same command goes on, --report makes tables of what is there.")
@@ -199,12 +214,10 @@ def report(benchmark: Benchmark, out: Path, journal: Journal | None = None) -> N
     if not any(journal.visits for journal in journals):
         raise Problem(f"{out / 'journals'} holds no journal with a visit; run without --report first")
     writable(out)
-    from . import tables
-
     written = benchmark.report(journals, out)
     print("\n" + benchmark.show([journal] if journal else journals) + "\n")
     for shown in [journal] if journal else journals:
-        for warning in tables.warnings(shown):
+        for warning in figures.summary(shown):
             print(f"Warning: {shown.header.name}, {warning}")
     for path in [*([journal.path] if journal else []), *written]:
         print(f"wrote {os.path.relpath(path)}")
@@ -214,13 +227,16 @@ def resolve(settings: Settings, benchmark: Benchmark, here: machine.Machine) -> 
     """The settings with names looked up and defaults filled in. Raises Problem for what cannot be measured."""
     changed = dataclasses.replace(settings, out=settings.out or benchmark.script.parent)
     if settings.quick:
-        given = {
-            key: value for key, value in QUICK.items() if getattr(settings, key) == getattr(benchmark.defaults, key)
-        }
+        untouched = [key for key in benchmark.quick if getattr(settings, key) == getattr(benchmark.defaults, key)]
+        given = {key: benchmark.quick[key] for key in untouched}
         changed = dataclasses.replace(changed, **given, out=settings.out or benchmark.script.parent / "quick")
-    for key in ("batch_size", "iterations", "rounds", "budget"):
+    for key in ("batch_size", "iterations", "rounds", "budget", "repetitions", "max_rounds"):
         if getattr(changed, key) <= 0:
             raise Problem(f"--{key.replace('_', '-')} {getattr(changed, key):g} is not positive")
+    if changed.until and not 0 < percent(changed.until) < 1:
+        raise Problem(f"--until {changed.until!r} is not a share: say 2% or 0.02")
+    if changed.until and changed.repetitions > 1:
+        raise Problem("--until and --repetitions exclude each other: repetitions that stop by themselves are not alike")
     if min(changed.size) <= 0:
         raise Problem(
             f"--size {changed.size[0]} {changed.size[1]} is not a size: height and width in pixels, both positive"
@@ -242,6 +258,14 @@ def resolve(settings: Settings, benchmark: Benchmark, here: machine.Machine) -> 
         models=find_models(changed.models),
         allocator=tuple(dict.fromkeys(changed.allocator)),
     )
+
+
+def percent(text: str) -> float:
+    """`2%` and `0.02` alike; 0 for nothing, NaN for what is no number."""
+    try:
+        return float(text.removesuffix("%") or 0) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return float("nan")
 
 
 def find_modes(names: tuple[str, ...]) -> tuple[str, ...]:

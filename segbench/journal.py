@@ -52,6 +52,7 @@ class Floor(msgspec.Struct, kw_only=True, tag_field="kind", tag="floor"):
     started: str
     readings_ms: list[tuple[float, float]]
     peak_gflops: dict[str, float]  # by dtype
+    seconds: float = 0  # wall time, with the start of the server where that was needed
 
 
 Line = Header | Session | Floor | Visit

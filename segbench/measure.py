@@ -8,12 +8,14 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import NamedTuple
 
+import numpy as np
+import psutil
 import torch
 
 from . import stats
 
 SAMPLE_S = 0.03  # a sample is as many back-to-back inferences as fill this: several readings fit into a state
-READ_TWICE = 2  # a reading is the better of two runs
+READ_BEST_OF = 2  # runs
 
 
 def set_malloc(**options: int) -> None:
@@ -70,7 +72,7 @@ class Yardsticks:
     @torch.inference_mode()
     def read(self) -> tuple[float, float]:
         """(convolution, GEMM) in ms."""
-        return tuple(min(seconds(work) for _ in range(READ_TWICE)) * 1e3 for work in (self.convolve, self.multiply))
+        return tuple(min(seconds(work) for _ in range(READ_BEST_OF)) * 1e3 for work in (self.convolve, self.multiply))
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -124,6 +126,37 @@ def sample(
             break
     inferences, inference_s = len(samples) * per_sample, sum(samples) * per_sample / 1e3
     return Samples(per_sample, samples, readings, faults / inferences, output, inference_s, now - begun - inference_s)
+
+
+def usual(call: Callable[[], object], alive: Callable[[], None] = lambda: None) -> list[float]:
+    """The usual protocol, to compare with: ten warm-ups, then fifty iterations in ms, whatever the machine does
+    (timm's benchmark.py and the benchmarks of most papers)."""
+    taken, said = [], 0.0
+    for _ in range(10 + 50):
+        if time.perf_counter() - said > 1:
+            alive()
+            said = time.perf_counter()
+        taken.append(seconds(call) * 1e3)
+    return taken[10:]
+
+
+class Neighbours:
+    """What else the CPUs do while this process measures. In CPUs: 1.0 is one of them all the time."""
+
+    def __init__(self) -> None:
+        self.before = self.now()
+
+    @staticmethod
+    def now() -> np.ndarray:
+        """Seconds: of the clock, of all CPUs in use, of this process, and stolen by the hypervisor."""
+        all_cpus = psutil.cpu_times()
+        used = all_cpus.user + all_cpus.nice + all_cpus.system + all_cpus.irq + all_cpus.softirq
+        return np.array([time.perf_counter(), used, time.process_time(), all_cpus.steal])
+
+    def cpus(self) -> tuple[float, float]:
+        """(used by others, stolen by the hypervisor) since the start."""
+        clock, used, own, stolen = self.now() - self.before
+        return max(0.0, (used - own) / clock), stolen / clock
 
 
 def memory(call: Callable[[], object]) -> float | None:

@@ -12,7 +12,7 @@ from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from . import modes, tables, zoo
+from . import modes, stats, tables, zoo
 
 WIDTH = 11  # inches at 100 dpi: a README shows about 900 pixels
 # Okabe and Ito's palette: apart for colour-blind readers; the marker tells families of one colour apart, also in grey.
@@ -105,6 +105,75 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
     plain_log(axes.xaxis)
     axes.set_xlabel("speedup over baseline (median as a line)")
     axes.grid(color="0.92", axis="x")
+
+
+def repetitions(frame: pd.DataFrame, single: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
+    """Per machine and case: the throughput that each repetition of both protocols found, over the quiet one's median,
+    with the repetition's own 95 % interval."""
+    machines = [*dict.fromkeys(frame.machine)]
+    figure, axes = plt.subplots(1, len(machines), figsize=(WIDTH, 5), squeeze=False, layout="constrained", sharex=True)
+    shades = {"quiet": (COLOURS[0], "o", -0.17), "usual": (COLOURS[1], "s", 0.17)}
+    for panel, machine in zip(axes[0], machines, strict=True):
+        of_machine = single[single.machine == machine]
+        cases = [*of_machine.groupby(["model", "mode"], sort=False).groups]
+        for place, (model, mode) in enumerate(cases):
+            of_case = of_machine[(of_machine.model == model) & (of_machine["mode"] == mode)]
+            middle = of_case[of_case.protocol == "quiet"].latency_ms.median()
+            for protocol, (colour, marker, shift) in shades.items():
+                of = of_case[of_case.protocol == protocol]
+                spots = place + shift + np.linspace(-0.12, 0.12, len(of))
+                over = middle / of.latency_ms
+                panel.hlines(spots, middle / of.high_ms, middle / of.low_ms, color=colour, alpha=0.4, lw=2)
+                panel.scatter(
+                    over, spots, s=22, color=colour, marker=marker, edgecolors="white", linewidths=0.4, zorder=3
+                )
+        panel.set_yticks(range(len(cases)), [f"{model}\n{mode}" for model, mode in cases], fontsize=8)
+        panel.invert_yaxis()
+        panel.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+        panel.set_xlim(0.4, 1.2)
+        panel.set_xlabel("throughput over the quiet protocol's median")
+        panel.grid(color="0.92", axis="x")
+        first = of_machine.iloc[0]
+        panel.set_title(f"{machine}: {first.cpu}\n{dates[machine]}", loc="left", fontsize=9)
+    names = {"quiet": "this project's protocol", "usual": "the usual protocol"}
+    handles = [
+        plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
+        for name, (colour, marker, _) in shades.items()
+    ]
+    figure.legend(handles=handles, ncols=2, loc="outside lower center", frameon=False)
+    save(figure, path, single)
+
+
+def states(frame: pd.DataFrame, path: Path) -> None:
+    """Latency of every sample against the convolution yardstick beside it: a panel per machine and eager model."""
+    frame = frame[frame["mode"] == tables.BASELINE]
+    machines, models = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame.model)]
+    figure, axes = plt.subplots(
+        len(machines), len(models), figsize=(WIDTH, 3.1 * len(machines)), squeeze=False, layout="constrained"
+    )
+    for row, machine in zip(axes, machines, strict=True):
+        for panel, model in zip(row, models, strict=True):
+            of = frame[(frame.machine == machine) & (frame.model == model)]
+            if of.empty:
+                panel.set_axis_off()
+                continue
+            for quiet, colour in ((False, "0.6"), (True, COLOURS[0])):
+                some = of[of.quiet == quiet]
+                panel.scatter(some.convolution, some.latency_ms, s=5, color=colour, alpha=0.4, linewidths=0)
+            panel.axvline(stats.QUIET, color=COLOURS[1], lw=1, ls="--")
+            top = np.quantile(of.latency_ms, 0.98) * 1.1
+            panel.set_xlim(0.95, 2.2)
+            panel.set_ylim(of.latency_ms.min() * 0.9, top)
+            panel.set_title(f"{model}, {machine}", loc="left", fontsize=8)
+            panel.set_xlabel("yardstick over its floor")
+        row[0].set_ylabel("latency (ms)")
+    handles = [
+        plt.Line2D([], [], linestyle="", marker="o", color=colour, label=label)
+        for colour, label in (("0.6", "disturbed"), (COLOURS[0], "quiet: both yardsticks, before and after, in bounds"))
+    ]
+    handles.append(plt.Line2D([], [], color=COLOURS[1], ls="--", label=f"{stats.QUIET:g} times the floor"))
+    figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)
+    save(figure, path, frame)
 
 
 def caption(frame: pd.DataFrame, date: str) -> str:

@@ -43,3 +43,9 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]
         return float("nan"), float("nan")
     half = stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
     return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
+
+
+def half_width(values: ArrayLike) -> float:
+    """By which factor the interval's ends lie from its middle, less one: 0.02 for +- 2 %. NaN for fewer than two."""
+    low, high = interval(values)
+    return (high / low) ** 0.5 - 1

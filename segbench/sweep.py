@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 import msgspec
 from tqdm import tqdm
 
-from . import machine, modes, stats, worker
+from . import figures, machine, modes, stats, worker
 from .cases import Case, Visit
 from .journal import Floor, Journal, Session
 
@@ -25,6 +25,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "benchm
 # Seconds that a visit is expected to take before any of its kind was seen: (eager, compiled warm, compiled cold).
 FIRST_GUESS_S = (5, 10, 40)
 RETRIED = ("error", "oom", "skipped")  # by the same command later; a timeout only under a larger budget
+WATCHED = 10  # visits of late that a warning looks at
 
 
 class ServerDied(Exception):
@@ -156,31 +157,48 @@ class Plan:
         visits: list[Visit],
         budget_s: float,
         known: list[Visit],
+        repetitions: int = 1,
     ):
         """`visits` are those of the journal to go on with, `known` those of any machine, to guess times from."""
         self.cases, self.rounds, self.native_bf16, self.budget_s = cases, rounds, native_bf16, budget_s
-        self.visits, self.known = list(visits), known
+        self.visits, self.known, self.repetitions = list(visits), known, repetitions
 
-    def rounds_of(self, case: Case) -> int:
-        """One round where BF16 is emulated: 40 to 90 times slower than FP32, and no figure to rank by."""
-        return 1 if modes.MODES[case.mode].autocast and not self.native_bf16 else self.rounds
+    def repetition(self, number: int) -> int:
+        """The repetition, from 1, that a round belongs to."""
+        return min((number - 1) // self.rounds + 1, self.repetitions)
+
+    def due(self, case: Case, number: int) -> bool:
+        """Whether a round visits a case. Only the first does where BF16 is emulated: 40 to 90 times slower than FP32,
+        and no figure to rank by. The usual protocol has one visit per repetition."""
+        if modes.MODES[case.mode].autocast and not self.native_bf16:
+            return number == 1
+        return case.protocol != "usual" or number % self.rounds == 0
 
     def left(self, seed: int = 0) -> list[tuple[int, Case]]:
         """(round, case) still to visit: per round the models in a new order, each with its modes next to each other."""
         done = {(visit.round, visit.case) for visit in self.visits if not self.retried(visit)}
         stuck = {visit.case for visit in self.visits if visit.status == "timeout" and not self.retried(visit)}
         order = []
-        for number in range(1, self.rounds + 1):
-            shuffle = random.Random(f"{seed}/{number}")
-            groups: dict[Case, list[Case]] = {}
-            for case in self.cases:
-                groups.setdefault(case.group, []).append(case)
-            shuffled = list(groups.values())
-            shuffle.shuffle(shuffled)
-            for group in shuffled:
-                shuffle.shuffle(group)
-                order += [(number, case) for case in group if number <= self.rounds_of(case)]
+        for number in range(1, self.rounds * self.repetitions + 1):
+            order += [(number, case) for case in shuffled(self.cases, f"{seed}/{number}") if self.due(case, number)]
         return [(number, case) for number, case in order if (number, case) not in done and case not in stuck]
+
+    def wider(self, journal: Journal, until: float, most: int, seed: int = 0) -> list[tuple[int, Case]]:
+        """(round, case) of one further round over the cases whose interval is not yet within a factor of 1 +- `until`
+        of the figure and that have fewer than `most` rounds."""
+        found, floors = journal.by_case(), figures.session_floors(journal)
+        seen = {case: found.get(case, {}) for case in self.cases if self.due(case, 2) and case.protocol != "usual"}
+        wide = []
+        for case, visits in seen.items():
+            good = {number: visit for number, visit in visits.items() if visit.status == "ok"}
+            if len(visits) < most and len(good) == len(visits):
+                _, latencies = figures.per_round(figures.of_visits(good, floors))
+                if not stats.half_width([*latencies.values()]) <= until:
+                    wide.append(case)
+        number = max((visit.round for visit in journal.visits), default=1)
+        rest = [case for case in wide if number not in seen[case]]  # of a round that was begun
+        number, wide = (number, rest) if rest else (number + 1, wide)
+        return [(number, case) for case in shuffled(wide, f"{seed}/{number}")]
 
     def retried(self, visit: Visit) -> bool:
         return visit.status in RETRIED or (visit.status == "timeout" and visit.budget_s < self.budget_s)
@@ -192,6 +210,7 @@ class Plan:
         guess = FIRST_GUESS_S[compiles + cold]
         for visits in (self.visits, self.known):
             alike = [visit for visit in visits if visit.case.mode == case.mode and visit.seconds]
+            alike = [visit for visit in alike if visit.case.protocol == case.protocol]
             alike = [visit for visit in alike if not compiles or (visit.compiled == "cold") == cold]
             same = [visit for visit in alike if visit.case == case]
             if same or alike:
@@ -208,23 +227,38 @@ class Plan:
         return sum(first.values()) + sum(again[case] for _, case in steps) - sum(again.values())
 
 
-def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0) -> None:
-    """Visit what is left of the plan and append every visit to the journal.
+def shuffled(cases: list[Case], seed: str) -> list[Case]:
+    """Models in a random order, the modes of each next to each other."""
+    shuffle, groups = random.Random(seed), {}
+    for case in cases:
+        groups.setdefault(case.group, []).append(case)
+    order = list(groups.values())
+    shuffle.shuffle(order)
+    for group in order:
+        shuffle.shuffle(group)
+    return [case for group in order for case in group]
+
+
+def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0, until: float = 0, most: int = 0) -> None:
+    """Visit what is left of the plan and append every visit to the journal; with `until` go on with rounds over the
+    cases whose intervals are wider, each for `most` rounds at most.
 
     A case that failed is not visited again in this run. KeyboardInterrupt stops all processes and is passed on.
     """
-    steps, failed = plan.left(seed), set()
-    if not steps:
-        return
-    session = begin_session(journal)
-    server = Server()
+    steps = plan.left(seed)
+    server, session, repetition, failed, warned = Server(), 0, 0, set(), set()
     tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
     bar = tqdm(total=len(steps), bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}", dynamic_ncols=True)
     last = "starting"
     try:
-        for index, (number, case) in enumerate(steps):
-            left = duration(plan.remaining_s(steps[index:]))
+        while steps or (until and (steps := plan.wider(journal, until, most, seed))):
+            bar.total = max(bar.total, bar.n + len(steps))
+            number, case = steps[0]
+            left = duration(plan.remaining_s(steps))
             bar.set_description_str(f"{case.name} (round {number}) | {last} | {left} left")
+            if plan.repetition(number) != repetition:
+                server.stop()  # a repetition shares nothing with the one before, and pays for its own start
+                session, repetition = begin_session(journal), plan.repetition(number)
             if case not in failed:
                 visit = attend(server, journal, session, plan, case, quiet_wanted)
                 visit.session, visit.round = session, number
@@ -234,6 +268,11 @@ def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0) -> None:
                 if visit.status not in ("ok", "wrong"):
                     failed.add(case)
                     tqdm.write(f"{case.name}: {visit.status}, {visit.reason}")
+                for kind, warning in figures.warnings(journal, session, plan.visits[-WATCHED:]).items():
+                    if (session, kind) not in warned:
+                        warned.add((session, kind))
+                        tqdm.write(f"Warning: {warning}")
+            steps = steps[1:]
             bar.update()
     finally:
         bar.close()
@@ -253,8 +292,12 @@ def attend(server: Server, journal: Journal, session: int, plan: Plan, case: Cas
     missing = machine.missing_compiler() if modes.MODES[case.mode].compile else ""
     if missing:
         return Visit(case=case, status="skipped", reason=missing, started=started)
+    usual = case.protocol == "usual"
     try:
-        floor_ms = floors(server, journal, session, plan, case.threads)
+        if usual:
+            server, floor_ms = Server(), (0, 0)  # that protocol pays for the imports of a process of its own
+        else:
+            floor_ms = floors(server, journal, session, plan, case.threads)
         started, clock = now(), time.perf_counter()
         order = worker.Order(case.threads, case, floor_ms, quiet_wanted, plan.budget_s)
         visit = server.run(order).visit
@@ -263,6 +306,9 @@ def attend(server: Server, journal: Journal, session: int, plan: Plan, case: Cas
         visit = Visit(
             case=case, status="error", reason=f"the process that starts workers died: {death}", budget_s=plan.budget_s
         )
+    finally:
+        if usual:
+            server.stop()
     visit.started, visit.seconds = started, round(time.perf_counter() - clock, 3)
     visit.phases_s = {name: round(seconds, 4) for name, seconds in visit.phases_s.items()}
     return visit
@@ -271,7 +317,7 @@ def attend(server: Server, journal: Journal, session: int, plan: Plan, case: Cas
 def floors(server: Server, journal: Journal, session: int, plan: Plan, threads: int) -> tuple[float, float]:
     """The session's floors for that many threads by all readings up to now; found first where there are none yet."""
     if not any(floor.session == session and floor.threads == threads for floor in journal.floors):
-        started = now()
+        started, clock = now(), time.perf_counter()
         found = server.run(worker.Order(threads, budget_s=plan.budget_s, native_bf16=plan.native_bf16))
         if not isinstance(found, worker.Floors):
             raise ServerDied(f"finding the floors failed: {found.visit.reason}")
@@ -282,6 +328,7 @@ def floors(server: Server, journal: Journal, session: int, plan: Plan, threads: 
                 started=started,
                 readings_ms=found.readings_ms,
                 peak_gflops=found.peak_gflops,
+                seconds=round(time.perf_counter() - clock, 3),
             )
         )
     return tuple(stats.floor(*journal.readings(session, threads)).tolist())
@@ -291,6 +338,8 @@ def brief(visit: Visit, journal: Journal) -> str:
     """The last figure, for the progress bar."""
     if not visit.samples_ms:
         return visit.status
+    if not visit.readings_ms:
+        return f"last {visit.case.batch_size / statistics.mean(visit.samples_ms) * 1e3:.3g} img/s"
     mask = stats.quiet(visit.readings_ms, stats.floor(*journal.readings(visit.session, visit.case.threads)))
     kept = [value for value, keep in zip(visit.samples_ms, mask, strict=True) if keep] or visit.samples_ms
     rate = visit.case.batch_size / statistics.median(kept) * 1e3

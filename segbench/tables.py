@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from . import modes, stats, zoo
+from . import figures, modes, stats, zoo
 from .cases import Case, Visit
 from .journal import Journal, replacing
 
@@ -31,8 +31,8 @@ def rows(journals: list[Journal]) -> pd.DataFrame:
 
 def machine_rows(journal: Journal) -> list[dict]:
     cases = journal.by_case()
-    floors = session_floors(journal)
-    latencies = {case: figures(visits, floors) for case, visits in cases.items()}
+    floors = figures.session_floors(journal)
+    latencies = {case: figures.of_visits(visits, floors) for case, visits in cases.items()}
     peaks: dict[str, float] = {}
     for floor in journal.floors:
         for dtype, rate in floor.peak_gflops.items():
@@ -44,44 +44,6 @@ def machine_rows(journal: Journal) -> list[dict]:
     return found
 
 
-def session_floors(journal: Journal) -> dict[tuple[int, int], np.ndarray]:
-    """(session, threads) -> floors of both yardsticks in ms, (2,)."""
-    keys = {(visit.session, visit.case.threads) for visit in journal.visits if visit.readings_ms}
-    return {key: stats.floor(*journal.readings(*key)) for key in sorted(keys)}
-
-
-class Figure:
-    """What one visit says of its case."""
-
-    def __init__(self, visit: Visit, floor_ms: np.ndarray):
-        samples = np.array(visit.samples_ms)
-        mask = stats.quiet(visit.readings_ms, floor_ms)
-        self.samples, self.quiet = len(samples), int(mask.sum())
-        self.as_met_ms = float(np.median(samples))
-        self.quiet_ms = float(np.median(samples[mask])) if self.quiet >= stats.MIN_QUIET else float("nan")
-
-
-def figures(visits: dict[int, Visit], floors: dict) -> dict[tuple[int, int], Figure]:
-    """(session, round) -> figure, of the visits that were measured; a wrong one keeps its figure and is not ranked."""
-    return {
-        (visit.session, number): Figure(visit, floors[visit.session, visit.case.threads])
-        for number, visit in sorted(visits.items())
-        if visit.samples_ms
-    }
-
-
-def per_round(of: dict[tuple[int, int], Figure]) -> tuple[str, dict[tuple[int, int], float]]:
-    """How a case is figured, and its latency in ms by (session, round).
-
-    `quiet` where visits found quiet samples; `as met` where none did; `long` (as met too) where one inference outlasts
-    the machine's states.
-    """
-    if of and np.median([figure.as_met_ms for figure in of.values()]) > stats.LONG_MS:
-        return "long", {key: figure.as_met_ms for key, figure in of.items()}
-    quiet = {key: figure.quiet_ms for key, figure in of.items() if figure.quiet_ms == figure.quiet_ms}
-    return ("quiet", quiet) if quiet else ("as met", {key: figure.as_met_ms for key, figure in of.items()})
-
-
 def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: dict, peaks: dict) -> dict:
     """One row. Columns end in their unit; what was not seen is empty."""
     nan = float("nan")
@@ -89,10 +51,10 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
     good = [visit for visit in seen if visit.status == "ok"]
     worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
     failures = [visit for visit in visits if visit.status != "ok"]
-    how, latencies = per_round(of)
+    how, latencies = figures.per_round(of)
     latency = float(np.median([*latencies.values()])) if latencies else nan
     low, high = stats.interval([*latencies.values()]) if latencies else (nan, nan)
-    ratios = speedups(baseline, of)
+    ratios = figures.speedups(baseline, of)
     params, gmacs = (seen[0].params, seen[0].gmacs) if seen else (0, nan)
     as_met = float(np.median([figure.as_met_ms for figure in of.values()])) if of else nan
     throughput = case.batch_size / latency * 1e3
@@ -137,15 +99,6 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "efficiency_img_s_m": throughput / (params / 1e6) if params else nan,
         "top1": known.top1 if known and known.top1 else nan,
     }
-
-
-def speedups(before: dict[tuple[int, int], Figure], after: dict[tuple[int, int], Figure]) -> list[float]:
-    """Ratios of the latencies of two cases, each within one round of one session: of quiet medians, or where fewer
-    than two rounds have them on both sides, of medians as met."""
-    both = [(before[key], after[key]) for key in sorted(before.keys() & after.keys())]
-    quiet = [one.quiet_ms / other.quiet_ms for one, other in both]
-    quiet = [ratio for ratio in quiet if ratio == ratio]
-    return quiet if len(quiet) >= min(2, len(both)) else [one.as_met_ms / other.as_met_ms for one, other in both]
 
 
 def mean(values: list[float]) -> float:
@@ -223,29 +176,6 @@ def terminal(frame: pd.DataFrame) -> str:
         showindex=False,
         colalign=["right" if "g/s" in c or c in RIGHT else "left" for c in shown],
     )
-
-
-def warnings(journal: Journal) -> list[str]:
-    """What a reader should know of a journal's sessions before trusting it: drift, other floors, noise."""
-    found, floors = [], session_floors(journal)
-    for (session, threads), _ in floors.items():
-        windows = stats.window_floors(*journal.readings(session, threads))
-        drift = windows.max(axis=0) / windows.min(axis=0)
-        if (drift > stats.QUIET).any():
-            found.append(
-                f"session {session}: the yardsticks' floors moved by {drift[0]:.2f} (convolution) and {drift[1]:.2f} "
-                "(GEMM) within the session; what was measured in its slower windows does not count as quiet"
-            )
-    for threads in sorted({threads for _, threads in floors}):
-        of_threads = np.array([floor for (_, t), floor in floors.items() if t == threads])
-        apart = of_threads.max(axis=0) / of_threads.min(axis=0)
-        if (apart > stats.QUIET).any():
-            found.append(
-                f"sessions with {threads} threads differ in their floors by {apart[0]:.2f} (convolution) and "
-                f"{apart[1]:.2f} (GEMM): another host of this kind, or a machine that never was quiet; compare only "
-                "within a session"
-            )
-    return found
 
 
 def csv(frame: pd.DataFrame) -> str:

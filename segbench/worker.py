@@ -7,6 +7,7 @@ standard output. It never imports torch; everything heavy is imported by `serve`
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -78,20 +79,22 @@ def serve() -> None:
     def send(message: Message) -> None:
         os.write(messages, msgspec.json.encode(message) + b"\n")
 
-    # Whatever a visit needs, so that no fork imports it again: torch's compiler alone takes 2.5 s.
-    import torch._inductor.compile_fx
-    import torch.utils.flop_counter  # noqa: F401
-
+    # Whatever a visit needs, so that no fork imports it again.
+    importlib.import_module("torch.utils.flop_counter")
     from . import measure, models, modes  # noqa: F401
 
-    gc.collect()
-    gc.freeze()  # a fork's collections neither walk nor copy what was imported
-
-    orders, server = msgspec.json.Decoder(Order), os.getpid()
+    orders, server, imported = msgspec.json.Decoder(Order), os.getpid(), 0
     for line in sys.stdin.buffer:
+        order = orders.decode(line)
+        if order.case and modes.MODES[order.case.mode].compile:
+            importlib.import_module("torch._inductor.compile_fx")  # takes 2.5 s
+        if imported != len(sys.modules):
+            imported = len(sys.modules)
+            gc.collect()
+            gc.freeze()  # a fork's collections neither walk nor copy what was imported
         child = os.fork()
         if child == 0:
-            obey(orders.decode(line), server, send)
+            obey(order, server, send)
             os._exit(0)
         # The process stays a zombie until its group is gone: its number cannot be another's yet.
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
@@ -125,8 +128,6 @@ def obey(order: Order, server: int, send: Callable[[Message], None]) -> None:
 def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
     """Build, prepare, measure and check one case, and write down what was seen. Raises whatever the network raises."""
     import torch
-    from torch._dynamo.utils import counters
-    from torch._inductor.async_compile import shutdown_compile_workers
     from torch.utils.flop_counter import FlopCounterMode
 
     from . import measure, models, modes
@@ -152,13 +153,20 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
 
     phase("prepare")
     call()
-    hits = counters["inductor"]
     if modes.MODES[case.mode].compile:
+        from torch._dynamo.utils import counters
+        from torch._inductor.async_compile import shutdown_compile_workers
+
+        hits = counters["inductor"]
         visit.compiled = "warm" if hits["fxgraph_cache_hit"] and not hits["fxgraph_cache_miss"] else "cold"
         shutdown_compile_workers()  # nothing may run beside a measurement
     lap("prepare")
 
     phase("measure")
+    if case.protocol == "usual":
+        visit.samples_ms = [shorten(value) for value in measure.usual(call, lambda: phase("measure"))]
+        return lap("measure")
+
     visit.memory_mb = measure.memory(call)
     if case.allocator == "pinned":
         measure.pin_allocator(room_mb=2 * (visit.memory_mb or 0))
@@ -167,9 +175,11 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
     phase("measure")
     yardsticks = measure.Yardsticks()
     lap("yardsticks")
+    neighbours = measure.Neighbours()
     seen = measure.sample(
         call, yardsticks, order.floor_ms, order.quiet_wanted, order.budget_s, lambda: phase("measure")
     )
+    visit.others_cpus, visit.stolen_cpus = (round(cpus, 2) for cpus in neighbours.cpus())
     lap("measure")
     spent |= {"inference": seen.inference_s, "readings": seen.readings_s}
     visit.per_sample, visit.page_faults = seen.per_sample, seen.page_faults

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from segbench import stats, tables
+from segbench import figures, stats
 from segbench.cases import Case, Visit
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
@@ -36,7 +36,7 @@ def test_quiet_samples_find_the_undisturbed_latency_where_all_samples_do_not():
     readings = np.concatenate([v.readings_ms for v in visits.values()])
     floor = stats.floor(np.zeros(len(readings)), readings)
     assert floor == pytest.approx(FLOORS_MS, rel=0.02)
-    how, latencies = tables.per_round(tables.figures(visits, {(1, 2): floor}))
+    how, latencies = figures.per_round(figures.of_visits(visits, {(1, 2): floor}))
     assert how == "quiet" and len(latencies) == 5
     assert np.median([*latencies.values()]) == pytest.approx(TRUE_MS, rel=0.01)
     assert np.mean(np.concatenate([v.samples_ms for v in visits.values()])) > 1.2 * TRUE_MS
@@ -45,7 +45,7 @@ def test_quiet_samples_find_the_undisturbed_latency_where_all_samples_do_not():
 def test_a_machine_that_never_was_quiet_is_figured_as_met():
     rng = np.random.default_rng(1)
     visits = {1: visit(rng, 1, slow_share=1.0)}
-    how, latencies = tables.per_round(tables.figures(visits, {(1, 2): FLOORS_MS}))
+    how, latencies = figures.per_round(figures.of_visits(visits, {(1, 2): FLOORS_MS}))
     assert how == "as met" and latencies[1, 1] == pytest.approx(SLOW * TRUE_MS, rel=0.02)
 
 
@@ -72,13 +72,13 @@ def test_interval_agrees_with_scipy_and_covers():
     assert np.mean((intervals[:, 0] < 50) & (intervals[:, 1] > 50)) == pytest.approx(0.95, abs=0.012)
 
 
-def figure(ms: float, quiet: bool = True) -> tables.Figure:
+def figure(ms: float, quiet: bool = True) -> figures.Figure:
     readings = [FLOORS_MS * (1 if quiet else 2)] * 4
-    return tables.Figure(Visit(case=CASE, samples_ms=[ms] * 3, readings_ms=readings), FLOORS_MS)
+    return figures.Figure(Visit(case=CASE, samples_ms=[ms] * 3, readings_ms=readings), FLOORS_MS)
 
 
 def test_speedups_pair_rounds_within_sessions():
     before = {(1, 1): figure(30), (1, 2): figure(40), (2, 3): figure(30), (2, 4): figure(30)}
     after = {(1, 1): figure(15), (2, 2): figure(20), (2, 3): figure(10), (2, 4): figure(99, quiet=False)}
-    assert tables.speedups(before, after) == [2, 3]
-    assert tables.speedups({(1, 1): figure(30)}, {(1, 1): figure(10, quiet=False)}) == [3], "as met on both sides"
+    assert figures.speedups(before, after) == [2, 3]
+    assert figures.speedups({(1, 1): figure(30)}, {(1, 1): figure(10, quiet=False)}) == [3], "as met on both sides"

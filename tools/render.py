@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from segbench import modes, stats, tables, zoo
+from segbench import figures, modes, stats, tables, zoo
 from segbench.cases import Visit
 from segbench.journal import Journal, JournalError, read_all
 
@@ -134,11 +134,11 @@ def allocators() -> str:
     rows = tables.rows(journals("allocators"))
     ratios = {}
     for journal in journals("allocators"):
-        floors = tables.session_floors(journal)
-        figures = {case: tables.figures(visits, floors) for case, visits in journal.by_case().items()}
-        for case, plain in figures.items():
+        floors = figures.session_floors(journal)
+        found = {case: figures.of_visits(visits, floors) for case, visits in journal.by_case().items()}
+        for case, plain in found.items():
             if case.allocator == "plain":
-                pinned = figures[msgspec.structs.replace(case, allocator="pinned")]
+                pinned = found[msgspec.structs.replace(case, allocator="pinned")]
                 met = [plain[key].as_met_ms / pinned[key].as_met_ms for key in sorted(plain.keys() & pinned.keys())]
                 ratios[journal.header.name, case.model] = met
 

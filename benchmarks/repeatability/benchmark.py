@@ -1,0 +1,80 @@
+"""Does it repeat? This project's protocol against the usual one (a fresh process, ten warm-ups, the mean of fifty
+iterations), each several times in turn.
+
+Writes benchmark_results.csv (a row per machine, protocol, model and mode: spread over the repetitions, coverage of the
+intervals, cost), benchmark_plot.png, and states_plot.png (latency against the yardstick) from all machines' journals.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from segbench import cli, stress
+from segbench.cases import Case
+
+
+@dataclass
+class Settings(cli.Settings):
+    stress: bool = False
+    """Let a noisy neighbour compute and copy memory in bursts meanwhile; its journal is labelled `stress`."""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or "stress" * self.stress
+
+    def header(self) -> dict[str, object]:
+        own = {key: getattr(self, key) for key in ("iterations", "rounds", "budget", "stress")}
+        return super().header() | own  # a repetition is a number of rounds
+
+
+def cases(settings: Settings) -> list[Case]:
+    """Every model and mode under both protocols, the usual one with glibc's allocator as it comes."""
+    return [
+        Case(
+            model=model,
+            mode=mode,
+            size=settings.size,
+            batch_size=settings.batch_size,
+            threads=settings.threads,
+            allocator=allocator,
+            protocol=protocol,
+            pretrained=settings.pretrained,
+            seed=settings.seed,
+        )
+        for model in settings.models
+        for mode in settings.modes
+        for protocol, allocator in (("quiet", "pinned"), ("usual", "plain"))
+    ]
+
+
+def report(journals: list, out: Path) -> list[Path]:
+    from segbench import plots, study, tables
+
+    rows = study.protocols(journals)
+    tables.write_csv(out / "benchmark_results.csv", rows)
+    plots.repetitions(rows, study.repetitions(journals), tables.dates(journals), out / "benchmark_plot.png")
+    plots.states(study.samples(journals), out / "states_plot.png")
+    return [out / "benchmark_results.csv", out / "benchmark_plot.png", out / "states_plot.png"]
+
+
+def show(journals: list) -> str:
+    from segbench import study, tables
+
+    return tables.markdown(study.protocols(journals), study.DIGITS)
+
+
+def beside(settings: Settings) -> AbstractContextManager:
+    return stress.neighbour() if settings.stress else nullcontext()
+
+
+DEFAULTS = Settings(
+    models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"),
+    modes=("baseline", "compile"),
+    rounds=3,
+    budget=3,
+    repetitions=6,
+)
+QUICK = {"models": ("lcnet_100",), "modes": ("baseline",), "iterations": 10, "rounds": 2, "repetitions": 2}
+
+if __name__ == "__main__":
+    path = Path(__file__).resolve()
+    cli.main(cli.Benchmark(path, "repeatability", __doc__, cases, report, show, DEFAULTS, QUICK, beside))
