@@ -156,7 +156,7 @@ class Neighbours:
     def cpus(self) -> tuple[float, float]:
         """(used by others, stolen by the hypervisor) since the start."""
         clock, used, own, stolen = self.now() - self.before
-        return max(0.0, (used - own) / clock), stolen / clock
+        return max(0.0, float((used - own) / clock)), float(stolen / clock)
 
 
 def memory(call: Callable[[], object]) -> float | None:
