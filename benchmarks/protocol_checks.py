@@ -3,6 +3,7 @@
 bias         A reading of the yardsticks pushes the network out of the caches. Samples between readings, as a sweep
              takes them, against long back-to-back runs in the same process, in turn; only what is quiet counts.
 memory       What one inference adds to the resident set against the peak of torch's own live allocations.
+yardsticks   How much of a network's changes in time each yardstick sees, one thing after the other in turn.
 grad         Compiled code under no_grad against inference_mode, in turn.
 calibration  What the shift of batch norms' biases does to the growth of a small error, and so to BF16's.
 
@@ -30,7 +31,7 @@ from segbench.models import build, encoder
 
 @dataclass
 class Settings:
-    checks: Annotated[tuple[Literal["bias", "memory", "grad", "calibration"], ...], tyro.conf.Positional]
+    checks: Annotated[tuple[Literal["bias", "memory", "yardsticks", "grad", "calibration"], ...], tyro.conf.Positional]
     """Which of them."""
     models: tuple[str, ...] = ("mobilenetv3_small_100", "regnetx_002", "resnet18")
     """Small, medium, large."""
@@ -127,6 +128,50 @@ def calibration(model: str, seconds: float) -> list[dict]:
     return rows
 
 
+def yardsticks(model: str, seconds: float) -> list[dict]:
+    """Share of the variance of the network's log latency that each yardstick's log readings beside it explain (R2)."""
+    _, _, call = prepare(model)
+    ours = measure.Yardsticks()
+    image, weights = torch.rand(1, 16, 256, 256), [torch.randn(16, 16, 3, 3) / 12 for _ in range(4)]
+    source, target = torch.rand(8 << 20), torch.empty(8 << 20)
+
+    def convolve_larger() -> None:
+        x = image
+        for weight in weights:
+            x = torch.conv2d(x, weight, padding=1)
+
+    kinds = {
+        "convolution 160": ours.convolve,
+        "convolution 256": convolve_larger,
+        "GEMM 512": ours.multiply,
+        "copy of 32 MB": lambda: target.copy_(source),
+    }
+    per_sample = max(1, round(measure.SAMPLE_S / measure.seconds(call)))
+    taken = {name: [] for name in kinds} | {"network": []}
+    end = time.perf_counter() + seconds
+    with torch.inference_mode():
+        while time.perf_counter() < end:
+            taken["network"].append(measure.seconds(lambda: [call() for _ in range(per_sample)]))
+            for name, work in kinds.items():
+                taken[name].append(min(measure.seconds(work) for _ in range(2)))
+    logs = {name: np.log(times) for name, times in taken.items()}
+    beside = {name: (of[:-1] + of[1:]) / 2 for name, of in logs.items()}  # a sample stands between two readings
+    network = logs["network"][1:]
+
+    def explained(*names: str) -> float:
+        columns = np.column_stack([np.ones(len(network)), *(beside[name] for name in names)])
+        residual = network - columns @ np.linalg.lstsq(columns, network, rcond=None)[0]
+        return float(1 - residual.var() / network.var())
+
+    low, high = np.quantile(network, (0.05, 0.95))
+    row = {"encoder": model, "samples": len(network), "95 % over 5 %": float(np.exp(high - low))}
+    row |= {name: explained(name) for name in kinds}
+    return [row | {"conv 160 + GEMM": explained("convolution 160", "GEMM 512"), "all four": explained(*kinds)}]
+
+
+CHECKS = {"bias": bias, "memory": memory, "yardsticks": yardsticks, "grad": grad, "calibration": calibration}
+
+
 def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     here = machine.describe()
@@ -138,7 +183,7 @@ def main() -> None:
             if not (child := os.fork()):  # a heap of its own for every model, as in a sweep
                 (measure.spread_allocator if check == "memory" else measure.pin_allocator)()
                 torch.set_num_threads(here.cores)
-                found = {"bias": bias, "memory": memory, "grad": grad, "calibration": calibration}[check]
+                found = CHECKS[check]
                 os.write(writer, json.dumps(found(model, settings.seconds)).encode())
                 os._exit(0)
             os.close(writer)

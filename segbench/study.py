@@ -1,168 +1,193 @@
-"""What repetitions of both protocols say of them: spread, coverage, cost. Journals of benchmarks/repeatability in, data
-frames out.
-
-A repetition is a sweep of `rounds` rounds in a session of its own, with its own floors. Spread is max/min over the
-repetitions. Coverage is the share of 95 % intervals that contain the median of the figures of all other repetitions.
+"""Which estimator, which settings: what else could have been made of the raw samples of repetitions. Journals of
+benchmarks/repeatability in, data frames out.
 """
 
-from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from . import figures, modes, stats, tables
+from . import figures, stats
 from .cases import Case, Visit
 from .journal import Journal
-
-DIGITS = {"repetitions": 0, "throughput_img_s": 1, "spread": 3, "speedup": 2, "speedup_spread": 3, "coverage": 2}
-DIGITS |= {"seconds": 1, "prepare_s": 1, "quiet_share": 2}
-NAN = float("nan")
+from .repeats import by_repetition
 
 
-class Figured(NamedTuple):
-    """What one repetition of one protocol says of one case."""
+class Seen(NamedTuple):
+    """One visit as arrays."""
 
-    latency_ms: float
-    low_ms: float
-    high_ms: float
-    figure: str  # quiet, as met, long or mean
-    quiet_share: float
+    samples_ms: np.ndarray  # (N,)
+    readings: np.ndarray  # (N + 1, 2), over the floors
+    sample_s: np.ndarray  # (N,): what each sample cost, with the reading after it
 
 
-def by_repetition(journal: Journal) -> dict[Case, dict[int, dict[int, Visit]]]:
-    """Case -> repetition -> round -> visit, of repetitions that are complete and went well."""
-    rounds = journal.header.settings["rounds"]
-    found: dict[Case, dict[int, dict[int, Visit]]] = {}
-    for case, visits in journal.by_case().items():
-        repetitions = defaultdict(dict)
-        for number, visit in sorted(visits.items()):
-            if visit.status == "ok" and visit.samples_ms:
-                repetitions[(number - 1) // rounds + 1][number] = visit
-        wanted = 1 if case.protocol == "usual" else rounds
-        found[case] = {number: of for number, of in repetitions.items() if len(of) == wanted}
+def seen(visit: Visit, floors: dict) -> Seen:
+    readings_ms = np.array(visit.readings_ms)
+    samples_ms = np.array(visit.samples_ms)
+    cost = (samples_ms * visit.per_sample + 2 * readings_ms[1:].sum(axis=1)) / 1e3  # a reading is the better of two
+    return Seen(samples_ms, readings_ms / floors[visit.session, visit.case.threads], cost)
+
+
+def pooled(visits: list[Seen]) -> tuple[np.ndarray, np.ndarray]:
+    """All samples (N,) and what the yardsticks took beside each, over their floors, (N, 2)."""
+    beside = [(of.readings[:-1] + of.readings[1:]) / 2 for of in visits]
+    return np.concatenate([of.samples_ms for of in visits]), np.concatenate(beside)
+
+
+def quiet_samples(of: Seen, bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> np.ndarray:
+    good = (of.readings <= bounds).all(axis=1)
+    return of.samples_ms[good[:-1] & good[1:]]
+
+
+def quiet_median(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> float:
+    """Median over the visits that have enough quiet samples; as met where none has."""
+    kept = [quiet_samples(of, bounds) for of in visits]
+    medians = [np.median(samples) for samples in kept if len(samples) >= stats.MIN_QUIET]
+    return float(np.median(medians)) if medians else over_rounds(visits)
+
+
+def over_rounds(visits: list[Seen]) -> float:
+    return float(np.median([np.median(of.samples_ms) for of in visits]))
+
+
+def calmest(visits: list[Seen]) -> float:
+    """Median of the tenth of the samples beside which the yardsticks were fastest."""
+    samples, beside = pooled(visits)
+    order = np.argsort(beside.max(axis=1), kind="stable")
+    return float(np.median(samples[order[: max(stats.MIN_QUIET, len(order) // 10)]]))
+
+
+def regressed(visits: list[Seen]) -> float:
+    """Log latency on the logs of both yardsticks by least squares, told at their floors."""
+    samples, beside = pooled(visits)
+    logs = np.column_stack([np.ones(len(samples)), np.log(beside)])
+    return float(np.exp(np.linalg.lstsq(logs, np.log(samples), rcond=None)[0][0]))
+
+
+ESTIMATORS: dict[str, Callable[[list[Seen]], float]] = {
+    "mean": lambda visits: float(np.mean(pooled(visits)[0])),
+    "median": lambda visits: float(np.median(pooled(visits)[0])),
+    "minimum": lambda visits: float(np.min(pooled(visits)[0])),
+    "lower quartile": lambda visits: float(np.quantile(pooled(visits)[0], 0.25)),
+    "median over rounds": over_rounds,
+    "quiet median over rounds": quiet_median,
+    "median of the calmest tenth": calmest,
+    "regressed on the yardsticks": regressed,
+}
+
+
+def of_quiet_protocol(journal: Journal) -> Iterator[tuple[Case, dict[int, list[Seen]]]]:
+    """Case -> repetition -> its visits."""
+    floors = figures.session_floors(journal)
+    for case, of_case in by_repetition(journal).items():
+        if case.protocol == "quiet" and of_case:
+            yield case, {number: [seen(v, floors) for v in visits.values()] for number, visits in of_case.items()}
+
+
+def judged(journal: Journal, estimate: Callable[[list[Seen]], float]) -> dict[str, float]:
+    """An estimator's spread over the repetitions, worst and middle case; bias in % against the machine's best state,
+    which is the quiet median of all repetitions together; coverage of its t-interval over the rounds."""
+    spreads, biases, hits = [], [], []
+    for _, of_case in of_quiet_protocol(journal):
+        latencies = np.array([estimate(visits) for visits in of_case.values()])
+        best = quiet_median([of for visits in of_case.values() for of in visits])
+        spreads.append(latencies.max() / latencies.min())
+        biases.append((np.median(latencies) / best - 1) * 100)
+        for index, visits in enumerate(of_case.values()):
+            low, high = stats.interval([estimate([of]) for of in visits])
+            hits.append(low <= np.median(np.delete(latencies, index)) <= high)
+    return {
+        "spread, worst": max(spreads),
+        "spread, median": float(np.median(spreads)),
+        "bias, % (median)": float(np.median(biases)),
+        "bias, % (largest)": max(biases, key=abs),
+        "coverage": float(np.mean(hits)),
+    }
+
+
+def estimators(journals: list[Journal]) -> pd.DataFrame:
+    """A row per machine and estimator, over all cases."""
+    return pd.DataFrame(
+        {"machine": journal.header.name, "estimator": name, **judged(journal, estimate)}
+        for journal in journals
+        for name, estimate in ESTIMATORS.items()
+    )
+
+
+def shortened(visits: list[Seen], rounds: int, wanted: int, budget_s: float, bounds: tuple[float, float]) -> list[Seen]:
+    """The visits as they would have been with fewer rounds, quiet samples or seconds."""
+    found = []
+    for of in visits[:rounds]:
+        good = (of.readings <= bounds).all(axis=1)
+        enough = (np.cumsum(good[:-1] & good[1:]) >= wanted) | (np.cumsum(of.sample_s) > budget_s)
+        last = int(np.argmax(enough)) + 1 if enough.any() else len(enough)
+        found.append(Seen(of.samples_ms[:last], of.readings[: last + 1], of.sample_s[:last]))
     return found
 
 
-def middle(latencies: list[float], figure: str, quiet_share: float = NAN) -> Figured:
-    return Figured(float(np.median(latencies)), *stats.interval(latencies), figure, quiet_share)
+ANY = float("inf")
+SETTINGS = {  # (rounds, quiet samples per visit, budget in s, bounds of both yardsticks): one thing changed at a time
+    "as measured": (9, 99, 99.0, (stats.QUIET, stats.QUIET)),
+    "both within 2 %": (9, 99, 99.0, (1.02, 1.02)),
+    "both within 3 %": (9, 99, 99.0, (1.03, 1.03)),
+    "both within 10 %": (9, 99, 99.0, (1.10, 1.10)),
+    "both within 25 %": (9, 99, 99.0, (1.25, 1.25)),
+    "convolution alone, 5 %": (9, 99, 99.0, (stats.QUIET, ANY)),
+    "GEMM alone, 5 %": (9, 99, 99.0, (ANY, stats.QUIET)),
+    "10 quiet samples a visit": (9, 10, 99.0, (stats.QUIET, stats.QUIET)),
+    "5 quiet samples a visit": (9, 5, 99.0, (stats.QUIET, stats.QUIET)),
+    "2 s a visit": (9, 99, 2.0, (stats.QUIET, stats.QUIET)),
+    "1 s a visit": (9, 99, 1.0, (stats.QUIET, stats.QUIET)),
+    "2 rounds": (2, 99, 99.0, (stats.QUIET, stats.QUIET)),
+    "1 round": (1, 99, 99.0, (stats.QUIET, stats.QUIET)),
+}
 
 
-def quiet(visits: dict[int, Visit], floors: dict) -> Figured:
-    of = figures.of_visits(visits, floors)
-    how, latencies = figures.per_round(of)
-    share = sum(figure.quiet for figure in of.values()) / sum(figure.samples for figure in of.values())
-    return middle([*latencies.values()], how, share)
-
-
-def as_met(visits: dict[int, Visit], floors: dict) -> Figured:
-    return middle([figure.as_met_ms for figure in figures.of_visits(visits, floors).values()], "as met")
-
-
-def usual(visits: dict[int, Visit], floors: dict) -> Figured:
-    """The mean of the iterations of its one process, and the interval that they give."""
-    from scipy.stats import sem, t
-
-    (visit,) = visits.values()
-    samples = visit.samples_ms
-    low, high = t.interval(0.95, len(samples) - 1, np.mean(samples), sem(samples))
-    return Figured(float(np.mean(samples)), float(low), float(high), "mean", NAN)
-
-
-PROTOCOLS = {"quiet": ("quiet", quiet), "as met": ("quiet", as_met), "usual": ("usual", usual)}  # whose visits, how
-
-
-def repetitions(journals: list[Journal]) -> pd.DataFrame:
-    """A row per machine, protocol, model, mode and repetition."""
+def settings(journals: list[Journal]) -> pd.DataFrame:
+    """A row per machine and setting: what the quiet median would have been, and what the visits would have cost."""
     rows = []
     for journal in journals:
-        found, floors = by_repetition(journal), figures.session_floors(journal)
-        starts = start_s(journal, found)
-        for protocol, (of, estimate) in PROTOCOLS.items():
-            for case, of_case in found.items():
-                if case.protocol == of:
-                    rows += [
-                        {
-                            "machine": journal.header.name,
-                            "cpu": journal.header.machine.label,
-                            "protocol": protocol,
-                            "model": case.model,
-                            "mode": case.mode,
-                            "repetition": number,
-                            **estimate(visits, floors)._asdict(),
-                            "seconds": sum(visit.seconds - preparing(visit) for visit in visits.values())
-                            + (starts[number] if of == "quiet" else 0),
-                            "prepare_s": sum(preparing(visit) for visit in visits.values()),
-                        }
-                        for number, visits in of_case.items()
-                    ]
+        cases = [*of_quiet_protocol(journal)]
+        for name, (rounds, wanted, budget_s, bounds) in SETTINGS.items():
+            cut = [[shortened(v, rounds, wanted, budget_s, bounds) for v in of.values()] for _, of in cases]
+            spreads = []
+            for of_case in cut:
+                latencies = [quiet_median(visits, bounds) for visits in of_case]
+                spreads.append(max(latencies) / min(latencies))
+            single = [of for of_case in cut for visits in of_case for of in visits]
+            kept = [len(quiet_samples(of, bounds)) for of in single]
+            rows.append(
+                {
+                    "machine": journal.header.name,
+                    "setting": name,
+                    "spread, worst": max(spreads),
+                    "spread, median": float(np.median(spreads)),
+                    "quiet, %": sum(kept) / sum(len(of.samples_ms) for of in single) * 100,
+                    "visits without, %": float(np.mean(np.array(kept) < stats.MIN_QUIET)) * 100,
+                    "s a visit": float(np.mean([of.sample_s.sum() for of in single])),
+                }
+            )
     return pd.DataFrame(rows)
 
 
-def preparing(visit: Visit) -> float:
-    """Seconds of compiling, which are counted apart."""
-    return visit.phases_s["prepare"] if modes.MODES[visit.case.mode].compile else 0.0
-
-
-def start_s(journal: Journal, found: dict) -> dict[int, float]:
-    """Repetition -> seconds per case of starting the server and finding the floors."""
-    sessions, cases = defaultdict(set), defaultdict(int)
-    for case, of_case in found.items():
-        for number, visits in of_case.items():
-            sessions[number] |= {visit.session for visit in visits.values()}
-            cases[number] += case.protocol != "usual"
-    spent = {number: sum(f.seconds for f in journal.floors if f.session in of) for number, of in sessions.items()}
-    return {number: spent[number] / max(1, cases[number]) for number in spent}
-
-
-def protocols(journals: list[Journal]) -> pd.DataFrame:
-    """A row per machine, protocol, model and mode."""
-    single = repetitions(journals)
-    keys = ["machine", "protocol", "model", "mode"]
+def stopping(journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), orders: int = 200) -> pd.DataFrame:
+    """What --until does to coverage: rounds of all repetitions in random orders, stopped after three or more as soon as
+    the interval is narrow enough; how often it then contains the median of all rounds."""
+    random = np.random.default_rng(0)
     rows = []
-    for key, of in single.groupby(keys, sort=False):
-        before = single[(single[keys[:3]] == list(key[:3])).all(axis=1) & (single["mode"] == tables.BASELINE)]
-        both = of.merge(before, on="repetition", suffixes=("", "_before"))
-        ratios = both.latency_ms_before / both.latency_ms if key[3] != tables.BASELINE else pd.Series(dtype=float)
-        rows.append(
-            {
-                "machine": key[0],
-                "cpu": of.cpu.iloc[0],
-                **dict(zip(keys[1:], key[1:], strict=True)),
-                "repetitions": len(of),
-                "throughput_img_s": 1e3 / of.latency_ms.median(),
-                "spread": of.latency_ms.max() / of.latency_ms.min(),
-                "speedup": ratios.median(),
-                "speedup_spread": ratios.max() / ratios.min(),
-                "coverage": covered(of).mean(),
-                "seconds": of.seconds.median(),
-                "prepare_s": of.prepare_s.median(),
-                "quiet_share": of.quiet_share.mean(),
-                "figured": ", ".join(of.figure.drop_duplicates()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def covered(of: pd.DataFrame) -> np.ndarray:
-    """Per repetition whether its interval contains the median of the figures of all others."""
-    latencies = of.latency_ms.to_numpy()
-    others = [np.median(np.delete(latencies, index)) if len(latencies) > 1 else NAN for index in range(len(latencies))]
-    return ((of.low_ms <= others) & (others <= of.high_ms)).to_numpy()
-
-
-def samples(journals: list[Journal]) -> pd.DataFrame:
-    """A row per sample of the quiet protocol: latency, and the mean of the readings beside it, over the floors."""
-    found = []
     for journal in journals:
-        floors = figures.session_floors(journal)
-        for visit in journal.visits:
-            if visit.readings_ms:
-                readings = np.array(visit.readings_ms) / floors[visit.session, visit.case.threads]
-                beside = (readings[:-1] + readings[1:]) / 2
-                rows = pd.DataFrame({"latency_ms": visit.samples_ms, "convolution": beside[:, 0], "gemm": beside[:, 1]})
-                rows["quiet"] = stats.quiet(readings, (1, 1))
-                case = visit.case
-                rows[["machine", "model", "mode", "round"]] = journal.header.name, case.model, case.mode, visit.round
-                found.append(rows)
-    return pd.concat(found, ignore_index=True)
+        for until in widths:
+            hits, used = [], []
+            for _, of_case in of_quiet_protocol(journal):
+                latencies = np.array([quiet_median([of]) for visits in of_case.values() for of in visits])
+                for _ in range(orders):
+                    taken, count = random.permutation(latencies), 3
+                    while count < len(taken) and stats.half_width(taken[:count]) > until:
+                        count += 1
+                    low, high = stats.interval(taken[:count])
+                    hits.append(low <= np.median(latencies) <= high)
+                    used.append(count)
+            name = journal.header.name
+            rows.append({"machine": name, "until, %": until * 100, "coverage": np.mean(hits), "rounds": np.mean(used)})
+    return pd.DataFrame(rows)

@@ -12,7 +12,7 @@ from .cases import Case, Visit
 from .journal import Journal, replacing
 
 BASELINE = "baseline"
-RIGHT = ("speedup", "as met", "quiet", "MB/img", "of peak")
+RIGHT = ("rank", "speedup", "as met", "quiet", "MB/img", "of peak")  # columns aligned to the right
 
 
 def rows(journals: list[Journal]) -> pd.DataFrame:
@@ -111,15 +111,27 @@ def best(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[ranked.groupby(["machine", "model", "decoder"], sort=False).throughput_img_s.idxmax()]
 
 
+def ranking(frame: pd.DataFrame) -> pd.DataFrame:
+    """`best` per machine in the order of speed, with `rank`, and `separated`: whether the intervals tell a row from the
+    one above it."""
+    top = best(frame).assign(place=lambda rows: rows.machine.map([*dict.fromkeys(frame.machine)].index))
+    top = top.sort_values(["place", "throughput_img_s"], ascending=[True, False], kind="stable").drop(columns="place")
+    machines = top.groupby("machine", sort=False)
+    top["rank"] = machines.cumcount() + 1
+    top["separated"] = (top["rank"] == 1) | (top.throughput_high < machines.throughput_low.shift())
+    return top
+
+
 def results(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per machine and model at its fastest right mode, with what autocast+compile and that mode bring."""
+    """A row per machine and model at its fastest right mode, with what autocast+compile and that mode bring; the
+    fastest first."""
     keys = ["machine", "model"]
     both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "pinned")].set_index(keys).speedup
     both = both.rename("speedup_autocast_compile")
-    top = best(frame).join(both, on=keys).rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
-    columns = ["machine", "family", "model", "best_mode", "params_m", "throughput_img_s", "throughput_low"]
-    columns += ["throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best", "efficiency_img_s_m"]
-    return top[[*columns, "top1"]]
+    top = ranking(frame).join(both, on=keys).rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
+    columns = ["machine", "rank", "separated", "family", "model", "best_mode", "params_m", "throughput_img_s"]
+    columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
+    return top[[*columns, "efficiency_img_s_m", "top1"]]
 
 
 def comparison(frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,35 +159,51 @@ def dates(journals: list[Journal]) -> dict[str, str]:
     return found
 
 
+def spans(low: pd.Series, high: pd.Series, digits: int = 1) -> list[str]:
+    """Intervals as text, empty where there is none."""
+    pairs = zip(low, high, strict=True)
+    return [f"{one:.{digits}f} to {two:.{digits}f}" if one == one else "" for one, two in pairs]
+
+
+def marked(top: pd.DataFrame) -> list[str]:
+    """Ranks, with a sign where the intervals do not tell a row from the one above it."""
+    return [f"{rank}" if apart else f"≈ {rank}" for rank, apart in zip(top["rank"], top.separated, strict=True)]
+
+
 def terminal(frame: pd.DataFrame) -> str:
-    """The rows as a table for the terminal."""
+    """For the terminal: all rows, then each model at its fastest right mode, ranked."""
     from tabulate import tabulate
 
-    shown = pd.DataFrame(
-        {
-            "model": frame.model,
-            "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
-            "img/s": frame.throughput_img_s.map("{:.2f}".format),
-            "95 % interval": [
-                f"{low:.2f} to {high:.2f}"
-                for low, high in zip(frame.throughput_low, frame.throughput_high, strict=True)
-            ],
-            "speedup": frame.speedup.map("{:.2f}".format),
-            "as met": frame.throughput_as_met.map("{:.2f}".format),
-            "quiet": frame.quiet_share.map("{:.0%}".format),
-            "MB/img": frame.memory_mb_img.map("{:.1f}".format),
-            "of peak": frame.peak_share.map("{:.0%}".format),
-            "status": frame.status.where(frame.status != "ok", frame.figure),
-        }
-    ).replace(["nan", "nan%", "nan to nan"], "")
-    if frame.machine.nunique() > 1:
-        shown.insert(0, "machine", frame.machine)
-    return tabulate(
-        shown,
-        headers="keys",
-        showindex=False,
-        colalign=["right" if "g/s" in c or c in RIGHT else "left" for c in shown],
-    )
+    everything = {
+        "model": frame.model,
+        "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
+        "img/s": frame.throughput_img_s.map("{:.2f}".format),
+        "95 % interval": spans(frame.throughput_low, frame.throughput_high, 2),
+        "speedup": frame.speedup.map("{:.2f}".format),
+        "as met": frame.throughput_as_met.map("{:.2f}".format),
+        "quiet": frame.quiet_share.map("{:.0%}".format),
+        "MB/img": frame.memory_mb_img.map("{:.1f}".format),
+        "of peak": frame.peak_share.map("{:.0%}".format),
+        "status": frame.status.where(frame.status != "ok", frame.figure),
+    }
+    top = ranking(frame)
+    fastest = {
+        "rank": marked(top),
+        "model": top.model,
+        "fastest right mode": top["mode"],
+        "img/s": top.throughput_img_s.map("{:.2f}".format),
+        "95 % interval": spans(top.throughput_low, top.throughput_high, 2),
+    }
+    told = []
+    for columns, machines in ((everything, frame.machine), (fastest, top.machine)):
+        shown = pd.DataFrame(columns).replace(["nan", "nan%"], "")
+        if frame.machine.nunique() > 1:
+            shown.insert(0, "machine", machines)
+        align = ["right" if "g/s" in c or c in RIGHT else "left" for c in shown]
+        told.append(tabulate(shown, headers="keys", showindex=False, colalign=align, disable_numparse=True))
+    if not top.separated.all():
+        told.append("≈: not told from the row above by their 95 % intervals; more --rounds, or --until 2%")
+    return "\n\n".join(told)
 
 
 def csv(frame: pd.DataFrame) -> str:

@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -18,19 +19,24 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from segbench import figures, modes, stats, tables, zoo
+from segbench import figures, modes, repeats, stats, study, tables, versus, zoo
 from segbench.cases import Visit
 from segbench.journal import Journal, JournalError, read_all
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODERS = ROOT / "benchmarks" / "encoder_only"
-SCRIPTS = (ENCODERS / "benchmark.py",)
+REPEATABILITY = ROOT / "benchmarks" / "repeatability"
+SCRIPTS = (ENCODERS / "benchmark.py", REPEATABILITY / "benchmark.py")
 REPEATS = {"main journal": "", "repeat 1": "repeat-1", "repeat 2": "repeat-2"}  # studies by what the table calls them
 MARKS = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def journals(study: str = "") -> list[Journal]:
-    return read_all((ENCODERS / "studies" / study if study else ENCODERS) / "journals")
+def journals(of_study: str = "") -> list[Journal]:
+    return read_all((ENCODERS / "studies" / of_study if of_study else ENCODERS) / "journals")
+
+
+def repeated() -> list[Journal]:
+    return read_all(REPEATABILITY / "journals")
 
 
 def per_machine(table: Callable[[pd.DataFrame], pd.DataFrame], frame: pd.DataFrame, digits: dict[str, int]) -> str:
@@ -57,16 +63,14 @@ def fastest(rows: pd.DataFrame) -> str:
     digits = {"img/s": 1, "over baseline": 2, "autocast+compile over baseline": 2, "MB/img": 1, "params, M": 2}
 
     def table(of_machine: pd.DataFrame) -> pd.DataFrame:
-        top = tables.results(of_machine).sort_values("throughput_img_s", ascending=False)
+        top = tables.results(of_machine)
         return pd.DataFrame(
             {
+                "rank": tables.marked(top),
                 "encoder": top.model,
                 "fastest right mode": top.best_mode,
                 "img/s": top.throughput_img_s,
-                "95 % interval": [
-                    f"{low:.1f} to {high:.1f}" if low == low else ""
-                    for low, high in zip(top.throughput_low, top.throughput_high, strict=True)
-                ],
+                "95 % interval": tables.spans(top.throughput_low, top.throughput_high),
                 "over baseline": top.speedup_best,
                 "autocast+compile over baseline": top.speedup_autocast_compile,
                 "MB/img": top.memory_mb_img,
@@ -110,10 +114,10 @@ def gains() -> str:
     return per_machine(table, tables.rows(journals()), {"encoders": 0, "lowest": 2, "median": 2, "highest": 2})
 
 
-def repeats() -> str:
+def three_sweeps() -> str:
     """The same sweep three times at different moments, as far as the repeats go."""
     keys = ["machine", "cpu", "model", "mode"]
-    found = {name: journals(study) for name, study in REPEATS.items()}
+    found = {name: journals(of_study) for name, of_study in REPEATS.items()}
     names = [name for name, of_study in found.items() if of_study]
     runs = [tables.rows(found[name]).set_index(keys) for name in names]
     runs[0] = runs[0].loc[runs[1].index]
@@ -213,16 +217,88 @@ def limits() -> str:
     return tables.markdown(pd.DataFrame(found))
 
 
+def protocols() -> str:
+    """The repeatability benchmark's rows."""
+    rows = repeats.protocols(repeated())
+    digits = {name: places for name, places in repeats.DIGITS.items() if name in rows}
+    names = {"throughput_img_s": "img/s", "speedup_spread": "speedup's spread", "seconds": "s"}
+    names |= {"prepare_s": "preparing, s", "quiet_share": "quiet, %"}
+    rows["quiet_share"] *= 100
+    digits |= {"quiet_share": 0}
+    rows = rows.rename(columns=names)
+    digits = {names.get(name, name): places for name, places in digits.items()}
+    return per_machine(lambda of: of.drop(columns=["machine", "cpu"]), rows, digits)
+
+
+def claims() -> str:
+    """What the protocol promises, per machine: worst and middle over all cases."""
+    found = []
+    for journal in repeated():
+        rows = repeats.protocols([journal])
+        single = repeats.repetitions([journal])
+        for protocol, of in rows.groupby("protocol", sort=False):
+            eager = single[(single.protocol == protocol) & (single["mode"] == tables.BASELINE)]
+            found.append(
+                {
+                    "machine": journal.header.name,
+                    "protocol": protocol,
+                    "cases": len(of),
+                    "spread, worst": of.spread.max(),
+                    "spread, median": of.spread.median(),
+                    "speedup's spread, worst": of.speedup_spread.max(),
+                    "coverage": np.average(of.coverage, weights=of.repetitions),
+                    "eager models together, s": eager.groupby("repetition").seconds.sum().median(),
+                }
+            )
+    digits = {"cases": 0, "spread, worst": 3, "spread, median": 3, "speedup's spread, worst": 3, "coverage": 2}
+    return tables.markdown(pd.DataFrame(found), digits | {"eager models together, s": 0})
+
+
+def verdicts() -> str:
+    """tools/compare.py on repetitions of the same, and on compile against baseline."""
+    found = []
+    for journal in repeated():
+        parts = repeats.parts(journal)
+        same = [versus.compare(one, two) for one, two in pairwise(parts)]
+        modes_apart = [versus.compare(part, part, (tables.BASELINE, "compile")) for part in parts]
+        for what, of in (("a repetition against the next", same), ("compile against baseline", modes_apart)):
+            verdicts = pd.concat(of).verdict if of else pd.Series(dtype=str)
+            counts = {name: int((verdicts == name).sum()) for name in ("faster", "slower", "not separable")}
+            if len(verdicts):
+                found.append({"machine": journal.header.name, "what": what, "pairs": len(verdicts), **counts})
+    return tables.markdown(pd.DataFrame(found), {"pairs": 0, "faster": 0, "slower": 0, "not separable": 0})
+
+
+def estimators() -> str:
+    digits = {"spread, worst": 3, "spread, median": 3, "bias, % (median)": 1, "bias, % (largest)": 1, "coverage": 2}
+    return tables.markdown(study.estimators(repeated()), digits)
+
+
+def settings() -> str:
+    digits = {"spread, worst": 3, "spread, median": 3, "quiet, %": 0, "visits without, %": 0, "s a visit": 2}
+    return tables.markdown(study.settings(repeated()), digits)
+
+
+def stopping() -> str:
+    return tables.markdown(study.stopping(repeated()), {"until, %": 0, "coverage": 2, "rounds": 1})
+
+
 TABLES = {
     "families": families,
     "headline": lambda: fastest(of_headline(tables.rows(journals()))),
     "ranking": lambda: fastest(tables.rows(journals())),
     "every-mode": every_mode,
     "gains": gains,
-    "repeats": repeats,
+    "repeats": three_sweeps,
     "allocators": allocators,
     "phases": phases,
     "limits": limits,
+    "protocols": protocols,
+    "claims": claims,
+    "verdicts": verdicts,
+    "estimators": estimators,
+    "settings": settings,
+    "stopping": stopping,
 }
 
 

@@ -47,19 +47,19 @@ def cases(settings: Settings) -> list[Case]:
 
 
 def report(journals: list, out: Path) -> list[Path]:
-    from segbench import plots, study, tables
+    from segbench import plots, repeats, tables
 
-    rows = study.protocols(journals)
+    rows = repeats.protocols(journals)
     tables.write_csv(out / "benchmark_results.csv", rows)
-    plots.repetitions(rows, study.repetitions(journals), tables.dates(journals), out / "benchmark_plot.png")
-    plots.states(study.samples(journals), out / "states_plot.png")
+    plots.repetitions(rows, repeats.repetitions(journals), tables.dates(journals), out / "benchmark_plot.png")
+    plots.states(repeats.samples(journals), out / "states_plot.png")
     return [out / "benchmark_results.csv", out / "benchmark_plot.png", out / "states_plot.png"]
 
 
 def show(journals: list) -> str:
-    from segbench import study, tables
+    from segbench import repeats, tables
 
-    return tables.markdown(study.protocols(journals), study.DIGITS)
+    return tables.markdown(repeats.protocols(journals), repeats.DIGITS)
 
 
 def beside(settings: Settings) -> AbstractContextManager:
