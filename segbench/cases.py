@@ -16,7 +16,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     threads: int = 1
     allocator: str = "pinned"  # "pinned" or "plain", see measure.pin_allocator
     protocol: str = "quiet"  # or "usual", see measure.usual
-    decoder: str = ""  # "" for the encoder with its classifier
+    decoder: str = ""  # "" for the encoder with its classifier, "features" for its maps alone, or "fpn", "unet"
+    classes: int = 0  # of the decoder
     pretrained: bool = False
     seed: int = 0
 
@@ -28,8 +29,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def group(self) -> "Case":
-        """The same case whatever the mode and the allocator: what is visited next to each other and compared."""
-        return msgspec.structs.replace(self, mode="", allocator="")
+        """The same case whatever the mode, the decoder and the allocator: what is visited next to each other and
+        compared."""
+        return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0)
 
 
 class Visit(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag="visit"):
@@ -46,6 +48,8 @@ class Visit(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", 
     phases_s: dict[str, float] = {}  # wall time of its parts; `inference` and `readings` are parts of `measure`
     params: int = 0
     gmacs: float = 0  # of one batch, from torch's FLOP counter
+    decoder_params: int = 0
+    decoder_gmacs: float = 0  # of one batch
     compiled: str = ""  # "cold" or "warm": whether Inductor found its graph on disk; "" where nothing is compiled
     per_sample: int = 1  # back-to-back inferences in one sample
     samples_ms: list[float] = []  # per inference
@@ -56,5 +60,6 @@ class Visit(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", 
     # MB that one inference adds to the resident set of the loaded model, for the whole batch
     memory_mb: float | None = None
     rel_error: float | None = None  # relative L2 of the first output against FP32 eager; None where not finite
+    argmax_agreement: float | None = None  # share of the pixels with the class that FP32 eager gives them
     output_std: float | None = None  # standard deviation of the first output in FP32 eager
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals

@@ -41,8 +41,8 @@ class Settings:
     models: tuple[str, ...] = ("all",)
     """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline' or 'all'. A pattern that no model of the zoo
     matches is looked up in all of timm."""
-    modes: tuple[str, ...] = modes.DEFAULT
-    """Modes by name, or 'all': baseline, autocast, compile, autocast+compile, channels_last, compile+freezing,
+    modes: tuple[str, ...] | None = None
+    """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile, channels_last, compile+freezing,
     autocast+compile+freezing."""
     size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
     """Height and width of the input in pixels."""
@@ -85,6 +85,9 @@ class Settings:
         """What changes what is measured: another value is another journal."""
         return {key: getattr(self, key) for key in ("size", "batch_size", "threads", "pretrained", "seed")}
 
+    def check(self) -> None:
+        """Raises Problem for what a script's own flags cannot mean."""
+
     def journal(self, header: Header) -> Path:
         return self.out / "journals" / f"{header.name}.jsonl"
 
@@ -99,6 +102,8 @@ class Benchmark:
     cases: Callable[[Settings], list[Case]]
     report: Callable[[list[Journal], Path], list[Path]]  # writes CSV and PNG, returns their paths
     show: Callable[[list[Journal]], str]  # the table for the terminal
+    modes: tuple[str, ...] = modes.DEFAULT
+    modes_without_bf16: tuple[str, ...] = ()  # by default; those that would emulate BF16 are then skipped, with a row
     defaults: Settings = dataclasses.field(default_factory=Settings)
     quick: dict[str, object] = dataclasses.field(default_factory=lambda: QUICK)  # what --quick sets
     beside: Callable[[Settings], AbstractContextManager] = lambda settings: nullcontext()  # while it is measured
@@ -127,6 +132,8 @@ def main(benchmark: Benchmark) -> NoReturn:
 def run(benchmark: Benchmark, settings: Settings) -> int:
     """From checked settings to journal and report. Returns the exit status."""
     here = machine.describe()
+    if settings.modes is not None or here.native_bf16:
+        benchmark = dataclasses.replace(benchmark, modes_without_bf16=())
     settings = resolve(settings, benchmark, here)
     if settings.report:
         report(benchmark, settings.out)
@@ -160,6 +167,7 @@ def announce(benchmark: Benchmark, settings: Settings, header: Header) -> sweep.
     native = header.machine.native_bf16
     visits = old.visits if old else []
     plan = sweep.Plan(cases, settings.rounds, native, visits, settings.budget, known, settings.repetitions)
+    plan.skip_emulated = bool(benchmark.modes_without_bf16)
     steps = plan.left(settings.seed)
     print(f"{header.machine.label}, {settings.threads} threads, torch {header.versions['torch']}, {header.name}")
     if settings.list:
@@ -171,7 +179,7 @@ def announce(benchmark: Benchmark, settings: Settings, header: Header) -> sweep.
     if settings.until:
         print(f"then more rounds of what is not within +- {settings.until}, up to {settings.max_rounds} per case")
     emulated = [mode for mode in settings.modes if modes.MODES[mode].autocast and not native]
-    if emulated:
+    if emulated and not plan.skip_emulated:
         print(
             f"Warning: this CPU has no native BF16: {', '.join(emulated)} will be 40 to 90 times slower than FP32, "
             "so they are visited once; leave them out with --modes baseline compile"
@@ -237,6 +245,7 @@ def resolve(settings: Settings, benchmark: Benchmark, here: machine.Machine) -> 
         raise Problem(f"--until {changed.until!r} is not a share: say 2% or 0.02")
     if changed.until and changed.repetitions > 1:
         raise Problem("--until and --repetitions exclude each other: repetitions that stop by themselves are not alike")
+    changed.check()
     if min(changed.size) <= 0:
         raise Problem(
             f"--size {changed.size[0]} {changed.size[1]} is not a size: height and width in pixels, both positive"
@@ -254,7 +263,7 @@ def resolve(settings: Settings, benchmark: Benchmark, here: machine.Machine) -> 
         changed,
         threads=threads,
         size=tuple(changed.size),
-        modes=find_modes(changed.modes),
+        modes=find_modes(changed.modes or benchmark.modes_without_bf16 or benchmark.modes),
         models=find_models(changed.models),
         allocator=tuple(dict.fromkeys(changed.allocator)),
     )

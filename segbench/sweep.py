@@ -162,6 +162,7 @@ class Plan:
         """`visits` are those of the journal to go on with, `known` those of any machine, to guess times from."""
         self.cases, self.rounds, self.native_bf16, self.budget_s = cases, rounds, native_bf16, budget_s
         self.visits, self.known, self.repetitions = list(visits), known, repetitions
+        self.skip_emulated = False  # no visit to a mode that would emulate BF16
 
     def repetition(self, number: int) -> int:
         """The repetition, from 1, that a round belongs to."""
@@ -289,7 +290,10 @@ def begin_session(journal: Journal) -> int:
 def attend(server: Server, journal: Journal, session: int, plan: Plan, case: Case, quiet_wanted: int) -> Visit:
     """One visit, whatever becomes of it."""
     started, clock = now(), time.perf_counter()
-    missing = machine.missing_compiler() if modes.MODES[case.mode].compile else ""
+    mode = modes.MODES[case.mode]
+    missing = machine.missing_compiler() if mode.compile else ""
+    if mode.autocast and not plan.native_bf16 and plan.skip_emulated:
+        missing = "no native BF16 here, 40 to 90 times slower than FP32; --modes names what to measure nevertheless"
     if missing:
         return Visit(case=case, status="skipped", reason=missing, started=started)
     usual = case.protocol == "usual"

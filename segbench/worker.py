@@ -146,7 +146,8 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
     torch.set_num_threads(case.threads)
     phase("build")
     module = models.build(case)
-    visit.params = sum(parameter.numel() for parameter in module.parameters())
+    visit.params = models.count(module)
+    visit.decoder_params = sum(models.count(part) for part in models.decoder_parts(module).values())
     image = photograph(case.size, case.batch_size)
     call = modes.apply(case.mode, module, image)
     lap("build")
@@ -190,6 +191,12 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
     with torch.inference_mode(), FlopCounterMode(display=False) as flops:
         expected = module(image)
     visit.gmacs = flops.get_total_flops() / 2e9
+    counts = flops.get_flop_counts()
+    parts = [f"{type(module).__name__}.{name}" for name in models.decoder_parts(module)]
+    visit.decoder_gmacs = sum(sum(counts[part].values()) for part in parts if part in counts) / 2e9
+    if case.decoder in models.DECODERS:
+        same = seen.output[0].argmax(dim=1) == expected[0].argmax(dim=1)
+        visit.argmax_agreement = float(same.float().mean())
     visit.rel_error, visit.output_std = relative_error(seen.output[0], expected[0]), float(expected[0].std())
     finite = all(bool(output.isfinite().all()) for output in seen.output)
     if not finite:

@@ -4,12 +4,27 @@ from torch import nn
 
 from ..cases import Case
 from .encoder import build_encoder
+from .segmenter import DECODERS, build_segmenter
+
+__all__ = ["DECODERS", "build", "count", "decoder_parts"]
 
 
 def build(case: Case) -> nn.Module:
     """The network of a case in eval mode, FP32, reparameterised, with weights that keep activations in range.
 
     Its forward takes (B, 3, H, W) and returns a tuple of tensors: what is timed is what is checked.
-    Raises RuntimeError or ValueError where timm cannot make the network at that size.
+    Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
+    if case.decoder:
+        return build_segmenter(case.model, case.decoder, case.classes, case.size, case.pretrained, case.seed)
     return build_encoder(case.model, case.size, case.pretrained, case.seed)
+
+
+def count(module: nn.Module) -> int:
+    """Its parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def decoder_parts(module: nn.Module) -> dict[str, nn.Module]:
+    """What a network has beside its encoder, by name."""
+    return {name: part for name, part in module.named_children() if name in ("neck", "decoder")}
