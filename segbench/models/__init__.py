@@ -6,7 +6,7 @@ from ..cases import Case
 from .encoder import build_encoder
 from .segmenter import DECODERS, build_segmenter
 
-__all__ = ["DECODERS", "build", "count", "decoder_parts"]
+__all__ = ["DECODERS", "build", "build_segmenter", "count", "decoder_parts"]
 
 
 def build(case: Case) -> nn.Module:
