@@ -85,7 +85,7 @@ def test_coverage_counts_intervals_that_hold_the_median_of_the_others():
 
 
 def test_the_studys_quiet_figure_is_that_of_the_tables(tmp_path):
-    journal = journal_of(tmp_path / "a.jsonl", {BASE: 20.0}, repetitions=1, slow_share=0.5)
+    journal = journal_of(tmp_path / "a.jsonl", {BASE: 20.0}, repetitions=1, slow_share=0.6)
     floors = figures.session_floors(journal)
     of = figures.of_visits(journal.by_case()[BASE], floors)
     visits = [study.seen(one, floors) for one in journal.visits]
