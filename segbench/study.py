@@ -188,8 +188,10 @@ def settings(journals: list[Journal]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stopping(journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), orders: int = 200) -> pd.DataFrame:
-    """What --until does to coverage: rounds of all repetitions in random orders, stopped after three or more as soon as
+def stopping(
+    journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), least: int = 5, orders: int = 200
+) -> pd.DataFrame:
+    """What --until does to coverage: rounds of all repetitions in random orders, stopped after `least` or more as soon as
     the interval is narrow enough; how often it then contains the median of all rounds."""
     random = np.random.default_rng(0)
     rows = []
@@ -199,7 +201,7 @@ def stopping(journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), 
             for _, of_case in of_quiet_protocol(journal):
                 latencies = np.array([quiet_mean([of]) for visits in of_case.values() for of in visits])
                 for _ in range(orders):
-                    taken, count = random.permutation(latencies), 3
+                    taken, count = random.permutation(latencies), least
                     while count < len(taken) and stats.half_width(taken[:count]) > until:
                         count += 1
                     low, high = stats.interval(taken[:count])

@@ -104,7 +104,7 @@ def test_estimators_are_judged_by_spread_and_bias(tmp_path):
 
 def test_stopping_by_width_stops_early_and_loses_some_coverage(tmp_path):
     journal = journal_of(tmp_path / "a.jsonl", {BASE: 20.0}, repetitions=8, scatter=0.02)
-    rows = study.stopping([journal], widths=(1e-6, 0.02, 0.5))
+    rows = study.stopping([journal], widths=(1e-6, 0.02, 0.5), least=3)
     assert rows["rounds"].tolist() == [24, pytest.approx(8, abs=5), 3]
     assert rows.coverage[0] == 1 and rows.coverage[1] < 1
 
