@@ -49,13 +49,30 @@ def per_round(of: dict[tuple[int, int], Figure]) -> tuple[str, dict[tuple[int, i
     return ("quiet", quiet) if quiet else ("as met", {key: figure.as_met_ms for key, figure in of.items()})
 
 
-def speedups(before: dict[tuple[int, int], Figure], after: dict[tuple[int, int], Figure]) -> list[float]:
-    """Ratios of the latencies of two cases, each within one round of one session: of quiet medians, or where fewer
-    than two rounds have them on both sides, of medians as met."""
+def figure(of: dict[tuple[int, int], Figure]) -> tuple[str, float, tuple[float, float]]:
+    """How a case is figured, its latency in ms, and the 95 % interval: the geometric mean over visits that found quiet
+    samples; the median of what was met otherwise, for the states of the machine are two, and a mean lies between."""
+    how, latencies = per_round(of)
+    values = [*latencies.values()]
+    middle = stats.geometric_mean(values) if how == "quiet" else float(np.median(values))
+    return how, middle, stats.interval(values)
+
+
+def speedup(before: dict[tuple[int, int], Figure], after: dict[tuple[int, int], Figure]) -> tuple[float, float, float]:
+    """Ratio of the latencies of two cases, low and high: the geometric mean of the ratios of quiet medians within one
+    round of one session; where fewer than two rounds have both, of the two cases' figures, or of medians as met."""
     both = [(before[key], after[key]) for key in sorted(before.keys() & after.keys())]
-    quiet = [one.quiet_ms / other.quiet_ms for one, other in both]
-    quiet = [ratio for ratio in quiet if ratio == ratio]
-    return quiet if len(quiet) >= min(2, len(both)) else [one.as_met_ms / other.as_met_ms for one, other in both]
+    if not both:
+        return (float("nan"),) * 3
+    ratios = [one.quiet_ms / other.quiet_ms for one, other in both]
+    ratios = [ratio for ratio in ratios if ratio == ratio]
+    if len(ratios) >= 2:
+        return stats.geometric_mean(ratios), *stats.interval(ratios)
+    (how, one, _), (other_how, other, _) = figure(before), figure(after)
+    if how == other_how == "quiet":
+        return one / other, float("nan"), float("nan")
+    ratios = [one.as_met_ms / other.as_met_ms for one, other in both]
+    return float(np.median(ratios)), *stats.interval(ratios)
 
 
 def warnings(journal: Journal, session: int, visits: list[Visit]) -> dict[str, str]:

@@ -99,7 +99,8 @@ def sample(
     budget_s: float,
     alive: Callable[[], None] = lambda: None,
 ) -> Samples:
-    """Time `call` until it has `quiet_wanted` quiet samples or `budget_s` is spent, but at least once.
+    """Time `call` until it has `quiet_wanted` quiet samples or `budget_s` is spent, but at least once. After a third of
+    the budget stats.MIN_QUIET of them are enough: time is better spent on another process.
 
     A call that takes longer than stats.LONG_MS is done after `quiet_wanted` samples of any kind. `alive` is called at
     first and when a second has passed since: between two calls lies at most one second or one inference.
@@ -121,8 +122,9 @@ def sample(
         if now - said > 1:
             alive()
             said = now
-        enough = len(samples) if samples[-1] > stats.LONG_MS else found
-        if enough >= quiet_wanted or now - begun > budget_s:
+        have = len(samples) if samples[-1] > stats.LONG_MS else found
+        content = have >= stats.MIN_QUIET and now - begun > budget_s * stats.CONTENT
+        if have >= quiet_wanted or content or now - begun > budget_s:
             break
     inferences, inference_s = len(samples) * per_sample, sum(samples) * per_sample / 1e3
     return Samples(per_sample, samples, readings, faults / inferences, output, inference_s, now - begun - inference_s)

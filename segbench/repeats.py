@@ -8,6 +8,7 @@ repetitions. Coverage is the share of 95 % intervals that contain the median of 
 from collections import defaultdict
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -56,19 +57,20 @@ def parts(journal: Journal) -> list[Journal]:
     return [found[number] for number in sorted(found)]
 
 
-def middle(latencies: list[float], figure: str, quiet_share: float = NAN) -> Figured:
-    return Figured(float(np.median(latencies)), *stats.interval(latencies), figure, quiet_share)
-
-
 def quiet(visits: dict[int, Visit], floors: dict) -> Figured:
     of = figures.of_visits(visits, floors)
-    how, latencies = figures.per_round(of)
+    how, latency, (low, high) = figures.figure(of)
     share = sum(figure.quiet for figure in of.values()) / sum(figure.samples for figure in of.values())
-    return middle([*latencies.values()], how, share)
+    return Figured(latency, low, high, how, share)
+
+
+def quiet_speedup(before: dict[int, Visit], after: dict[int, Visit], floors: dict) -> float:
+    return figures.speedup(figures.of_visits(before, floors), figures.of_visits(after, floors))[0]
 
 
 def as_met(visits: dict[int, Visit], floors: dict) -> Figured:
-    return middle([figure.as_met_ms for figure in figures.of_visits(visits, floors).values()], "as met")
+    latencies = [np.median(visit.samples_ms) for visit in visits.values()]
+    return Figured(float(np.median(latencies)), *stats.interval(latencies), "as met", NAN)
 
 
 def usual(visits: dict[int, Visit], floors: dict) -> Figured:
@@ -92,22 +94,24 @@ def repetitions(journals: list[Journal]) -> pd.DataFrame:
         starts = start_s(journal, found)
         for protocol, (of, estimate) in PROTOCOLS.items():
             for case, of_case in found.items():
-                if case.protocol == of:
-                    rows += [
-                        {
-                            "machine": journal.header.name,
-                            "cpu": journal.header.machine.label,
-                            "protocol": protocol,
-                            "model": case.model,
-                            "mode": case.mode,
-                            "repetition": number,
-                            **estimate(visits, floors)._asdict(),
-                            "seconds": sum(visit.seconds - preparing(visit) for visit in visits.values())
-                            + (starts[number] if of == "quiet" else 0),
-                            "prepare_s": sum(preparing(visit) for visit in visits.values()),
-                        }
-                        for number, visits in of_case.items()
-                    ]
+                if case.protocol != of:
+                    continue
+                before = found.get(msgspec.structs.replace(case, mode=tables.BASELINE), {})
+                for number, visits in of_case.items():
+                    row = {"machine": journal.header.name, "cpu": journal.header.machine.label, "protocol": protocol}
+                    row |= {"model": case.model, "mode": case.mode, "repetition": number}
+                    row |= estimate(visits, floors)._asdict()
+                    row["speedup"] = NAN
+                    if case.mode != tables.BASELINE and number in before:
+                        row["speedup"] = (
+                            quiet_speedup(before[number], visits, floors)
+                            if protocol == "quiet"
+                            else estimate(before[number], floors).latency_ms / row["latency_ms"]
+                        )
+                    row["seconds"] = sum(visit.seconds - preparing(visit) for visit in visits.values())
+                    row["seconds"] += starts[number] if of == "quiet" else 0
+                    row["prepare_s"] = sum(preparing(visit) for visit in visits.values())
+                    rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -129,30 +133,23 @@ def start_s(journal: Journal, found: dict) -> dict[int, float]:
 
 def protocols(journals: list[Journal]) -> pd.DataFrame:
     """A row per machine, protocol, model and mode."""
-    single = repetitions(journals)
-    keys = ["machine", "protocol", "model", "mode"]
-    rows = []
-    for key, of in single.groupby(keys, sort=False):
-        before = single[(single[keys[:3]] == list(key[:3])).all(axis=1) & (single["mode"] == tables.BASELINE)]
-        both = of.merge(before, on="repetition", suffixes=("", "_before"))
-        ratios = both.latency_ms_before / both.latency_ms if key[3] != tables.BASELINE else pd.Series(dtype=float)
-        rows.append(
-            {
-                "machine": key[0],
-                "cpu": of.cpu.iloc[0],
-                **dict(zip(keys[1:], key[1:], strict=True)),
-                "repetitions": len(of),
-                "throughput_img_s": 1e3 / of.latency_ms.median(),
-                "spread": of.latency_ms.max() / of.latency_ms.min(),
-                "speedup": ratios.median(),
-                "speedup_spread": ratios.max() / ratios.min(),
-                "coverage": covered(of).mean(),
-                "seconds": of.seconds.median(),
-                "prepare_s": of.prepare_s.median(),
-                "quiet_share": of.quiet_share.mean(),
-                "figured": ", ".join(of.figure.drop_duplicates()),
-            }
-        )
+    keys = ["machine", "cpu", "protocol", "model", "mode"]
+    rows = [
+        {
+            **dict(zip(keys, key, strict=True)),
+            "repetitions": len(of),
+            "throughput_img_s": 1e3 / of.latency_ms.median(),
+            "spread": of.latency_ms.max() / of.latency_ms.min(),
+            "speedup": of.speedup.median(),
+            "speedup_spread": of.speedup.max() / of.speedup.min(),
+            "coverage": covered(of).mean(),
+            "seconds": of.seconds.median(),
+            "prepare_s": of.prepare_s.median(),
+            "quiet_share": of.quiet_share.mean(),
+            "figured": ", ".join(of.figure.drop_duplicates()),
+        }
+        for key, of in repetitions(journals).groupby(keys, sort=False)
+    ]
     return pd.DataFrame(rows)
 
 

@@ -7,6 +7,7 @@ QUIET = 1.05  # a reading within 5 % of the floor: the two states of the machine
 FLOOR_QUANTILE = 0.02  # of the readings in a window: the lowest single one may be a timer's luck
 WINDOW_S = 600  # floors are found per window, so that a machine that gets slower is seen and said
 MIN_QUIET = 3  # quiet samples that a visit needs for a figure of its own
+CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
 LONG_MS = 300  # inferences that outlast the machine's states: readings around them say little
 
 
@@ -29,6 +30,10 @@ def quiet(readings_ms: ArrayLike, floor_ms: ArrayLike) -> NDArray:
     """Which samples lie between two good readings. Readings (N + 1, 2), floor (2,) -> bool (N,)."""
     good = (np.asarray(readings_ms, dtype=float).reshape(-1, 2) <= np.asarray(floor_ms) * QUIET).all(axis=1)
     return good[:-1] & good[1:]
+
+
+def geometric_mean(values: ArrayLike) -> float:
+    return float(np.exp(np.log(np.asarray(values, dtype=float)).mean()))
 
 
 def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:

@@ -40,10 +40,15 @@ def quiet_samples(of: Seen, bounds: tuple[float, float] = (stats.QUIET, stats.QU
     return of.samples_ms[good[:-1] & good[1:]]
 
 
-def quiet_median(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> float:
-    """Median over the visits that have enough quiet samples; as met where none has."""
+def quiet_mean(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> float:
+    """Geometric mean of the quiet medians of visits that have enough quiet samples; as met where none has."""
     kept = [quiet_samples(of, bounds) for of in visits]
     medians = [np.median(samples) for samples in kept if len(samples) >= stats.MIN_QUIET]
+    return stats.geometric_mean(medians) if medians else over_rounds(visits)
+
+
+def quiet_median(visits: list[Seen]) -> float:
+    medians = [np.median(kept) for kept in map(quiet_samples, visits) if len(kept) >= stats.MIN_QUIET]
     return float(np.median(medians)) if medians else over_rounds(visits)
 
 
@@ -65,15 +70,27 @@ def regressed(visits: list[Seen]) -> float:
     return float(np.exp(np.linalg.lstsq(logs, np.log(samples), rcond=None)[0][0]))
 
 
+def scaled(visits: list[Seen]) -> float:
+    """Every latency times what both yardsticks say that the machine lost; weighted median, calm samples first."""
+    samples, beside = pooled(visits)
+    lost = np.log(np.maximum(beside, 1))
+    values, weights = np.log(samples) - lost.sum(axis=1), np.exp(-lost.max(axis=1) / 0.1)
+    order = np.argsort(values, kind="stable")
+    heap = np.cumsum(weights[order])
+    return float(np.exp(values[order][np.searchsorted(heap, heap[-1] / 2)]))
+
+
 ESTIMATORS: dict[str, Callable[[list[Seen]], float]] = {
     "mean": lambda visits: float(np.mean(pooled(visits)[0])),
     "median": lambda visits: float(np.median(pooled(visits)[0])),
     "minimum": lambda visits: float(np.min(pooled(visits)[0])),
     "lower quartile": lambda visits: float(np.quantile(pooled(visits)[0], 0.25)),
     "median over rounds": over_rounds,
-    "quiet median over rounds": quiet_median,
     "median of the calmest tenth": calmest,
     "regressed on the yardsticks": regressed,
+    "scaled by the yardsticks": scaled,
+    "quiet medians, median over rounds": quiet_median,
+    "quiet medians, mean over rounds": quiet_mean,
 }
 
 
@@ -87,11 +104,11 @@ def of_quiet_protocol(journal: Journal) -> Iterator[tuple[Case, dict[int, list[S
 
 def judged(journal: Journal, estimate: Callable[[list[Seen]], float]) -> dict[str, float]:
     """An estimator's spread over the repetitions, worst and middle case; bias in % against the machine's best state,
-    which is the quiet median of all repetitions together; coverage of its t-interval over the rounds."""
+    which is the quiet figure of all repetitions together; coverage of its t-interval over the rounds."""
     spreads, biases, hits = [], [], []
     for _, of_case in of_quiet_protocol(journal):
         latencies = np.array([estimate(visits) for visits in of_case.values()])
-        best = quiet_median([of for visits in of_case.values() for of in visits])
+        best = quiet_mean([of for visits in of_case.values() for of in visits])
         spreads.append(latencies.max() / latencies.min())
         biases.append((np.median(latencies) / best - 1) * 100)
         for index, visits in enumerate(of_case.values()):
@@ -145,7 +162,7 @@ SETTINGS = {  # (rounds, quiet samples per visit, budget in s, bounds of both ya
 
 
 def settings(journals: list[Journal]) -> pd.DataFrame:
-    """A row per machine and setting: what the quiet median would have been, and what the visits would have cost."""
+    """A row per machine and setting: what the quiet figure would have been, and what the visits would have cost."""
     rows = []
     for journal in journals:
         cases = [*of_quiet_protocol(journal)]
@@ -153,7 +170,7 @@ def settings(journals: list[Journal]) -> pd.DataFrame:
             cut = [[shortened(v, rounds, wanted, budget_s, bounds) for v in of.values()] for _, of in cases]
             spreads = []
             for of_case in cut:
-                latencies = [quiet_median(visits, bounds) for visits in of_case]
+                latencies = [quiet_mean(visits, bounds) for visits in of_case]
                 spreads.append(max(latencies) / min(latencies))
             single = [of for of_case in cut for visits in of_case for of in visits]
             kept = [len(quiet_samples(of, bounds)) for of in single]
@@ -171,8 +188,10 @@ def settings(journals: list[Journal]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stopping(journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), orders: int = 200) -> pd.DataFrame:
-    """What --until does to coverage: rounds of all repetitions in random orders, stopped after three or more as soon as
+def stopping(
+    journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), least: int = 5, orders: int = 200
+) -> pd.DataFrame:
+    """What --until does to coverage: rounds of all repetitions in random orders, stopped after `least` or more as soon as
     the interval is narrow enough; how often it then contains the median of all rounds."""
     random = np.random.default_rng(0)
     rows = []
@@ -180,9 +199,9 @@ def stopping(journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), 
         for until in widths:
             hits, used = [], []
             for _, of_case in of_quiet_protocol(journal):
-                latencies = np.array([quiet_median([of]) for visits in of_case.values() for of in visits])
+                latencies = np.array([quiet_mean([of]) for visits in of_case.values() for of in visits])
                 for _ in range(orders):
-                    taken, count = random.permutation(latencies), 3
+                    taken, count = random.permutation(latencies), least
                     while count < len(taken) and stats.half_width(taken[:count]) > until:
                         count += 1
                     low, high = stats.interval(taken[:count])

@@ -193,8 +193,8 @@ class Plan:
         for case, visits in seen.items():
             good = {number: visit for number, visit in visits.items() if visit.status == "ok"}
             if len(visits) < most and len(good) == len(visits):
-                _, latencies = figures.per_round(figures.of_visits(good, floors))
-                if not stats.half_width([*latencies.values()]) <= until:
+                how, latencies = figures.per_round(figures.of_visits(good, floors))
+                if how == "as met" or not stats.half_width([*latencies.values()]) <= until:
                     wide.append(case)
         number = max((visit.round for visit in journal.visits), default=1)
         rest = [case for case in wide if number not in seen[case]]  # of a round that was begun

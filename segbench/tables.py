@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from . import figures, modes, stats, zoo
+from . import figures, modes, zoo
 from .cases import Case, Visit
 from .journal import Journal, replacing
 
@@ -51,10 +51,8 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
     good = [visit for visit in seen if visit.status == "ok"]
     worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
     failures = [visit for visit in visits if visit.status != "ok"]
-    how, latencies = figures.per_round(of)
-    latency = float(np.median([*latencies.values()])) if latencies else nan
-    low, high = stats.interval([*latencies.values()]) if latencies else (nan, nan)
-    ratios = figures.speedups(baseline, of)
+    how, latency, (low, high) = figures.figure(of) if of else ("", nan, (nan, nan))
+    speedup, speedup_low, speedup_high = figures.speedup(baseline, of)
     params, gmacs = (seen[0].params, seen[0].gmacs) if seen else (0, nan)
     as_met = float(np.median([figure.as_met_ms for figure in of.values()])) if of else nan
     throughput = case.batch_size / latency * 1e3
@@ -82,11 +80,12 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "throughput_low": case.batch_size / high * 1e3,
         "throughput_high": case.batch_size / low * 1e3,
         "throughput_as_met": case.batch_size / as_met * 1e3,
-        "figure": how if of else "",
-        "speedup": float(np.median(ratios)) if ratios else nan,
-        **dict(zip(("speedup_low", "speedup_high"), stats.interval(ratios) if ratios else (nan, nan), strict=True)),
+        "figure": how,
+        "speedup": speedup,
+        "speedup_low": speedup_low,
+        "speedup_high": speedup_high,
         "quiet_share": sum(f.quiet for f in of.values()) / sum(f.samples for f in of.values()) if of else nan,
-        "rounds": len(latencies),
+        "rounds": len(figures.per_round(of)[1]) if of else 0,
         "samples": sum(f.quiet if how == "quiet" else f.samples for f in of.values()),
         "page_faults": mean([visit.page_faults for visit in good]),
         "memory_mb_img": min(memory) / case.batch_size if memory else nan,  # a heap's fragments only ever add

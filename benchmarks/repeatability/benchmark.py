@@ -69,8 +69,7 @@ def beside(settings: Settings) -> AbstractContextManager:
 DEFAULTS = Settings(
     models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"),
     modes=("baseline", "compile"),
-    rounds=3,
-    budget=3,
+    budget=4.5,
     repetitions=6,
 )
 QUICK = {"models": ("lcnet_100",), "modes": ("baseline",), "iterations": 10, "rounds": 2, "repetitions": 2}
