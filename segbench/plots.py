@@ -67,7 +67,8 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
     points = best.params_m.to_numpy(), best.throughput_img_s.to_numpy()
     adjust_text(texts, *points, ax=axes, expand=(1.2, 1.8), arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.7})
     plain_log(axes.xaxis, axes.yaxis)
-    axes.set_xlabel("parameters with classifier, reparameterised (M)")
+    head = "decoder" if best.decoder.any() else "classifier"
+    axes.set_xlabel(f"parameters with {head}, reparameterised (M)")
     axes.set_ylabel("throughput of the fastest right mode (img/s)")
     axes.grid(color="0.92")
 

@@ -12,20 +12,20 @@ from .cases import Case, Visit
 from .journal import Journal, replacing
 
 BASELINE = "baseline"
+DECODERS = ("", "features", "fpn", "unet")
 RIGHT = ("rank", "speedup", "as met", "quiet", "MB/img", "of peak")  # columns aligned to the right
 
 
 def rows(journals: list[Journal]) -> pd.DataFrame:
-    """Everything: a row per machine and case, machines in the order of their names, cases by zoo, model, and mode."""
+    """Everything: a row per machine and case, machines in the order of their names, cases by zoo, model, decoder and mode."""
     found = [row for journal in journals for row in machine_rows(journal)]
     frame = pd.DataFrame(found, columns=list(found[0]) if found else None)
     if frame.empty:
         return frame
     models, names = [*zoo.BY_MODEL], [*modes.MODES]
     place = frame.model.map(lambda model: (models.index(model), "") if model in models else (len(models), model))
-    keys = pd.DataFrame(
-        {"machine": frame.machine, "model": place, "mode": frame["mode"].map(names.index), "allocator": frame.allocator}
-    )
+    keys = pd.DataFrame({"machine": frame.machine, "model": place, "decoder": frame.decoder.map(DECODERS.index)})
+    keys = keys.assign(mode=frame["mode"].map(names.index), batch_size=frame.batch_size, allocator=frame.allocator)
     return frame.loc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)
 
 
@@ -40,12 +40,14 @@ def machine_rows(journal: Journal) -> list[dict]:
     found = []
     for case, visits in cases.items():
         baseline = latencies.get(msgspec.structs.replace(case, mode=BASELINE), {})
-        found.append(row(journal, case, list(visits.values()), latencies[case], baseline, peaks))
+        alone = latencies.get(msgspec.structs.replace(case, decoder="features", classes=0), {})
+        found.append(row(journal, case, list(visits.values()), latencies[case], baseline, alone, peaks))
     return found
 
 
-def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: dict, peaks: dict) -> dict:
-    """One row. Columns end in their unit; what was not seen is empty."""
+def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: dict, alone: dict, peaks: dict) -> dict:
+    """One row. Columns end in their unit; what was not seen is empty. `baseline` and `alone` are the figures of the same
+    case in eager mode, and without its decoder."""
     nan = float("nan")
     seen = [visit for visit in visits if visit.samples_ms]
     good = [visit for visit in seen if visit.status == "ok"]
@@ -58,6 +60,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
     throughput = case.batch_size / latency * 1e3
     gflops = 2 * gmacs / latency * 1e3
     memory = [visit.memory_mb for visit in good if visit.memory_mb is not None]
+    agreement = [visit.argmax_agreement for visit in seen if visit.argmax_agreement is not None]
     errors = [visit.rel_error for visit in seen if visit.rel_error is not None]
     known = zoo.BY_MODEL.get(case.model)
     return {
@@ -74,7 +77,9 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "status": "ok" if good and worst.status != "wrong" else worst.status,
         "reason": f"{len(failures)} of {len(visits)} visits: {failures[-1].reason}" if failures else "",
         "params_m": params / 1e6 if params else nan,
+        "decoder_params_m": seen[0].decoder_params / 1e6 if seen and seen[0].decoder_params else nan,
         "gmacs": gmacs / case.batch_size,
+        "decoder_gmacs": seen[0].decoder_gmacs / case.batch_size if seen and seen[0].decoder_gmacs else nan,
         "latency_ms": latency,
         "throughput_img_s": throughput,
         "throughput_low": case.batch_size / high * 1e3,
@@ -84,6 +89,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "speedup": speedup,
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
+        "decoder_share": 1 - 1 / figures.speedup(of, alone)[0] if case.decoder else nan,
         "quiet_share": sum(f.quiet for f in of.values()) / sum(f.samples for f in of.values()) if of else nan,
         "rounds": len(figures.per_round(of)[1]) if of else 0,
         "samples": sum(f.quiet if how == "quiet" else f.samples for f in of.values()),
@@ -94,6 +100,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "gflop_s": gflops,
         "peak_share": gflops / peaks.get("bfloat16" if modes.MODES[case.mode].autocast else "float32", nan),
         "rel_error": max(errors) if errors else nan,
+        "argmax_agreement": min(agreement) if agreement else nan,
         "output_std": seen[0].output_std if seen else nan,
         "efficiency_img_s_m": throughput / (params / 1e6) if params else nan,
         "top1": known.top1 if known and known.top1 else nan,
@@ -124,13 +131,16 @@ def ranking(frame: pd.DataFrame) -> pd.DataFrame:
 def results(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per machine and model at its fastest right mode, with what autocast+compile and that mode bring; the
     fastest first."""
-    keys = ["machine", "model"]
+    keys = ["machine", "model", "decoder"]
     both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "pinned")].set_index(keys).speedup
     both = both.rename("speedup_autocast_compile")
     top = ranking(frame).join(both, on=keys).rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
     columns = ["machine", "rank", "separated", "family", "model", "best_mode", "params_m", "throughput_img_s"]
     columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
-    return top[[*columns, "efficiency_img_s_m", "top1"]]
+    columns += ["efficiency_img_s_m", "top1"]
+    if frame.decoder.any():
+        columns += ["decoder", "decoder_params_m", "gmacs", "decoder_gmacs", "decoder_share"]
+    return top[columns]
 
 
 def comparison(frame: pd.DataFrame) -> pd.DataFrame:
