@@ -88,9 +88,6 @@ class Settings:
     def check(self) -> None:
         """Raises Problem for what a script's own flags cannot mean."""
 
-    def journal(self, header: Header) -> Path:
-        return self.out / "journals" / f"{header.name}.jsonl"
-
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -106,7 +103,12 @@ class Benchmark:
     modes_without_bf16: tuple[str, ...] = ()  # by default; those that would emulate BF16 are then skipped, with a row
     defaults: Settings = dataclasses.field(default_factory=Settings)
     quick: dict[str, object] = dataclasses.field(default_factory=lambda: QUICK)  # what --quick sets
+    subfolder: str = ""  # of journals/, for scripts that share a folder
     beside: Callable[[Settings], AbstractContextManager] = lambda settings: nullcontext()  # while it is measured
+
+    def journals(self, out: Path) -> Path:
+        """The folder of the journals."""
+        return out / "journals" / self.subfolder
 
 
 def main(benchmark: Benchmark) -> NoReturn:
@@ -159,7 +161,7 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
 
 def announce(benchmark: Benchmark, settings: Settings, header: Header) -> sweep.Plan:
     """Say what will be done and how long it will take. Raises Problem where the journal is of other settings."""
-    path, cases = settings.journal(header), benchmark.cases(settings)
+    path, cases = benchmark.journals(settings.out) / f"{header.name}.jsonl", benchmark.cases(settings)
     old = Journal.read(path) if path.exists() and not settings.fresh else None
     if old and (difference := old.difference(header)):
         raise Problem(f"{path} was measured with {difference}: --fresh replaces it, --label NAME keeps both")
@@ -191,7 +193,7 @@ def announce(benchmark: Benchmark, settings: Settings, header: Header) -> sweep.
 
 def measure(benchmark: Benchmark, settings: Settings, header: Header) -> int:
     """Sweep what is left, then report. Exit status 1 where a case did not end well, 130 for Ctrl-C."""
-    path, plan = settings.journal(header), announce(benchmark, settings, header)
+    path, plan = benchmark.journals(settings.out) / f"{header.name}.jsonl", announce(benchmark, settings, header)
     if settings.fresh and path.exists():
         path.replace(path.with_suffix(".jsonl.old"))
     journal = Journal.read(path) if path.exists() else Journal.create(path, header)
@@ -218,9 +220,9 @@ def measure(benchmark: Benchmark, settings: Settings, header: Header) -> int:
 
 def report(benchmark: Benchmark, out: Path, journal: Journal | None = None) -> None:
     """CSV and PNG from all journals of the folder, the table of this machine's (or of all) on the terminal."""
-    journals = read_all(out / "journals")
+    journals = read_all(benchmark.journals(out))
     if not any(journal.visits for journal in journals):
-        raise Problem(f"{out / 'journals'} holds no journal with a visit; run without --report first")
+        raise Problem(f"{benchmark.journals(out)} holds no journal with a visit; run without --report first")
     writable(out)
     written = benchmark.report(journals, out)
     print("\n" + benchmark.show([journal] if journal else journals) + "\n")

@@ -177,6 +177,54 @@ def states(frame: pd.DataFrame, path: Path) -> None:
     save(figure, path, frame)
 
 
+def decoders(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
+    """Per machine, each encoder under the mode in which its UNet is fastest: throughput alone, with FPN and with UNet;
+    and how many times as fast FPN is."""
+    frame = frame[(frame.fpn_status == "ok") & (frame.unet_status == "ok")].dropna(subset=["fpn_img_s", "unet_img_s"])
+    frame = frame.loc[frame.groupby(["machine", "model"], sort=False).unet_img_s.idxmax()]
+    machines = [*dict.fromkeys(frame.machine)]
+    height = 1.6 + 0.36 * frame.groupby("machine").size().max() if len(frame) else 3
+    figure, axes = plt.subplots(
+        max(1, len(machines)),
+        2,
+        figsize=(WIDTH, height * max(1, len(machines))),
+        width_ratios=(2, 1),
+        squeeze=False,
+        layout="constrained",
+        sharey="row",
+    )
+    shades = {"features": ("0.5", "D"), "fpn": (COLOURS[0], "o"), "unet": (COLOURS[1], "s")}
+    for (left, right), machine in zip(axes, machines, strict=False):
+        rows = frame[frame.machine == machine].sort_values("unet_img_s", ascending=False)
+        spots = np.arange(len(rows))
+        left.hlines(spots, rows.unet_img_s, rows.features_img_s.fillna(rows.fpn_img_s), color="0.85", lw=3, zorder=1)
+        for decoder, (colour, marker) in shades.items():
+            low, high = rows[f"{decoder}_low"], rows[f"{decoder}_high"]
+            left.hlines(spots, low, high, color=colour, alpha=0.5, lw=1.5)
+            left.scatter(rows[f"{decoder}_img_s"], spots, color=colour, marker=marker, s=30, zorder=3)
+        left.set_yticks(
+            spots, [f"{model}\n{mode}" for model, mode in zip(rows.model, rows["mode"], strict=True)], fontsize=8
+        )
+        left.invert_yaxis()
+        left.set_xscale("log")
+        plain_log(left.xaxis)
+        left.set_xlabel("throughput (img/s)")
+        right.hlines(spots, rows.fpn_over_unet_low, rows.fpn_over_unet_high, color=COLOURS[0], alpha=0.5, lw=1.5)
+        right.scatter(rows.fpn_over_unet, spots, color=COLOURS[0], s=30, zorder=3)
+        right.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+        right.set_xlabel("FPN over UNet, throughput")
+        for panel in (left, right):
+            panel.grid(color="0.92", axis="x")
+        left.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
+    names = {"features": "encoder alone", "fpn": "with Semantic FPN", "unet": "with UNet"}
+    handles = [
+        plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
+        for name, (colour, marker) in shades.items()
+    ]
+    figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)
+    save(figure, path, frame)
+
+
 def caption(frame: pd.DataFrame, date: str) -> str:
     first = frame.iloc[0]
     return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, batch {first.batch_size}, {date}"

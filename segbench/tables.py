@@ -41,7 +41,10 @@ def machine_rows(journal: Journal) -> list[dict]:
     for case, visits in cases.items():
         baseline = latencies.get(msgspec.structs.replace(case, mode=BASELINE), {})
         alone = latencies.get(msgspec.structs.replace(case, decoder="features", classes=0), {})
-        found.append(row(journal, case, list(visits.values()), latencies[case], baseline, alone, peaks))
+        one = row(journal, case, list(visits.values()), latencies[case], baseline, alone, peaks)
+        unet = latencies.get(msgspec.structs.replace(case, decoder="unet"), {}) if case.decoder == "fpn" else {}
+        over = figures.speedup(unet, latencies[case])
+        found.append(one | dict(zip(("over_unet", "over_unet_low", "over_unet_high"), over, strict=True)))
     return found
 
 
@@ -89,7 +92,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "speedup": speedup,
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
-        "decoder_share": 1 - 1 / figures.speedup(of, alone)[0] if case.decoder else nan,
+        "decoder_share": 1 - 1 / figures.speedup(of, alone)[0] if case.decoder in ("fpn", "unet") else nan,
         "quiet_share": sum(f.quiet for f in of.values()) / sum(f.samples for f in of.values()) if of else nan,
         "rounds": len(figures.per_round(of)[1]) if of else 0,
         "samples": sum(f.quiet if how == "quiet" else f.samples for f in of.values()),
@@ -156,6 +159,22 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
             for column in ("speedup", "speedup_low", "speedup_high"):
                 table[f"{mode}_{column}"] = of_mode[column]
     table["best_mode"] = best(frame).set_index(keys)["mode"]
+    return table.reset_index()
+
+
+def decoders(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per machine, model and mode: the encoder's feature maps, FPN and UNet side by side, FPN over UNet."""
+    keys = ["machine", "cpu", "family", "model", "mode"]
+    columns = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
+    columns |= {"gmacs": "gmacs", "memory_mb_img": "memory_mb_img", "gflop_s": "gflop_s", "status": "status"}
+    table = frame[keys].drop_duplicates().set_index(keys)
+    for decoder in ("features", "fpn", "unet"):
+        of_decoder = frame[frame.decoder == decoder].set_index(keys)
+        for column, name in columns.items():
+            table[f"{decoder}_{name}"] = of_decoder[column]
+        if decoder == "fpn":
+            for column in ("over_unet", "over_unet_low", "over_unet_high"):
+                table[f"fpn_{column}"] = of_decoder[column]
     return table.reset_index()
 
 
