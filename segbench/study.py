@@ -191,8 +191,8 @@ def settings(journals: list[Journal]) -> pd.DataFrame:
 def stopping(
     journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), least: int = 5, orders: int = 200
 ) -> pd.DataFrame:
-    """What --until does to coverage: rounds of all repetitions in random orders, stopped after `least` or more as soon as
-    the interval is narrow enough; how often it then contains the median of all rounds."""
+    """What --until does to coverage: rounds of all repetitions in random orders, stopped after `least` or more as soon
+    as the interval is narrow enough; how often it then contains the median of all rounds."""
     random = np.random.default_rng(0)
     rows = []
     for journal in journals:
