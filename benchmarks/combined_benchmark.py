@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segbench import cli, decoding
 
-# Small and large, with and without depthwise convolutions, five and four levels, and a transformer; --models all for all.
+# Small and large, with depthwise convolutions and without, of five and four levels, and a transformer.
 MODELS = (
     "mobileone_s0",
     "mobileone_s1",

@@ -42,7 +42,8 @@ class Settings:
     """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline' or 'all'. A pattern that no model of the zoo
     matches is looked up in all of timm."""
     modes: tuple[str, ...] | None = None
-    """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile, channels_last, compile+freezing,
+    """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,
+    channels_last, compile+freezing,
     autocast+compile+freezing."""
     size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
     """Height and width of the input in pixels."""

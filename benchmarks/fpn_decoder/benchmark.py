@@ -1,4 +1,4 @@
-"""Encoders with Semantic FPN: how fast does a timm encoder with this decoder segment a slice into 117 classes on this CPU?
+"""Encoders with Semantic FPN: how fast is which timm encoder with this decoder on this CPU?
 
 Writes benchmark_results_all.csv (everything, the encoder's feature maps alone included), benchmark_results.csv (each
 model at its fastest right mode) and benchmark_plot.png from the journals of all machines.
