@@ -43,8 +43,7 @@ class Settings:
     matches is looked up in all of timm."""
     modes: tuple[str, ...] | None = None
     """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,
-    channels_last, compile+freezing,
-    autocast+compile+freezing."""
+    channels_last, compile+freezing, autocast+compile+freezing."""
     size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
     """Height and width of the input in pixels."""
     batch_size: int = 1
