@@ -216,9 +216,9 @@ def decoders(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
         for panel in (left, right):
             panel.grid(color="0.92", axis="x")
         left.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
-    names = {"features": "encoder alone", "fpn": "with Semantic FPN", "unet": "with UNet"}
+    labels = {"features": "encoder alone", "fpn": "with Semantic FPN", "unet": "with UNet"}
     handles = [
-        plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
+        plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=labels[name])
         for name, (colour, marker) in shades.items()
     ]
     figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)

@@ -17,7 +17,7 @@ RIGHT = ("rank", "speedup", "as met", "quiet", "MB/img", "of peak")  # columns a
 
 
 def rows(journals: list[Journal]) -> pd.DataFrame:
-    """Everything: a row per machine and case, machines in the order of their names, cases by zoo, model, decoder and mode."""
+    """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode."""
     found = [row for journal in journals for row in machine_rows(journal)]
     frame = pd.DataFrame(found, columns=list(found[0]) if found else None)
     if frame.empty:
@@ -49,8 +49,8 @@ def machine_rows(journal: Journal) -> list[dict]:
 
 
 def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: dict, alone: dict, peaks: dict) -> dict:
-    """One row. Columns end in their unit; what was not seen is empty. `baseline` and `alone` are the figures of the same
-    case in eager mode, and without its decoder."""
+    """One row. Columns end in their unit; what was not seen is empty. `baseline` and `alone` are the figures of the
+    same case in eager mode, and without its decoder."""
     nan = float("nan")
     seen = [visit for visit in visits if visit.samples_ms]
     good = [visit for visit in seen if visit.status == "ok"]
