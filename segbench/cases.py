@@ -25,13 +25,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def name(self) -> str:
         """What a progress bar shows: `resnet18 compile`."""
         unusual = [self.allocator] * (self.allocator != "pinned") + [self.protocol] * (self.protocol != "quiet")
-        return " ".join(part for part in (self.model, self.decoder, self.mode, *unusual) if part)
+        batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
+        return " ".join(part for part in (self.model, self.decoder, self.mode, batch, *unusual) if part)
 
     @property
     def group(self) -> "Case":
-        """The same case whatever the mode, the decoder and the allocator: what is visited next to each other and
+        """The same case whatever the mode, decoder, batch and allocator: what is visited next to each other and
         compared."""
-        return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0)
+        return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0, batch_size=0)
 
 
 class Visit(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag="visit"):

@@ -73,6 +73,11 @@ class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
     python: str = ""
 
 
+def free_gb() -> float:
+    """Memory that a new process can have."""
+    return psutil.virtual_memory().available / 1e9
+
+
 def describe() -> Machine:
     """This machine. Raises SystemExit with one line where it is not Linux: there is no /proc to read it from."""
     if platform.system() != "Linux":

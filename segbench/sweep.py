@@ -237,6 +237,7 @@ def shuffled(cases: list[Case], seed: str) -> list[Case]:
     shuffle.shuffle(order)
     for group in order:
         shuffle.shuffle(group)
+        group.sort(key=lambda case: case.batch_size)  # a small one tells whether a large one fits into memory
     return [case for group in order for case in group]
 
 
@@ -296,6 +297,8 @@ def attend(server: Server, journal: Journal, session: int, plan: Plan, case: Cas
         missing = "no native BF16 here, 40 to 90 times slower than FP32; --modes names what to measure nevertheless"
     if missing:
         return Visit(case=case, status="skipped", reason=missing, started=started)
+    if reason := too_large(case, plan.visits):
+        return Visit(case=case, status="skipped", reason=reason, started=started)
     usual = case.protocol == "usual"
     try:
         if usual:
@@ -316,6 +319,24 @@ def attend(server: Server, journal: Journal, session: int, plan: Plan, case: Cas
     visit.started, visit.seconds = started, round(time.perf_counter() - clock, 3)
     visit.phases_s = {name: round(seconds, 4) for name, seconds in visit.phases_s.items()}
     return visit
+
+
+def too_large(case: Case, visits: list[Visit]) -> str:
+    """Why a batch will not fit into memory, by what smaller ones took; "" where it will, or nothing is known.
+
+    Three times what one inference takes: the allocator is given room for two, and the check holds the output of one.
+    """
+    smaller = [
+        visit.memory_mb / visit.case.batch_size
+        for visit in visits
+        if visit.memory_mb
+        and visit.case.batch_size < case.batch_size
+        and msgspec.structs.replace(visit.case, batch_size=case.batch_size) == case
+    ]
+    if not smaller:
+        return ""
+    needed, free = 3 * max(smaller) * case.batch_size / 1e3, machine.free_gb()
+    return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
 
 def floors(server: Server, journal: Journal, session: int, plan: Plan, threads: int) -> tuple[float, float]:

@@ -10,8 +10,8 @@ from segbench.models import segmenter
 from segbench.models.fpn import SemanticFPN
 from segbench.models.unet import UNetDecoder
 
-# Parameters with 117 classes: the encoder's feature maps, + FPN, + UNet (the reference project's tables, rounded there),
-# and the decoders' GMACs at 512x512.
+# Parameters with 117 classes: the encoder's feature maps, + FPN, + UNet (the reference project's tables have them
+# rounded), and the decoders' GMACs at 512x512.
 TOTALS = {
     "mobileone_s0": (1_053_504, 1_993_525, 4_629_973, 5.31, 9.32),
     "mobilenetv3_small_100": (927_008, 1_765_653, 3_418_037, None, None),
