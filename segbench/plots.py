@@ -225,6 +225,43 @@ def decoders(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
     save(figure, path, frame)
 
 
+def batches(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
+    """Per machine and decoder: throughput over that of a single image against the batch size."""
+    machines, names = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame.decoder)]
+    figure, axes = plt.subplots(
+        len(machines),
+        len(names),
+        figsize=(WIDTH, 3.8 * len(machines)),
+        squeeze=False,
+        layout="constrained",
+        sharey=True,
+    )
+    models, lines = [*dict.fromkeys(frame.model)], ("-", "--", ":", "-.")
+    kinds = {mode: lines[place % 4] for place, mode in enumerate(dict.fromkeys(frame["mode"]))}
+    for row, machine in zip(axes, machines, strict=True):
+        for panel, decoder in zip(row, names, strict=True):
+            of = frame[(frame.machine == machine) & (frame.decoder == decoder) & frame.over_batch_1.notna()]
+            for (model, mode), rows in of.groupby(["model", "mode"], sort=False):
+                colour = COLOURS[models.index(model) % len(COLOURS)]
+                panel.plot(rows.batch_size, rows.over_batch_1, kinds[mode], color=colour, marker="o", ms=3.5, lw=1.2)
+                best = rows[rows.enough]
+                panel.scatter(best.batch_size, best.over_batch_1, s=70, facecolors="none", edgecolors=colour, zorder=3)
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(sorted(frame.batch_size.unique()), sorted(frame.batch_size.unique()))
+            panel.axhline(1, color="0.6", lw=1, zorder=1)
+            panel.set_xlabel(f"batch size, {'encoder alone' if decoder == 'features' else decoder}")
+            panel.grid(color="0.92")
+        row[0].set_ylabel("throughput over batch 1")
+        row[0].set_title(caption(frame[frame.machine == machine], dates[machine]), loc="left", fontsize=9)
+    handles = [plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], label=model) for i, model in enumerate(models)]
+    handles += [plt.Line2D([], [], color="0.3", ls=line, label=mode) for mode, line in kinds.items()]
+    handles.append(
+        plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", color="0.3", label="smallest within 5 % of the best")
+    )
+    figure.legend(handles=handles, ncols=6, loc="outside lower center", frameon=False, fontsize=8)
+    save(figure, path, frame)
+
+
 def caption(frame: pd.DataFrame, date: str) -> str:
     first = frame.iloc[0]
     return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, batch {first.batch_size}, {date}"

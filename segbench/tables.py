@@ -178,6 +178,19 @@ def decoders(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
+def batches(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `over_batch_1`, throughput over that of a single image, and `enough`: the smallest batch whose
+    throughput is within 5 % of the best."""
+    keys = ["machine", "model", "decoder", "mode"]
+    single = frame[frame.batch_size == 1].set_index(keys).throughput_img_s.rename("single")
+    frame = frame.join(single, on=keys)
+    frame["over_batch_1"] = frame.throughput_img_s / frame.pop("single")
+    good = frame.throughput_img_s >= 0.95 * frame.groupby(keys).throughput_img_s.transform("max")
+    smallest = frame.batch_size.where(good & (frame.status == "ok")).groupby([frame[key] for key in keys])
+    frame["enough"] = frame.batch_size == smallest.transform("min")
+    return frame
+
+
 def dates(journals: list[Journal]) -> dict[str, str]:
     """Machine -> the days of its first and last visit."""
     found = {}

@@ -19,14 +19,18 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from segbench import figures, modes, repeats, stats, study, tables, versus, zoo
+from segbench import cli, figures, modes, repeats, stats, study, tables, versus, zoo
 from segbench.cases import Visit
 from segbench.journal import Journal, JournalError, read_all
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODERS = ROOT / "benchmarks" / "encoder_only"
 REPEATABILITY = ROOT / "benchmarks" / "repeatability"
-SCRIPTS = (ENCODERS / "benchmark.py", REPEATABILITY / "benchmark.py")
+SCRIPTS = (
+    *sorted(ROOT.glob("benchmarks/*/benchmark.py")),
+    ROOT / "benchmarks" / "combined_benchmark.py",
+    ROOT / "benchmarks" / "batch_size_comparison.py",
+)
 REPEATS = {"main journal": "", "repeat 1": "repeat-1", "repeat 2": "repeat-2"}  # studies by what the table calls them
 MARKS = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -314,11 +318,11 @@ def rendered(text: str) -> str:
     return MARKS.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[4]}", text)
 
 
-def report_of(script: Path) -> Callable[[list[Journal], Path], list[Path]]:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{script.parent.name}", script)
+def benchmark_of(script: Path) -> cli.Benchmark:
+    spec = importlib.util.spec_from_file_location(f"script_{script.parent.name}_{script.stem}", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.report
+    return module.BENCHMARK
 
 
 def differs(committed: Path, fresh: Path) -> bool:
@@ -336,10 +340,13 @@ def main() -> int:
     check = parser.parse_args().check
     different = []
     for script in SCRIPTS:
-        found = read_all(script.parent / "journals")
+        benchmark = benchmark_of(script)
+        found = read_all(benchmark.journals(script.parent))
+        if not found:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) if check else script.parent
-            written = report_of(script)(found, out)
+            written = benchmark.report(found, out)
             different += [path.name for path in written if check and differs(script.parent / path.name, path)]
     for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("benchmarks/**/*.md")]):
         text = page.read_text()

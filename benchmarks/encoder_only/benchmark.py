@@ -51,5 +51,7 @@ def show(journals: list) -> str:
     return tables.terminal(tables.rows(journals))
 
 
+BENCHMARK = cli.Benchmark(Path(__file__).resolve(), "encoder_only", __doc__, cases, report, show)
+
 if __name__ == "__main__":
-    cli.main(cli.Benchmark(Path(__file__).resolve(), "encoder_only", __doc__, cases, report, show))
+    cli.main(BENCHMARK)

@@ -66,14 +66,20 @@ def beside(settings: Settings) -> AbstractContextManager:
     return stress.neighbour() if settings.stress else nullcontext()
 
 
-DEFAULTS = Settings(
-    models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"),
+BENCHMARK = cli.Benchmark(
+    Path(__file__).resolve(),
+    "repeatability",
+    __doc__,
+    cases,
+    report,
+    show,
     modes=("baseline", "compile"),
-    budget=4.5,
-    repetitions=6,
+    defaults=Settings(
+        models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"), budget=4.5, repetitions=6
+    ),
+    quick={"models": ("lcnet_100",), "modes": ("baseline",), "iterations": 10, "rounds": 2, "repetitions": 2},
+    beside=beside,
 )
-QUICK = {"models": ("lcnet_100",), "modes": ("baseline",), "iterations": 10, "rounds": 2, "repetitions": 2}
 
 if __name__ == "__main__":
-    path = Path(__file__).resolve()
-    cli.main(cli.Benchmark(path, "repeatability", __doc__, cases, report, show, DEFAULTS, QUICK, beside))
+    cli.main(BENCHMARK)
