@@ -53,8 +53,8 @@ Side = tuple[Case, dict[int, Visit], dict]
 
 
 def row(first: Side, second: Side, same: bool) -> dict:
-    """One pair of cases. Rounds that both share (`same` journal, two modes) are paired: the interval of a paired t-test
-    on logarithms. Others are not: Welch's, and what sessions differ by beyond their rounds."""
+    """One pair of cases: the interval of Welch's t-test on the logarithms of the rounds; between two journals, other than
+    between two modes of the `same`, with what sessions differ by beyond their rounds."""
     (case, before, floors), (other, after, other_floors) = first, second
     mode = case.mode if case.mode == other.mode else f"{case.mode} / {other.mode}"
     found = dict.fromkeys(COLUMNS, NAN) | {"model": case.model, "decoder": case.decoder, "mode": mode}
@@ -67,9 +67,6 @@ def row(first: Side, second: Side, same: bool) -> dict:
         {key: ms for key, figure in of.items() if (ms := figure.quiet_ms if quiet else figure.as_met_ms) == ms}
         for of in (one, two)
     ]
-    if same:
-        shared = rounds[0].keys() & rounds[1].keys()
-        rounds = [{key: of[key] for key in of if key in shared} for of in rounds]
     logs = [np.log([*of.values()]) for of in rounds]
     if min(map(len, logs)) < 2:
         return found | {"verdict": "refused: fewer than two rounds"}
@@ -77,8 +74,7 @@ def row(first: Side, second: Side, same: bool) -> dict:
         first_ms, second_ms = figures.pooled_ms(one), figures.pooled_ms(two)
     else:
         first_ms, second_ms = (float(np.exp(np.median(of))) for of in logs)
-    test = tests.ttest_rel(*logs) if same else tests.ttest_ind(*logs, equal_var=False)
-    low, high = test.confidence_interval()
+    low, high = tests.ttest_ind(*logs, equal_var=False).confidence_interval()
     width = np.hypot((high - low) / 2, 0 if same else stats.normal_width(2**0.5 * stats.DRIFT))
     low, high = stats.around(first_ms / second_ms, width)
     found |= {"first_ms": first_ms, "second_ms": second_ms, "ratio": first_ms / second_ms, "low": low, "high": high}
