@@ -53,8 +53,8 @@ Side = tuple[Case, dict[int, Visit], dict]
 
 
 def row(first: Side, second: Side, same: bool) -> dict:
-    """One pair of cases: the interval of Welch's t-test on the logarithms of the rounds; between two journals, other than
-    between two modes of the `same`, with what sessions differ by beyond their rounds."""
+    """One pair of cases: the interval of Welch's t-test on the logarithms of the rounds; between two journals, other
+    than between two modes of the `same`, with what sessions differ by beyond their rounds."""
     (case, before, floors), (other, after, other_floors) = first, second
     mode = case.mode if case.mode == other.mode else f"{case.mode} / {other.mode}"
     found = dict.fromkeys(COLUMNS, NAN) | {"model": case.model, "decoder": case.decoder, "mode": mode}
