@@ -225,6 +225,33 @@ def decoders(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
     save(figure, path, frame)
 
 
+def peers(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
+    """Per machine: this project's decoder over the library's of the same name, with the interval."""
+    machines, modes_shown = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame["mode"])]
+    figure, axes = plt.subplots(
+        1, len(machines), figsize=(WIDTH, 4.5), squeeze=False, layout="constrained", sharex=True
+    )
+    for panel, machine in zip(axes[0], machines, strict=True):
+        rows = frame[frame.machine == machine]
+        names = [*dict.fromkeys(zip(rows.model, rows.decoder, strict=True))]
+        for place, mode in enumerate(modes_shown):
+            of = rows[rows["mode"] == mode]
+            shift = (place - (len(modes_shown) - 1) / 2) * 0.2
+            spots = [names.index(pair) + shift for pair in zip(of.model, of.decoder, strict=True)]
+            panel.hlines(spots, of.over_peer_low, of.over_peer_high, color=COLOURS[place], alpha=0.5, lw=2)
+            panel.scatter(
+                of.over_peer, spots, s=24, color=COLOURS[place], marker="os^D"[place % 4], label=mode, zorder=3
+            )
+        panel.set_yticks(range(len(names)), [f"{model} + {decoder}" for model, decoder in names], fontsize=8)
+        panel.invert_yaxis()
+        panel.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+        panel.set_xlabel("throughput over segmentation-models-pytorch's decoder of that name")
+        panel.grid(color="0.92", axis="x")
+        panel.legend(frameon=False)
+        panel.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
+    save(figure, path, frame)
+
+
 def batches(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
     """Per machine and decoder: throughput over that of a single image against the batch size."""
     machines, names = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame.decoder)]

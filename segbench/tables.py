@@ -12,7 +12,7 @@ from .cases import Case, Visit
 from .journal import Journal, replacing
 
 BASELINE = "baseline"
-DECODERS = ("", "features", "fpn", "unet")
+DECODERS = ("", "features", "fpn", "smp-fpn", "unet", "smp-unet")
 RIGHT = ("rank", "speedup", "as met", "quiet", "MB/img", "of peak")  # columns aligned to the right
 
 
@@ -44,7 +44,18 @@ def machine_rows(journal: Journal) -> list[dict]:
         one = row(journal, case, list(visits.values()), latencies[case], baseline, alone, peaks)
         unet = latencies.get(msgspec.structs.replace(case, decoder="unet"), {}) if case.decoder == "fpn" else {}
         over = figures.speedup(unet, latencies[case])
-        found.append(one | dict(zip(("over_unet", "over_unet_low", "over_unet_high"), over, strict=True)))
+        peer = latencies.get(msgspec.structs.replace(case, decoder=f"smp-{case.decoder}"), {})
+        found.append(
+            one
+            | dict(zip(("over_unet", "over_unet_low", "over_unet_high"), over, strict=True))
+            | dict(
+                zip(
+                    ("over_peer", "over_peer_low", "over_peer_high"),
+                    figures.speedup(peer, latencies[case]),
+                    strict=True,
+                )
+            )
+        )
     return found
 
 
@@ -176,6 +187,19 @@ def decoders(frame: pd.DataFrame) -> pd.DataFrame:
             for column in ("over_unet", "over_unet_low", "over_unet_high"):
                 table[f"fpn_{column}"] = of_decoder[column]
     return table.reset_index()
+
+
+def peers(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per machine, model, decoder and mode: this project's decoder and the library's of the same name."""
+    keys = ["machine", "cpu", "family", "model", "decoder", "mode"]
+    columns = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
+    frame = frame.rename(columns={"throughput_img_s": "img_s"})
+    theirs = frame[frame.decoder.str.startswith("smp-")].assign(
+        decoder=lambda rows: rows.decoder.str.removeprefix("smp-")
+    )
+    ours = frame[frame.decoder.isin(["fpn", "unet"])]
+    table = ours[[*keys, *columns, "over_peer", "over_peer_low", "over_peer_high"]]
+    return table.join(theirs.set_index(keys)[columns].add_prefix("smp_"), on=keys)
 
 
 def batches(frame: pd.DataFrame) -> pd.DataFrame:

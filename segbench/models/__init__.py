@@ -4,6 +4,7 @@ from torch import nn
 
 from ..cases import Case
 from .encoder import build_encoder
+from .peers import PEERS, build_peer
 from .segmenter import DECODERS, build_segmenter
 
 __all__ = ["DECODERS", "build", "build_segmenter", "count", "decoder_parts"]
@@ -15,6 +16,8 @@ def build(case: Case) -> nn.Module:
     Its forward takes (B, 3, H, W) and returns a tuple of tensors: what is timed is what is checked.
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
+    if case.decoder in PEERS:
+        return build_peer(case.model, case.decoder, case.classes, case.seed)
     if case.decoder:
         return build_segmenter(case.model, case.decoder, case.classes, case.size, case.pretrained, case.seed)
     return build_encoder(case.model, case.size, case.pretrained, case.seed)
@@ -27,4 +30,5 @@ def count(module: nn.Module) -> int:
 
 def decoder_parts(module: nn.Module) -> dict[str, nn.Module]:
     """What a network has beside its encoder, by name."""
-    return {name: part for name, part in module.named_children() if name in ("neck", "decoder")}
+    names = ("neck", "decoder", "net.decoder", "net.segmentation_head")
+    return {name: part for name, part in module.named_modules() if name in names}

@@ -1,0 +1,31 @@
+"""The decoders of segmentation-models-pytorch, to compare with: a development dependency."""
+
+import torch
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+
+from ..inputs import photograph
+from .encoder import CALIBRATION_SIZE, calibrate
+
+PEERS = {"smp-fpn": "FPN", "smp-unet": "Unet"}
+
+
+class Peer(nn.Module):
+    """(B, 3, H, W), both divisible by 32 -> logits (B, classes, H, W)."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.net(x),)
+
+
+def build_peer(model: str, decoder: str, classes: int, seed: int = 0) -> Peer:
+    """The library's decoder of that name, with its own default widths, on the same timm encoder."""
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(seed)
+    net = getattr(smp, PEERS[decoder])(encoder_name=f"tu-{model}", encoder_weights=None, classes=classes).eval()
+    calibrate(net, photograph(CALIBRATION_SIZE))
+    return reparameterize_model(Peer(net)).eval().requires_grad_(False)
