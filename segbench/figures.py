@@ -22,14 +22,17 @@ class Figure:
 
     def __init__(self, visit: Visit, floor_ms: np.ndarray):
         samples = np.array(visit.samples_ms)
-        mask = stats.quiet(visit.readings_ms, floor_ms)
-        self.samples, self.quiet = len(samples), int(mask.sum())
+        self.samples = len(samples)
+        self.quiet = samples[stats.quiet(visit.readings_ms, floor_ms)]  # latencies in ms of the quiet samples
         self.as_met_ms = float(np.median(samples))
-        self.quiet_ms = float(np.median(samples[mask])) if self.quiet >= stats.MIN_QUIET else float("nan")
+        self.quiet_ms = float(np.median(self.quiet)) if len(self.quiet) else float("nan")
 
 
-def of_visits(visits: dict[int, Visit], floors: dict) -> dict[tuple[int, int], Figure]:
-    """(session, round) -> figure, of the visits that were measured; a wrong one keeps its figure and is not ranked."""
+Figures = dict[tuple[int, int], Figure]  # by (session, round)
+
+
+def of_visits(visits: dict[int, Visit], floors: dict) -> Figures:
+    """Those that were measured; a wrong one keeps its figure and is not ranked."""
     return {
         (visit.session, number): Figure(visit, floors[visit.session, visit.case.threads])
         for number, visit in sorted(visits.items())
@@ -37,42 +40,58 @@ def of_visits(visits: dict[int, Visit], floors: dict) -> dict[tuple[int, int], F
     }
 
 
-def per_round(of: dict[tuple[int, int], Figure]) -> tuple[str, dict[tuple[int, int], float]]:
+def pooled_ms(of: Figures) -> float:
+    """Median of the quiet samples of all visits; NaN where there are too few."""
+    samples = np.concatenate([figure.quiet for figure in of.values()]) if of else np.array([])
+    return float(np.median(samples)) if len(samples) >= stats.MIN_QUIET else float("nan")
+
+
+def per_round(of: Figures) -> tuple[str, dict[tuple[int, int], float]]:
     """How a case is figured, and its latency in ms by (session, round).
 
-    `quiet` where visits found quiet samples; `as met` where none did; `long` (as met too) where one inference outlasts
-    the machine's states.
+    `quiet` where its visits found quiet samples; `as met` where they did not; `long` (as met too) where one inference
+    outlasts the machine's states.
     """
     if of and np.median([figure.as_met_ms for figure in of.values()]) > stats.LONG_MS:
         return "long", {key: figure.as_met_ms for key, figure in of.items()}
-    quiet = {key: figure.quiet_ms for key, figure in of.items() if figure.quiet_ms == figure.quiet_ms}
-    return ("quiet", quiet) if quiet else ("as met", {key: figure.as_met_ms for key, figure in of.items()})
+    if np.isnan(pooled_ms(of)):
+        return "as met", {key: figure.as_met_ms for key, figure in of.items()}
+    return "quiet", {key: figure.quiet_ms for key, figure in of.items() if len(figure.quiet)}
 
 
-def figure(of: dict[tuple[int, int], Figure]) -> tuple[str, float, tuple[float, float]]:
-    """How a case is figured, its latency in ms, and the 95 % interval: the geometric mean over visits that found quiet
-    samples; the median of what was met otherwise, for the states of the machine are two, and a mean lies between."""
+def figure(of: Figures) -> tuple[str, float, tuple[float, float]]:
+    """How a case is figured, its latency in ms, and the 95 % interval of what another session would find: over rounds,
+    never over the samples of one process, and with what sessions differ by beyond that."""
     how, latencies = per_round(of)
     values = [*latencies.values()]
-    middle = stats.geometric_mean(values) if how == "quiet" else float(np.median(values))
-    return how, middle, stats.interval(values)
+    middle = pooled_ms(of) if how == "quiet" else float(np.median(values))
+    return how, middle, stats.around(middle, np.hypot(stats.half_width(values), stats.normal_width(stats.DRIFT)))
 
 
-def speedup(before: dict[tuple[int, int], Figure], after: dict[tuple[int, int], Figure]) -> tuple[float, float, float]:
-    """Ratio of the latencies of two cases, low and high: the geometric mean of the ratios of quiet medians within one
-    round of one session; where fewer than two rounds have both, of the two cases' figures, or of medians as met."""
-    both = [(before[key], after[key]) for key in sorted(before.keys() & after.keys())]
+def speedup(before: Figures, after: Figures) -> tuple[float, float, float]:
+    """Ratio of the latencies of two cases with its 95 % interval: of quiet figures within one session, the geometric
+    mean over sessions; where none has both, the median of the rounds' ratios as met. The interval is over rounds that
+    both share, so what changes between sessions is not in it."""
+    both = sorted(before.keys() & after.keys())
     if not both:
         return (float("nan"),) * 3
-    ratios = [one.quiet_ms / other.quiet_ms for one, other in both]
-    ratios = [ratio for ratio in ratios if ratio == ratio]
-    if len(ratios) >= 2:
-        return stats.geometric_mean(ratios), *stats.interval(ratios)
-    (how, one, _), (other_how, other, _) = figure(before), figure(after)
-    if how == other_how == "quiet":
-        return one / other, float("nan"), float("nan")
-    ratios = [one.as_met_ms / other.as_met_ms for one, other in both]
-    return float(np.median(ratios)), *stats.interval(ratios)
+    sessions = [
+        pooled_ms(of_session(before, session)) / pooled_ms(of_session(after, session))
+        for session in sorted({session for session, _ in both})
+    ]
+    sessions = [ratio for ratio in sessions if ratio == ratio]
+    if sessions:
+        ratios = [before[key].quiet_ms / after[key].quiet_ms for key in both]
+        ratios = [ratio for ratio in ratios if ratio == ratio]
+        middle = stats.geometric_mean(sessions)
+    else:
+        ratios = [before[key].as_met_ms / after[key].as_met_ms for key in both]
+        middle = float(np.median(ratios))
+    return middle, *stats.around(middle, stats.half_width(ratios))
+
+
+def of_session(of: Figures, session: int) -> Figures:
+    return {key: figure for key, figure in of.items() if key[0] == session}
 
 
 def warnings(journal: Journal, session: int, visits: list[Visit]) -> dict[str, str]:

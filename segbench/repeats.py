@@ -60,7 +60,7 @@ def parts(journal: Journal) -> list[Journal]:
 def quiet(visits: dict[int, Visit], floors: dict) -> Figured:
     of = figures.of_visits(visits, floors)
     how, latency, (low, high) = figures.figure(of)
-    share = sum(figure.quiet for figure in of.values()) / sum(figure.samples for figure in of.values())
+    share = sum(len(figure.quiet) for figure in of.values()) / sum(figure.samples for figure in of.values())
     return Figured(latency, low, high, how, share)
 
 

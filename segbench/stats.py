@@ -1,12 +1,17 @@
 """Estimators and intervals: arrays in, numbers out. Which samples count is decided here and nowhere else."""
 
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 QUIET = 1.05  # a reading within 5 % of the floor: the two states of the machine lie 1.55 apart
 FLOOR_QUANTILE = 0.02  # of the readings in a window: the lowest single one may be a timer's luck
 WINDOW_S = 600  # floors are found per window, so that a machine that gets slower is seen and said
-MIN_QUIET = 3  # quiet samples that a visit needs for a figure of its own
+MIN_QUIET = 3  # quiet samples that a figure needs
+# Standard deviation of the logarithms of quiet figures between sessions some minutes apart, common to all cases, seen
+# neither by the yardsticks nor by the rounds of one session: 1.4 and 2.3 % in two runs of benchmarks/repeatability.
+DRIFT = 0.02
 CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
 LONG_MS = 300  # inferences that outlast the machine's states: readings around them say little
 
@@ -36,8 +41,8 @@ def geometric_mean(values: ArrayLike) -> float:
     return float(np.exp(np.log(np.asarray(values, dtype=float)).mean()))
 
 
-def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t-interval of the mean logarithm, as (low, high); NaN for fewer than two values.
+def half_width(values: ArrayLike, confidence: float = 0.95) -> float:
+    """Half of Student's t-interval of the mean logarithm: 0.02 for +- 2 %. NaN for fewer than two values.
 
     Over rounds, never over the samples of one process: those share the process's luck.
     """
@@ -45,12 +50,20 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]
 
     logs = np.log(np.asarray(values, dtype=float))
     if len(logs) < 2:
-        return float("nan"), float("nan")
-    half = stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
-    return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
+        return float("nan")
+    return float(stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
 
 
-def half_width(values: ArrayLike) -> float:
-    """By which factor the interval's ends lie from its middle, less one: 0.02 for +- 2 %. NaN for fewer than two."""
-    low, high = interval(values)
-    return (high / low) ** 0.5 - 1
+def normal_width(deviation: float, confidence: float = 0.95) -> float:
+    """Half of the interval that a known standard deviation gives."""
+    return NormalDist().inv_cdf((1 + confidence) / 2) * deviation
+
+
+def around(middle: float, half_width: float) -> tuple[float, float]:
+    """(low, high) of a half width on the scale of logarithms."""
+    return float(middle * np.exp(-half_width)), float(middle * np.exp(half_width))
+
+
+def interval(values: ArrayLike) -> tuple[float, float]:
+    """Student's t-interval around the geometric mean, as (low, high); NaN for fewer than two values."""
+    return around(geometric_mean(values), half_width(values))

@@ -40,16 +40,25 @@ def quiet_samples(of: Seen, bounds: tuple[float, float] = (stats.QUIET, stats.QU
     return of.samples_ms[good[:-1] & good[1:]]
 
 
-def quiet_mean(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> float:
-    """Geometric mean of the quiet medians of visits that have enough quiet samples; as met where none has."""
-    kept = [quiet_samples(of, bounds) for of in visits]
-    medians = [np.median(samples) for samples in kept if len(samples) >= stats.MIN_QUIET]
-    return stats.geometric_mean(medians) if medians else over_rounds(visits)
+def quiet_rounds(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> list[float]:
+    """Medians of the quiet samples of visits that have any, as the tables' intervals take them; as met where none."""
+    kept = [samples for of in visits if len(samples := quiet_samples(of, bounds))]
+    enough = sum(map(len, kept)) >= stats.MIN_QUIET
+    return [float(np.median(samples)) for samples in (kept if enough else [of.samples_ms for of in visits])]
+
+
+def quiet_pooled(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> float:
+    """Median of the quiet samples of all visits, as the tables have it; as met where there are too few."""
+    samples = np.concatenate([quiet_samples(of, bounds) for of in visits])
+    return float(np.median(samples)) if len(samples) >= stats.MIN_QUIET else over_rounds(visits)
+
+
+def quiet_mean(visits: list[Seen]) -> float:
+    return stats.geometric_mean(quiet_rounds(visits))
 
 
 def quiet_median(visits: list[Seen]) -> float:
-    medians = [np.median(kept) for kept in map(quiet_samples, visits) if len(kept) >= stats.MIN_QUIET]
-    return float(np.median(medians)) if medians else over_rounds(visits)
+    return float(np.median(quiet_rounds(visits)))
 
 
 def over_rounds(visits: list[Seen]) -> float:
@@ -91,7 +100,11 @@ ESTIMATORS: dict[str, Callable[[list[Seen]], float]] = {
     "scaled by the yardsticks": scaled,
     "quiet medians, median over rounds": quiet_median,
     "quiet medians, mean over rounds": quiet_mean,
+    "quiet samples of all rounds, median": quiet_pooled,
 }
+
+
+BY_QUIET_SAMPLES = (quiet_median, quiet_mean, quiet_pooled)
 
 
 def of_quiet_protocol(journal: Journal) -> Iterator[tuple[Case, dict[int, list[Seen]]]]:
@@ -102,17 +115,23 @@ def of_quiet_protocol(journal: Journal) -> Iterator[tuple[Case, dict[int, list[S
             yield case, {number: [seen(v, floors) for v in visits.values()] for number, visits in of_case.items()}
 
 
+def with_drift(rounds: list[float]) -> float:
+    """Half width of the tables' interval."""
+    return float(np.hypot(stats.half_width(rounds), stats.normal_width(stats.DRIFT)))
+
+
 def judged(journal: Journal, estimate: Callable[[list[Seen]], float]) -> dict[str, float]:
     """An estimator's spread over the repetitions, worst and middle case; bias in % against the machine's best state,
     which is the quiet figure of all repetitions together; coverage of its t-interval over the rounds."""
     spreads, biases, hits = [], [], []
     for _, of_case in of_quiet_protocol(journal):
         latencies = np.array([estimate(visits) for visits in of_case.values()])
-        best = quiet_mean([of for visits in of_case.values() for of in visits])
+        best = quiet_pooled([of for visits in of_case.values() for of in visits])
         spreads.append(latencies.max() / latencies.min())
         biases.append((np.median(latencies) / best - 1) * 100)
         for index, visits in enumerate(of_case.values()):
-            low, high = stats.interval([estimate([of]) for of in visits])
+            rounds = quiet_rounds(visits) if estimate in BY_QUIET_SAMPLES else [estimate([of]) for of in visits]
+            low, high = stats.around(estimate(visits), with_drift(rounds))
             hits.append(low <= np.median(np.delete(latencies, index)) <= high)
     return {
         "spread, worst": max(spreads),
@@ -170,7 +189,7 @@ def settings(journals: list[Journal]) -> pd.DataFrame:
             cut = [[shortened(v, rounds, wanted, budget_s, bounds) for v in of.values()] for _, of in cases]
             spreads = []
             for of_case in cut:
-                latencies = [quiet_mean(visits, bounds) for visits in of_case]
+                latencies = [quiet_pooled(visits, bounds) for visits in of_case]
                 spreads.append(max(latencies) / min(latencies))
             single = [of for of_case in cut for visits in of_case for of in visits]
             kept = [len(quiet_samples(of, bounds)) for of in single]
@@ -188,21 +207,23 @@ def settings(journals: list[Journal]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stopping(journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), orders: int = 200) -> pd.DataFrame:
-    """What --until does to coverage: rounds of all repetitions in random orders, stopped after three or more as soon as
-    the interval is narrow enough; how often it then contains the median of all rounds."""
+def stopping(
+    journals: list[Journal], widths: tuple[float, ...] = (0.02, 0.05), least: int = 5, orders: int = 200
+) -> pd.DataFrame:
+    """What --until does to coverage: rounds of all repetitions in random orders, stopped after `least` or more as soon
+    as the interval is narrow enough; how often it then contains the median of all rounds."""
     random = np.random.default_rng(0)
     rows = []
     for journal in journals:
         for until in widths:
             hits, used = [], []
             for _, of_case in of_quiet_protocol(journal):
-                latencies = np.array([quiet_mean([of]) for visits in of_case.values() for of in visits])
+                latencies = np.array(quiet_rounds([of for visits in of_case.values() for of in visits]))
                 for _ in range(orders):
-                    taken, count = random.permutation(latencies), 3
+                    taken, count = random.permutation(latencies), least
                     while count < len(taken) and stats.half_width(taken[:count]) > until:
                         count += 1
-                    low, high = stats.interval(taken[:count])
+                    low, high = stats.around(stats.geometric_mean(taken[:count]), with_drift(taken[:count]))
                     hits.append(low <= np.median(latencies) <= high)
                     used.append(count)
             name = journal.header.name

@@ -84,9 +84,9 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "speedup": speedup,
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
-        "quiet_share": sum(f.quiet for f in of.values()) / sum(f.samples for f in of.values()) if of else nan,
+        "quiet_share": sum(len(f.quiet) for f in of.values()) / sum(f.samples for f in of.values()) if of else nan,
         "rounds": len(figures.per_round(of)[1]) if of else 0,
-        "samples": sum(f.quiet if how == "quiet" else f.samples for f in of.values()),
+        "samples": sum(len(f.quiet) if how == "quiet" else f.samples for f in of.values()),
         "page_faults": mean([visit.page_faults for visit in good]),
         "memory_mb_img": min(memory) / case.batch_size if memory else nan,  # a heap's fragments only ever add
         "prepare_s": mean([visit.phases_s["prepare"] for visit in good if visit.compiled != "warm"]),

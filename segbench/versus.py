@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as tests
 
-from . import figures
+from . import figures, stats
 from .cases import Case, Visit
 from .journal import Journal
 
@@ -53,8 +53,8 @@ Side = tuple[Case, dict[int, Visit], dict]
 
 
 def row(first: Side, second: Side, same: bool) -> dict:
-    """One pair of cases. Rounds that both share (`same` journal, two modes) are paired: a paired t-test on logarithms;
-    others are not: Welch's."""
+    """One pair of cases: the interval of Welch's t-test on the logarithms of the rounds; between two journals, other
+    than between two modes of the `same`, with what sessions differ by beyond their rounds."""
     (case, before, floors), (other, after, other_floors) = first, second
     mode = case.mode if case.mode == other.mode else f"{case.mode} / {other.mode}"
     found = dict.fromkeys(COLUMNS, NAN) | {"model": case.model, "decoder": case.decoder, "mode": mode}
@@ -62,28 +62,24 @@ def row(first: Side, second: Side, same: bool) -> dict:
     if reason := difference(case, before, other, after):
         return found | {"verdict": f"refused: {reason}"}
     one, two = figures.of_visits(before, floors), figures.of_visits(after, other_floors)
-    (how, _), (other_how, _) = figures.per_round(one), figures.per_round(two)
-    quiet = how == other_how == "quiet"
-
-    def latencies(of: dict) -> dict:
-        return {key: figure.quiet_ms if quiet else figure.as_met_ms for key, figure in of.items()}
-
-    left, right = ({key: ms for key, ms in latencies(of).items() if ms == ms} for of in (one, two))
-    if same:
-        left, right = ({key: of[key] for key in of if key in left and key in right} for of in (left, right))
-    logs = [np.log([*of.values()]) for of in (left, right)]
+    quiet = figures.per_round(one)[0] == figures.per_round(two)[0] == "quiet"
+    rounds = [
+        {key: ms for key, figure in of.items() if (ms := figure.quiet_ms if quiet else figure.as_met_ms) == ms}
+        for of in (one, two)
+    ]
+    logs = [np.log([*of.values()]) for of in rounds]
     if min(map(len, logs)) < 2:
         return found | {"verdict": "refused: fewer than two rounds"}
-    low, high = (tests.ttest_rel if same else welch)(*logs).confidence_interval()
-    first_ms, second_ms = (float(np.exp(of.mean())) for of in logs)
-    found |= {"first_ms": first_ms, "second_ms": second_ms, "ratio": first_ms / second_ms}
-    found |= {"low": float(np.exp(low)), "high": float(np.exp(high)), "figure": "quiet" if quiet else "as met"}
-    verdict = "faster" if low > 0 else "slower" if high < 0 else "not separable"
-    return found | {"verdict": verdict}
-
-
-def welch(one: np.ndarray, two: np.ndarray):
-    return tests.ttest_ind(one, two, equal_var=False)
+    if quiet:
+        first_ms, second_ms = figures.pooled_ms(one), figures.pooled_ms(two)
+    else:
+        first_ms, second_ms = (float(np.exp(np.median(of))) for of in logs)
+    low, high = tests.ttest_ind(*logs, equal_var=False).confidence_interval()
+    width = np.hypot((high - low) / 2, 0 if same else stats.normal_width(2**0.5 * stats.DRIFT))
+    low, high = stats.around(first_ms / second_ms, width)
+    found |= {"first_ms": first_ms, "second_ms": second_ms, "ratio": first_ms / second_ms, "low": low, "high": high}
+    verdict = "faster" if low > 1 else "slower" if high < 1 else "not separable"
+    return found | {"figure": "quiet" if quiet else "as met", "verdict": verdict}
 
 
 def difference(case: Case, visits: dict[int, Visit], other: Case, others: dict[int, Visit]) -> str:

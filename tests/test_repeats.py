@@ -85,28 +85,31 @@ def test_coverage_counts_intervals_that_hold_the_median_of_the_others():
 
 
 def test_the_studys_quiet_figure_is_that_of_the_tables(tmp_path):
-    journal = journal_of(tmp_path / "a.jsonl", {BASE: 20.0}, repetitions=1, slow_share=0.5)
+    journal = journal_of(tmp_path / "a.jsonl", {BASE: 20.0}, repetitions=1, slow_share=0.6)
     floors = figures.session_floors(journal)
     of = figures.of_visits(journal.by_case()[BASE], floors)
     visits = [study.seen(one, floors) for one in journal.visits]
-    assert study.quiet_mean(visits) == pytest.approx(figures.figure(of)[1])
+    how, latency, (low, high) = figures.figure(of)
+    assert how == "quiet" and study.quiet_pooled(visits) == pytest.approx(latency)
+    width = study.with_drift(study.quiet_rounds(visits))
+    assert (low, high) == pytest.approx((latency * np.exp(-width), latency * np.exp(width)))
     assert study.regressed(visits) == pytest.approx(20, rel=0.05) and study.over_rounds(visits) > 21
-    cut = study.shortened(visits, 2, 4, 99, (stats.QUIET, stats.QUIET))
-    assert [len(study.quiet_samples(of)) for of in cut] == [4, 4]
+    cut = study.shortened(visits, 2, 2, 99, (stats.QUIET, stats.QUIET))
+    assert [len(study.quiet_samples(of)) for of in cut] == [2, 2]
 
 
 def test_estimators_are_judged_by_spread_and_bias(tmp_path):
     rows = study.estimators([journal_of(tmp_path / "a.jsonl", {BASE: 20.0}, slow_share=0.5)]).set_index("estimator")
-    assert rows["bias, % (median)"]["quiet medians, mean over rounds"] == pytest.approx(0, abs=1)
+    assert rows["bias, % (median)"]["quiet samples of all rounds, median"] == pytest.approx(0, abs=1)
     assert rows["bias, % (median)"]["mean"] == pytest.approx(25, abs=6)
-    assert rows["spread, worst"]["mean"] > rows["spread, worst"]["quiet medians, mean over rounds"]
+    assert rows["spread, worst"]["mean"] > rows["spread, worst"]["quiet samples of all rounds, median"]
 
 
-def test_stopping_by_width_stops_early_and_loses_some_coverage(tmp_path):
+def test_stopping_by_width_stops_early_and_still_covers(tmp_path):
     journal = journal_of(tmp_path / "a.jsonl", {BASE: 20.0}, repetitions=8, scatter=0.02)
-    rows = study.stopping([journal], widths=(1e-6, 0.02, 0.5))
+    rows = study.stopping([journal], widths=(1e-6, 0.02, 0.5), least=3)
     assert rows["rounds"].tolist() == [24, pytest.approx(8, abs=5), 3]
-    assert rows.coverage[0] == 1 and rows.coverage[1] < 1
+    assert rows.coverage[0] == 1 and rows.coverage[1] > 0.9
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def journals(of_study: str = "") -> list[Journal]:
     return read_all((ENCODERS / "studies" / of_study if of_study else ENCODERS) / "journals")
 
 
-def repeated() -> list[Journal]:
-    return read_all(REPEATABILITY / "journals")
+def repeated(of_study: str = "") -> list[Journal]:
+    return read_all((REPEATABILITY / "studies" / of_study if of_study else REPEATABILITY) / "journals")
 
 
 def per_machine(table: Callable[[pd.DataFrame], pd.DataFrame], frame: pd.DataFrame, digits: dict[str, int]) -> str:
@@ -269,18 +269,25 @@ def verdicts() -> str:
     return tables.markdown(pd.DataFrame(found), {"pairs": 0, "faster": 0, "slower": 0, "not separable": 0})
 
 
+def of_runs(judge: Callable[[list[Journal]], pd.DataFrame], digits: dict[str, int]) -> str:
+    """One table for the run that choices were made on, and the runs that came after them."""
+    first, after = judge(repeated("first")), judge(repeated())
+    first["machine"] += ", first run"
+    return tables.markdown(pd.concat([first, after]), digits)
+
+
 def estimators() -> str:
     digits = {"spread, worst": 3, "spread, median": 3, "bias, % (median)": 1, "bias, % (largest)": 1, "coverage": 2}
-    return tables.markdown(study.estimators(repeated()), digits)
+    return of_runs(study.estimators, digits)
 
 
 def settings() -> str:
     digits = {"spread, worst": 3, "spread, median": 3, "quiet, %": 0, "visits without, %": 0, "s a visit": 2}
-    return tables.markdown(study.settings(repeated()), digits)
+    return of_runs(study.settings, digits)
 
 
 def stopping() -> str:
-    return tables.markdown(study.stopping(repeated()), {"until, %": 0, "coverage": 2, "rounds": 1})
+    return of_runs(study.stopping, {"until, %": 0, "coverage": 2, "rounds": 1})
 
 
 TABLES = {
