@@ -52,9 +52,8 @@ def quiet_ms(of: Figures) -> float:
 
 def scaled_ms(of: Figures) -> float:
     """Of the samples of all visits that came nearest to quiet, scaled by what the yardsticks lost beside them."""
-    return stats.calmest(
-        *(np.concatenate([getattr(one, of_all) for one in of.values()]) for of_all in ("lost", "scaled"))
-    )
+    lost, scaled = (np.concatenate([getattr(one, name) for one in of.values()]) for name in ("lost", "scaled"))
+    return stats.calmest(lost, scaled)
 
 
 def per_round(of: Figures) -> tuple[str, dict[tuple[int, int], float]]:

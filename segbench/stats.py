@@ -13,8 +13,8 @@ MIN_QUIET = 3  # quiet samples that a figure needs
 # neither by the yardsticks nor by the rounds of one session: 1.4 and 2.3 % in two runs of benchmarks/repeatability.
 DRIFT = 0.02
 CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
-# By which powers of what the two yardsticks lose a network gets slower, for samples that are nearly quiet: 0.6 (resnet18)
-# to 1.6 and 0.2 to 0.4 were seen (notes.md).
+# By which powers of what the two yardsticks lose a network gets slower, nearly quiet samples taken: 0.6 (resnet18) to
+# 1.6, and 0.2 to 0.4 were seen (notes.md).
 NETWORK_LOSES = (0.85, 0.3)
 LONG_MS = 300  # inferences that outlast the machine's states: readings around them say little
 
