@@ -9,12 +9,11 @@ QUIET = 1.05  # a reading within 5 % of the floor: the two states of the machine
 FLOOR_QUANTILE = 0.02  # of the readings in a window: the lowest single one may be a timer's luck
 WINDOW_S = 600  # floors are found per window, so that a machine that gets slower is seen and said
 MIN_QUIET = 3  # quiet samples that a figure needs
-# Standard deviation of the logarithms of quiet figures between sessions some minutes apart, common to all cases, seen
-# neither by the yardsticks nor by the rounds of one session: 1.4 and 2.3 % in two runs of benchmarks/repeatability.
+# Standard deviation of the logarithms of quiet figures between sessions some minutes apart that all cases have in common,
+# seen neither by the yardsticks nor by the rounds of one session (notes.md, from benchmarks/repeatability).
 DRIFT = 0.02
 CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
-# By which powers of what the two yardsticks lose a network gets slower, nearly quiet samples taken: 0.6 (resnet18) to
-# 1.6, and 0.2 to 0.4 were seen (notes.md).
+# By which powers of what the two yardsticks lose a network gets slower: middle values (notes.md).
 NETWORK_LOSES = (0.85, 0.3)
 LONG_MS = 300  # inferences that outlast the machine's states: readings around them say little
 

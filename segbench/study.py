@@ -233,3 +233,34 @@ def stopping(
             name = journal.header.name
             rows.append({"machine": name, "until, %": until * 100, "coverage": np.mean(hits), "rounds": np.mean(used)})
     return pd.DataFrame(rows)
+
+
+def slopes(journals: list[Journal], bound: float = 1.12) -> pd.DataFrame:
+    """By which powers of what the yardsticks lose each case gets slower: least squares on the logarithms of the samples
+    beside which both stay within `bound`."""
+    rows = []
+    for journal in journals:
+        for case, of_case in of_quiet_protocol(journal):
+            samples, beside = pooled([of for visits in of_case.values() for of in visits])
+            near = (beside <= bound).all(axis=1)
+            logs = np.column_stack([np.ones(near.sum()), np.log(beside[near])])
+            _, convolution, gemm = np.linalg.lstsq(logs, np.log(samples[near]), rcond=None)[0]
+            row = {"machine": journal.header.name, "model": case.model, "mode": case.mode, "samples": near.sum()}
+            rows.append(row | {"convolution": convolution, "GEMM": gemm})
+    return pd.DataFrame(rows)
+
+
+def drift(journals: list[Journal]) -> pd.DataFrame:
+    """How far quiet figures of repetitions lie apart (standard deviation of logarithms, %): what all cases of a
+    repetition have in common, and the rest."""
+    rows = []
+    for journal in journals:
+        cases = [of_case for _, of_case in of_quiet_protocol(journal)]
+        numbers = sorted(set.intersection(*(set(of_case) for of_case in cases)))
+        logs = np.log([[quiet_or_scaled(of_case[number]) for number in numbers] for of_case in cases])
+        apart = logs - logs.mean(axis=1, keepdims=True)
+        common = apart.mean(axis=0)
+        row = {"machine": journal.header.name, "cases": len(cases), "repetitions": len(numbers)}
+        row |= {"in common, %": common.std(ddof=1) * 100, "the rest, %": (apart - common).std(ddof=1) * 100}
+        rows.append(row)
+    return pd.DataFrame(rows)
