@@ -9,8 +9,8 @@ QUIET = 1.05  # a reading within 5 % of the floor: the two states of the machine
 FLOOR_QUANTILE = 0.02  # of the readings in a window: the lowest single one may be a timer's luck
 WINDOW_S = 600  # floors are found per window, so that a machine that gets slower is seen and said
 MIN_QUIET = 3  # quiet samples that a figure needs
-# Standard deviation of the logarithms of quiet figures between sessions some minutes apart that all cases have in common,
-# seen neither by the yardsticks nor by the rounds of one session (notes.md, from benchmarks/repeatability).
+# By how much quiet figures of sessions some minutes apart differ in common (standard deviation of logarithms): neither
+# the yardsticks nor the rounds of one session see it (notes.md, from benchmarks/repeatability).
 DRIFT = 0.02
 CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
 # By which powers of what the two yardsticks lose a network gets slower: middle values (notes.md).
