@@ -193,7 +193,7 @@ class Plan:
             good = {number: visit for number, visit in visits.items() if visit.status == "ok"}
             if len(visits) < most and len(good) == len(visits):
                 how, latencies = figures.per_round(figures.of_visits(good, floors))
-                if how == "as met" or not stats.half_width([*latencies.values()]) <= until:
+                if how == "scaled" or not stats.half_width([*latencies.values()]) <= until:
                     wide.append(case)
         number = max((visit.round for visit in journal.visits), default=1)
         rest = [case for case in wide if number not in seen[case]]  # of a round that was begun

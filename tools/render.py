@@ -290,6 +290,14 @@ def stopping() -> str:
     return of_runs(study.stopping, {"until, %": 0, "coverage": 2, "rounds": 1})
 
 
+def slopes() -> str:
+    return of_runs(study.slopes, {"samples": 0, "convolution": 2, "GEMM": 2})
+
+
+def drift() -> str:
+    return of_runs(study.drift, {"cases": 0, "repetitions": 0, "in common, %": 1, "the rest, %": 1})
+
+
 TABLES = {
     "families": families,
     "headline": lambda: fastest(of_headline(tables.rows(journals()))),
@@ -306,6 +314,8 @@ TABLES = {
     "estimators": estimators,
     "settings": settings,
     "stopping": stopping,
+    "slopes": slopes,
+    "drift": drift,
 }
 
 
