@@ -57,13 +57,8 @@ def scaled_ms(of: Figures) -> float:
 
 
 def per_round(of: Figures) -> tuple[str, dict[tuple[int, int], float]]:
-    """How a case is figured, and its latency in ms by (session, round).
-
-    `quiet` where its visits found quiet samples; `scaled` where they did not; `long` (as met) where one inference
-    outlasts the machine's states.
-    """
-    if np.median([figure.as_met_ms for figure in of.values()]) > stats.LONG_MS:
-        return "long", {key: figure.as_met_ms for key, figure in of.items()}
+    """How a case is figured, and its latency in ms by (session, round): `quiet` where its visits found quiet samples,
+    `scaled` where they did not."""
     if np.isnan(quiet_ms(of)):
         return "scaled", {key: figure.scaled_ms for key, figure in of.items()}
     return "quiet", {key: figure.quiet_ms for key, figure in of.items() if len(figure.quiet)}
@@ -73,9 +68,9 @@ def figure(of: Figures) -> tuple[str, float, tuple[float, float]]:
     """How a case is figured, its latency in ms, and the 95 % interval of what another session would find: over rounds,
     never over the samples of one process, and with what sessions differ by beyond that."""
     how, latencies = per_round(of)
-    values = [*latencies.values()]
-    middle = {"quiet": quiet_ms, "scaled": scaled_ms, "long": lambda _: float(np.median(values))}[how](of)
-    return how, middle, stats.around(middle, np.hypot(stats.half_width(values), stats.normal_width(stats.DRIFT)))
+    middle = quiet_ms(of) if how == "quiet" else scaled_ms(of)
+    width = np.hypot(stats.half_width([*latencies.values()]), stats.normal_width(stats.DRIFT))
+    return how, middle, stats.around(middle, width)
 
 
 def speedup(before: Figures, after: Figures) -> tuple[float, float, float]:
@@ -85,9 +80,6 @@ def speedup(before: Figures, after: Figures) -> tuple[float, float, float]:
     both = sorted(before.keys() & after.keys())
     if not both:
         return (float("nan"),) * 3
-    if max(per_round(before)[0], per_round(after)[0], key=("quiet", "scaled", "long").index) == "long":
-        ratios = [before[key].as_met_ms / after[key].as_met_ms for key in both]
-        return float(np.median(ratios)), *stats.around(float(np.median(ratios)), stats.half_width(ratios))
     pairs = [(of_session(before, number), of_session(after, number)) for number in dict.fromkeys(k[0] for k in both)]
     sessions = present(quiet_ms(one) / quiet_ms(other) for one, other in pairs)
     middle = stats.geometric_mean(sessions or [scaled_ms(one) / scaled_ms(other) for one, other in pairs])

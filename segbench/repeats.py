@@ -27,7 +27,7 @@ class Figured(NamedTuple):
     latency_ms: float
     low_ms: float
     high_ms: float
-    figure: str  # quiet, as met, long or mean
+    figure: str  # quiet, scaled, as met or mean
     quiet_share: float
 
 

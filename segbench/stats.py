@@ -15,7 +15,6 @@ DRIFT = 0.02
 CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
 # By which powers of what the two yardsticks lose a network gets slower: middle values (notes.md).
 NETWORK_LOSES = (0.85, 0.3)
-LONG_MS = 300  # inferences that outlast the machine's states: readings around them say little
 
 
 def window_floors(times_s: ArrayLike, readings_ms: ArrayLike) -> NDArray:

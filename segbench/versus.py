@@ -62,16 +62,12 @@ def row(first: Side, second: Side, same: bool) -> dict:
     if reason := difference(case, before, other, after):
         return found | {"verdict": f"refused: {reason}"}
     one, two = figures.of_visits(before, floors), figures.of_visits(after, other_floors)
-    kinds = {figures.per_round(of)[0] for of in (one, two)}
-    how = next(kind for kind in ("long", "scaled", "quiet") if kind in kinds)
-    of_visit = {"quiet": "quiet_ms", "scaled": "scaled_ms", "long": "as_met_ms"}[how]
+    how = max(figures.per_round(one)[0], figures.per_round(two)[0])  # scaled, unless both are quiet
+    of_visit = f"{how}_ms"
     logs = [np.log(figures.present(getattr(visit, of_visit) for visit in of.values())) for of in (one, two)]
     if min(map(len, logs)) < 2:
         return found | {"verdict": "refused: fewer than two rounds"}
-    if how == "long":
-        first_ms, second_ms = (float(np.exp(np.median(of))) for of in logs)
-    else:
-        first_ms, second_ms = (getattr(figures, of_visit)(of) for of in (one, two))
+    first_ms, second_ms = (getattr(figures, of_visit)(of) for of in (one, two))
     low, high = tests.ttest_ind(*logs, equal_var=False).confidence_interval()
     width = np.hypot((high - low) / 2, 0 if same else stats.normal_width(2**0.5 * stats.DRIFT))
     low, high = stats.around(first_ms / second_ms, width)
