@@ -152,7 +152,7 @@ def repetitions(frame: pd.DataFrame, single: pd.DataFrame, dates: dict[str, str]
 
 
 def states(frame: pd.DataFrame, path: Path) -> None:
-    """Latency of every sample against the convolution yardstick beside it: a row per machine, a panel per eager model."""
+    """Latency of every sample against the convolution yardstick beside it: a panel per machine and eager model."""
     frame = frame[frame["mode"] == tables.BASELINE]
     machines = {machine: [*dict.fromkeys(of.model)] for machine, of in frame.groupby("machine", sort=False)}
     columns = max(map(len, machines.values()))
