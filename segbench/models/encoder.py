@@ -35,7 +35,7 @@ def build_encoder(model: str, size: tuple[int, int], pretrained: bool = False, s
 
 
 @torch.no_grad()
-def calibrate(net: nn.Module, image: Tensor) -> None:
+def calibrate(net: nn.Module, image: Tensor, keep: nn.Module | None = None) -> None:
     """Set every batch norm's statistics to those of its input in one pass over `image` (B, 3, H, W).
 
     Plain random weights scale the output by anything from 4e-8 (lcnet_100) to 8e+14 (mobileone_s0). Layers that see
@@ -46,7 +46,8 @@ def calibrate(net: nn.Module, image: Tensor) -> None:
     et al. 2019, arXiv 1902.08129), over mobileone_s0 by 970, which turns BF16's rounding into a relative error of 0.8
     with nothing wrong. Trained ones are not, so the biases are set to SHIFT: 2.1 instead of 970 (notes.md).
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = set(keep.modules()) if keep is not None else set()  # a part whose weights are not random
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m not in kept]
     momenta = [norm.momentum for norm in norms]
     foldable = [block for block in net.modules() if hasattr(block, "reparameterize")]
     branches = {module for block in foldable for module in block.modules()}

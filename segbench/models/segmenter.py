@@ -1,0 +1,91 @@
+"""An encoder's feature maps, and what turns them into logits of every pixel."""
+
+import timm
+import torch
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..inputs import photograph
+from .encoder import CALIBRATION_SIZE, calibrate
+from .fpn import SemanticFPN
+from .unet import UNetDecoder
+
+DECODERS = {"fpn": SemanticFPN, "unet": UNetDecoder}
+DEEPEST = 32  # stride of C5
+
+
+class SimplePyramid(nn.Module):
+    """The last map (B, C, H/16, W/16) of a network of one scale -> maps of strides 4, 8, 16 and 32.
+
+    After "Exploring Plain Vision Transformer Backbones for Object Detection" (Li et al. 2022, arXiv 2203.16527),
+    figure 2 and section 3: transposed convolutions up, the map itself, a max-pooling down.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        half, quarter = channels // 2, channels // 4
+        self.channels = [quarter, half, channels, channels]
+        self.to_4 = nn.Sequential(
+            nn.ConvTranspose2d(channels, half, 2, stride=2),
+            nn.BatchNorm2d(half),
+            nn.GELU(),
+            nn.ConvTranspose2d(half, quarter, 2, stride=2),
+        )
+        self.to_8 = nn.ConvTranspose2d(channels, half, 2, stride=2)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        x = features[-1]
+        return [self.to_4(x), self.to_8(x), x, F.max_pool2d(x, 2)]
+
+
+class Segmenter(nn.Module):
+    """(B, 3, H, W) of any size -> one tensor, the logits (B, classes, H, W); without a decoder the feature maps, the
+    deepest first.
+
+    The input is padded to the deepest stride at its right and lower edge, and the output cropped back.
+    """
+
+    def __init__(self, encoder: nn.Module, neck: nn.Module | None, decoder: nn.Module | None):
+        super().__init__()
+        self.encoder, self.neck, self.decoder = encoder, neck, decoder
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        height, width = x.shape[-2:]
+        if height % DEEPEST or width % DEEPEST:
+            x = F.pad(x, (0, -width % DEEPEST, 0, -height % DEEPEST))
+        features = self.encoder(x)
+        if self.decoder is None:
+            return tuple(features[::-1])
+        if self.neck is not None:
+            features = self.neck(features)
+        logits = self.decoder(features)
+        return (logits[..., :height, :width],)
+
+
+def build_segmenter(
+    model: str, decoder: str, classes: int, size: tuple[int, int], pretrained: bool = False, seed: int = 0
+) -> Segmenter:
+    """Any timm model that offers feature maps, with a decoder: "fpn", "unet", or "features" for the maps alone.
+
+    Raises ValueError where the maps are not of strides (2,) 4, 8, 16, 32 or of one stride, 16, and for images smaller
+    than the deepest stride; RuntimeError where timm has no feature maps of the model.
+    """
+    if min(size) < DEEPEST:
+        raise ValueError(f"{size[0]}x{size[1]} is smaller than the deepest stride, {DEEPEST}")
+    torch.manual_seed(seed)
+    padded = tuple(side + -side % DEEPEST for side in size)
+    fixed = timm.get_pretrained_cfg(model).fixed_input_size  # ViT and its kin are built for one size
+    extra = {"img_size": padded} if fixed else {}
+    encoder = timm.create_model(model, pretrained=pretrained, features_only=True, **extra).eval()
+    strides, channels = encoder.feature_info.reduction(), encoder.feature_info.channels()
+    neck = None
+    if set(strides) == {DEEPEST // 2}:
+        neck = SimplePyramid(channels[-1])
+        channels = neck.channels
+    elif strides not in ([2, 4, 8, 16, 32], [4, 8, 16, 32]):
+        raise ValueError(f"{model} offers feature maps of strides {strides}; needed are (2,) 4, 8, 16, 32, or 16 alone")
+    head = DECODERS[decoder](channels, classes) if decoder != "features" else None
+    network = Segmenter(encoder, neck if head else None, head).eval()
+    calibrate(network, photograph(padded if fixed else CALIBRATION_SIZE), keep=encoder if pretrained else None)
+    return reparameterize_model(network).eval().requires_grad_(False)
