@@ -252,7 +252,7 @@ def slopes(journals: list[Journal], bound: float = 1.12) -> pd.DataFrame:
 
 def drift(journals: list[Journal]) -> pd.DataFrame:
     """How far quiet figures of repetitions lie apart (standard deviation of logarithms, %): what all cases of a
-    repetition have in common, and the rest."""
+    repetition have in common, and the rest; and how far the processes of a repetition lie from their mean."""
     rows = []
     for journal in journals:
         cases = [of_case for _, of_case in of_quiet_protocol(journal)]
@@ -262,5 +262,9 @@ def drift(journals: list[Journal]) -> pd.DataFrame:
         common = apart.mean(axis=0)
         row = {"machine": journal.header.name, "cases": len(cases), "repetitions": len(numbers)}
         row |= {"in common, %": common.std(ddof=1) * 100, "the rest, %": (apart - common).std(ddof=1) * 100}
+        rounds = [np.log(quiet_rounds(visits)) for of_case in cases for visits in of_case.values()]
+        rounds = [of for of in rounds if len(of) > 1]
+        variance = sum(((of - of.mean()) ** 2).sum() for of in rounds) / sum(len(of) - 1 for of in rounds)
+        row["within, per process, %"] = variance**0.5 * 100
         rows.append(row)
     return pd.DataFrame(rows)

@@ -246,6 +246,8 @@ def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0, until: f
     A case that failed is not visited again in this run. KeyboardInterrupt stops all processes and is passed on.
     """
     steps = plan.left(seed)
+    if not steps and not until:
+        return
     server, session, repetition, failed, warned = Server(), 0, 0, set(), set()
     tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
     bar = tqdm(total=len(steps), bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}", dynamic_ncols=True)

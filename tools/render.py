@@ -318,7 +318,9 @@ def slopes() -> str:
 
 
 def drift() -> str:
-    return of_runs(study.drift, {"cases": 0, "repetitions": 0, "in common, %": 1, "the rest, %": 1})
+    return of_runs(
+        study.drift, {"cases": 0, "repetitions": 0, "in common, %": 1, "the rest, %": 1, "within, per process, %": 1}
+    )
 
 
 TABLES = {
