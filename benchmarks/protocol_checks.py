@@ -1,7 +1,7 @@
 """Checks of the protocol against independent measurements, for notes.md; prints tables, writes nothing.
 
 bias         A reading of the yardsticks pushes the network out of the caches. Samples between readings, as a sweep
-             takes them, against long back-to-back runs in the same process, in turn; only what is quiet counts.
+             takes them, against long back-to-back runs in the same process, in turn.
 memory       What one inference adds to the resident set against the peak of torch's own live allocations.
 yardsticks   How much of a network's changes in time each yardstick sees, one thing after the other in turn.
 grad         Compiled code under no_grad against inference_mode, in turn.
@@ -49,35 +49,29 @@ def prepare(model: str, mode: str = "baseline") -> tuple[torch.nn.Module, torch.
 
 
 def bias(model: str, seconds: float) -> list[dict]:
-    """Medians in ms over quiet samples and over quiet back-to-back runs of about 0.2 s."""
+    """Samples over back-to-back runs of about 0.2 s between them, with the interval over the pairs. Neighbours in time
+    share the machine's state, quiet or not."""
     _, _, call = prepare(model)
     yardsticks = measure.Yardsticks()
     once = min(measure.seconds(call) for _ in range(3))
     per_sample, per_run = max(1, round(measure.SAMPLE_S / once)), max(3, round(0.2 / once))
-    readings, samples, runs = [yardsticks.read()], {}, {}  # latency in ms by the index of the reading before it
-    end = time.perf_counter() + seconds
+
+    def sample() -> float:
+        yardsticks.read()
+        took = measure.seconds(lambda: [call() for _ in range(per_sample)]) / per_sample
+        yardsticks.read()
+        return took
+
+    ratios, before, end = [], sample(), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        for _ in range(max(1, per_run // per_sample)):
-            took = measure.seconds(lambda: [call() for _ in range(per_sample)])
-            samples[len(readings) - 1] = took / per_sample * 1e3
-            readings.append(yardsticks.read())
-        runs[len(readings) - 1] = measure.seconds(lambda: [call() for _ in range(per_run)]) / per_run * 1e3
-        readings.append(yardsticks.read())
-    quiet = stats.quiet(readings, stats.floor(np.zeros(len(readings)), readings))
-    sampled, back_to_back = ([ms for index, ms in taken.items() if quiet[index]] for taken in (samples, runs))
-    short, long = (float(np.median(of)) if of else float("nan") for of in (sampled, back_to_back))
-    return [
-        {
-            "encoder": model,
-            "per sample": per_sample,
-            "quiet samples": len(sampled),
-            "samples, ms": short,
-            "per run": per_run,
-            "quiet runs": len(back_to_back),
-            "back-to-back, ms": long,
-            "bias, %": (short / long - 1) * 100,
-        }
-    ]
+        run = measure.seconds(lambda: [call() for _ in range(per_run)]) / per_run
+        after = sample()
+        ratios.append((before * after) ** 0.5 / run)
+        before = after
+    low, high = stats.interval(ratios)
+    found = {"encoder": model, "per sample": per_sample, "per run": per_run, "pairs": len(ratios)}
+    shares = {"bias, %": stats.geometric_mean(ratios), "low": low, "high": high}
+    return [found | {name: (value - 1) * 100 for name, value in shares.items()}]
 
 
 def memory(model: str, seconds: float) -> list[dict]:

@@ -204,7 +204,8 @@ def measure(benchmark: Benchmark, settings: Settings, header: Header) -> int:
             sweep.run(journal, plan, wanted, settings.seed, percent(settings.until), settings.max_rounds)
     except KeyboardInterrupt:
         left = len(plan.left(settings.seed))
-        print(f"\nStopped; {left} visits are left. The same command goes on, --report makes tables of what is there.")
+        more = f"{left} visits are left" if left else f"what is not within +- {settings.until} goes on"
+        print(f"\nStopped; {more}. The same command goes on, --report makes tables of what is there.")
         return 130
     report(benchmark, settings.out, journal)
     found, bad = journal.by_case(), 0

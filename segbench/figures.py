@@ -1,5 +1,7 @@
 """From a journal's visits to figures: what a visit says, what the rounds say of a case, and what disturbed them."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from . import stats
@@ -24,8 +26,10 @@ class Figure:
         samples = np.array(visit.samples_ms)
         self.samples = len(samples)
         self.quiet = samples[stats.quiet(visit.readings_ms, floor_ms)]  # latencies in ms of the quiet samples
+        self.lost, self.scaled = stats.scaled(samples, visit.readings_ms, floor_ms)
         self.as_met_ms = float(np.median(samples))
         self.quiet_ms = float(np.median(self.quiet)) if len(self.quiet) else float("nan")
+        self.scaled_ms = stats.calmest(self.lost, self.scaled)
 
 
 Figures = dict[tuple[int, int], Figure]  # by (session, round)
@@ -40,22 +44,23 @@ def of_visits(visits: dict[int, Visit], floors: dict) -> Figures:
     }
 
 
-def pooled_ms(of: Figures) -> float:
+def quiet_ms(of: Figures) -> float:
     """Median of the quiet samples of all visits; NaN where there are too few."""
     samples = np.concatenate([figure.quiet for figure in of.values()]) if of else np.array([])
     return float(np.median(samples)) if len(samples) >= stats.MIN_QUIET else float("nan")
 
 
-def per_round(of: Figures) -> tuple[str, dict[tuple[int, int], float]]:
-    """How a case is figured, and its latency in ms by (session, round).
+def scaled_ms(of: Figures) -> float:
+    """Of the samples of all visits that came nearest to quiet, scaled by what the yardsticks lost beside them."""
+    lost, scaled = (np.concatenate([getattr(one, name) for one in of.values()]) for name in ("lost", "scaled"))
+    return stats.calmest(lost, scaled)
 
-    `quiet` where its visits found quiet samples; `as met` where they did not; `long` (as met too) where one inference
-    outlasts the machine's states.
-    """
-    if of and np.median([figure.as_met_ms for figure in of.values()]) > stats.LONG_MS:
-        return "long", {key: figure.as_met_ms for key, figure in of.items()}
-    if np.isnan(pooled_ms(of)):
-        return "as met", {key: figure.as_met_ms for key, figure in of.items()}
+
+def per_round(of: Figures) -> tuple[str, dict[tuple[int, int], float]]:
+    """How a case is figured, and its latency in ms by (session, round): `quiet` where its visits found quiet samples,
+    `scaled` where they did not."""
+    if np.isnan(quiet_ms(of)):
+        return "scaled", {key: figure.scaled_ms for key, figure in of.items()}
     return "quiet", {key: figure.quiet_ms for key, figure in of.items() if len(figure.quiet)}
 
 
@@ -63,31 +68,29 @@ def figure(of: Figures) -> tuple[str, float, tuple[float, float]]:
     """How a case is figured, its latency in ms, and the 95 % interval of what another session would find: over rounds,
     never over the samples of one process, and with what sessions differ by beyond that."""
     how, latencies = per_round(of)
-    values = [*latencies.values()]
-    middle = pooled_ms(of) if how == "quiet" else float(np.median(values))
-    return how, middle, stats.around(middle, np.hypot(stats.half_width(values), stats.normal_width(stats.DRIFT)))
+    middle = quiet_ms(of) if how == "quiet" else scaled_ms(of)
+    width = np.hypot(stats.half_width([*latencies.values()]), stats.normal_width(stats.DRIFT))
+    return how, middle, stats.around(middle, width)
 
 
 def speedup(before: Figures, after: Figures) -> tuple[float, float, float]:
-    """Ratio of the latencies of two cases with its 95 % interval: of quiet figures within one session, the geometric
-    mean over sessions; where none has both, the median of the rounds' ratios as met. The interval is over rounds that
-    both share, so what changes between sessions is not in it."""
+    """Ratio of the latencies of two cases with its 95 % interval: of their figures within one session, the geometric
+    mean over the sessions, of those with quiet samples where there are such. The interval is over rounds that both
+    share, so what changes between sessions is not in it."""
     both = sorted(before.keys() & after.keys())
     if not both:
         return (float("nan"),) * 3
-    sessions = [
-        pooled_ms(of_session(before, session)) / pooled_ms(of_session(after, session))
-        for session in sorted({session for session, _ in both})
-    ]
-    sessions = [ratio for ratio in sessions if ratio == ratio]
-    if sessions:
-        ratios = [before[key].quiet_ms / after[key].quiet_ms for key in both]
-        ratios = [ratio for ratio in ratios if ratio == ratio]
-        middle = stats.geometric_mean(sessions)
-    else:
-        ratios = [before[key].as_met_ms / after[key].as_met_ms for key in both]
-        middle = float(np.median(ratios))
+    pairs = [(of_session(before, number), of_session(after, number)) for number in dict.fromkeys(k[0] for k in both)]
+    sessions = present(quiet_ms(one) / quiet_ms(other) for one, other in pairs)
+    middle = stats.geometric_mean(sessions or [scaled_ms(one) / scaled_ms(other) for one, other in pairs])
+    ratios = present(before[key].quiet_ms / after[key].quiet_ms for key in both)
+    if len(ratios) < 2:
+        ratios = [before[key].scaled_ms / after[key].scaled_ms for key in both]
     return middle, *stats.around(middle, stats.half_width(ratios))
+
+
+def present(values: Iterable[float]) -> list[float]:
+    return [value for value in values if value == value]
 
 
 def of_session(of: Figures, session: int) -> Figures:
@@ -112,7 +115,7 @@ def warnings(journal: Journal, session: int, visits: list[Visit]) -> dict[str, s
     share = float(np.concatenate(masks).mean())
     if share < HARDLY_QUIET and len(masks) > 1:
         found["quiet"] = (
-            f"only {share:.1%} of the samples were quiet, so figures may be as met, which repeat less well; "
+            f"only {share:.1%} of the samples were quiet, so figures may be `scaled`, which repeat less well; "
             "close what else runs, come back at another hour, or give a larger --budget and more --rounds"
         )
     others, stolen = (float(np.median([getattr(v, name) for v in visits])) for name in ("others_cpus", "stolen_cpus"))

@@ -102,8 +102,8 @@ def sample(
     """Time `call` until it has `quiet_wanted` quiet samples or `budget_s` is spent, but at least once. After a third of
     the budget stats.MIN_QUIET of them are enough: time is better spent on another process.
 
-    A call that takes longer than stats.LONG_MS is done after `quiet_wanted` samples of any kind. `alive` is called at
-    first and when a second has passed since: between two calls lies at most one second or one inference.
+    `alive` is called at first and when a second has passed since: between two calls lies at most one second or one
+    inference.
     """
     per_sample = max(1, round(SAMPLE_S / seconds(call)))
     alive()
@@ -122,9 +122,8 @@ def sample(
         if now - said > 1:
             alive()
             said = now
-        have = len(samples) if samples[-1] > stats.LONG_MS else found
-        content = have >= stats.MIN_QUIET and now - begun > budget_s * stats.CONTENT
-        if have >= quiet_wanted or content or now - begun > budget_s:
+        content = found >= stats.MIN_QUIET and now - begun > budget_s * stats.CONTENT
+        if found >= quiet_wanted or content or now - begun > budget_s:
             break
     inferences, inference_s = len(samples) * per_sample, sum(samples) * per_sample / 1e3
     return Samples(per_sample, samples, readings, faults / inferences, output, inference_s, now - begun - inference_s)

@@ -65,7 +65,7 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
     axes.set_xlim(best.params_m.min() / 1.25, best.params_m.max() * 1.25)
     texts = [axes.text(row.params_m, row.throughput_img_s, row.model, fontsize=8) for row in labelled.itertuples()]
     points = best.params_m.to_numpy(), best.throughput_img_s.to_numpy()
-    adjust_text(texts, *points, ax=axes, expand=(1.2, 1.8), arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.7})
+    adjust_text(texts, *points, ax=axes, expand=(1.3, 2.2), arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.7})
     plain_log(axes.xaxis, axes.yaxis)
     head = "decoder" if best.decoder.any() else "classifier"
     axes.set_xlabel(f"parameters with {head}, reparameterised (M)")
@@ -112,9 +112,19 @@ def repetitions(frame: pd.DataFrame, single: pd.DataFrame, dates: dict[str, str]
     """Per machine and case: the throughput that each repetition of both protocols found, over the quiet one's median,
     with the repetition's own 95 % interval."""
     machines = [*dict.fromkeys(frame.machine)]
-    figure, axes = plt.subplots(1, len(machines), figsize=(WIDTH, 5), squeeze=False, layout="constrained", sharex=True)
-    shades = {"quiet": (COLOURS[0], "o", -0.17), "usual": (COLOURS[1], "s", 0.17)}
-    for panel, machine in zip(axes[0], machines, strict=True):
+    counts = [len(single[single.machine == machine].groupby(["model", "mode"])) for machine in machines]
+    heights = [0.9 + 0.5 * count for count in counts]
+    figure, axes = plt.subplots(
+        len(machines),
+        1,
+        figsize=(WIDTH, sum(heights) + 0.5),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+        sharex=True,
+    )
+    shades = {"quiet": (COLOURS[0], "o", -0.2), "usual": (COLOURS[1], "s", 0.2)}
+    for panel, machine in zip(axes[:, 0], machines, strict=True):
         of_machine = single[single.machine == machine]
         cases = [*of_machine.groupby(["model", "mode"], sort=False).groups]
         for place, (model, mode) in enumerate(cases):
@@ -122,20 +132,17 @@ def repetitions(frame: pd.DataFrame, single: pd.DataFrame, dates: dict[str, str]
             middle = of_case[of_case.protocol == "quiet"].latency_ms.median()
             for protocol, (colour, marker, shift) in shades.items():
                 of = of_case[of_case.protocol == protocol]
-                spots = place + shift + np.linspace(-0.12, 0.12, len(of))
+                spots = place + shift + np.linspace(-0.14, 0.14, len(of))
                 over = middle / of.latency_ms
-                panel.hlines(spots, middle / of.high_ms, middle / of.low_ms, color=colour, alpha=0.4, lw=2)
-                panel.scatter(
-                    over, spots, s=22, color=colour, marker=marker, edgecolors="white", linewidths=0.4, zorder=3
-                )
-        panel.set_yticks(range(len(cases)), [f"{model}\n{mode}" for model, mode in cases], fontsize=8)
-        panel.invert_yaxis()
+                panel.hlines(spots, middle / of.high_ms, middle / of.low_ms, color=colour, alpha=0.35, lw=1.5)
+                panel.scatter(over, spots, s=20, color=colour, marker=marker, edgecolors="white", lw=0.4, zorder=3)
+        panel.set_yticks(range(len(cases)), [f"{model} {mode}" for model, mode in cases], fontsize=8)
+        panel.set_ylim(len(cases) - 0.5, -0.5)
         panel.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
-        panel.set_xlim(0.4, 1.2)
-        panel.set_xlabel("throughput over the quiet protocol's median")
+        panel.set_xlim(0.3, 1.3)
         panel.grid(color="0.92", axis="x")
-        first = of_machine.iloc[0]
-        panel.set_title(f"{machine}: {first.cpu}\n{dates[machine]}", loc="left", fontsize=9)
+        panel.set_title(f"{machine}: {of_machine.cpu.iloc[0]}, {dates[machine]}", loc="left", fontsize=9)
+    axes[-1, 0].set_xlabel("throughput that a repetition found, over the quiet protocol's median")
     names = {"quiet": "this project's protocol", "usual": "the usual protocol"}
     handles = [
         plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
@@ -148,24 +155,23 @@ def repetitions(frame: pd.DataFrame, single: pd.DataFrame, dates: dict[str, str]
 def states(frame: pd.DataFrame, path: Path) -> None:
     """Latency of every sample against the convolution yardstick beside it: a panel per machine and eager model."""
     frame = frame[frame["mode"] == tables.BASELINE]
-    machines, models = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame.model)]
+    machines = {machine: [*dict.fromkeys(of.model)] for machine, of in frame.groupby("machine", sort=False)}
+    columns = max(map(len, machines.values()))
     figure, axes = plt.subplots(
-        len(machines), len(models), figsize=(WIDTH, 3.1 * len(machines)), squeeze=False, layout="constrained"
+        len(machines), columns, figsize=(WIDTH, 3.1 * len(machines)), squeeze=False, layout="constrained"
     )
-    for row, machine in zip(axes, machines, strict=True):
-        for panel, model in zip(row, models, strict=True):
+    for row, (machine, models) in zip(axes, machines.items(), strict=True):
+        for panel in row[len(models) :]:
+            panel.set_axis_off()
+        for panel, model in zip(row, models, strict=False):
             of = frame[(frame.machine == machine) & (frame.model == model)]
-            if of.empty:
-                panel.set_axis_off()
-                continue
             for quiet, colour in ((False, "0.6"), (True, COLOURS[0])):
                 some = of[of.quiet == quiet]
                 panel.scatter(some.convolution, some.latency_ms, s=5, color=colour, alpha=0.4, linewidths=0)
             panel.axvline(stats.QUIET, color=COLOURS[1], lw=1, ls="--")
-            top = np.quantile(of.latency_ms, 0.98) * 1.1
-            panel.set_xlim(0.95, 2.2)
-            panel.set_ylim(of.latency_ms.min() * 0.9, top)
-            panel.set_title(f"{model}, {machine}", loc="left", fontsize=8)
+            panel.set_xlim(0.95, 2)
+            panel.set_ylim(of.latency_ms.min() * 0.9, of.latency_ms.min() * 2.4)
+            panel.set_title(f"{model}\n{machine}", loc="left", fontsize=8)
             panel.set_xlabel("yardstick over its floor")
         row[0].set_ylabel("latency (ms)")
     handles = [

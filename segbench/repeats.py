@@ -19,6 +19,7 @@ from .journal import Journal
 DIGITS = {"repetitions": 0, "throughput_img_s": 1, "spread": 3, "speedup": 2, "speedup_spread": 3, "coverage": 2}
 DIGITS |= {"seconds": 1, "prepare_s": 1, "quiet_share": 2}
 NAN = float("nan")
+COLUMNS = ("machine", "cpu", "protocol", "model", "mode")  # what names a row
 
 
 class Figured(NamedTuple):
@@ -27,7 +28,7 @@ class Figured(NamedTuple):
     latency_ms: float
     low_ms: float
     high_ms: float
-    figure: str  # quiet, as met, long or mean
+    figure: str  # quiet, scaled, as met or mean
     quiet_share: float
 
 
@@ -112,7 +113,7 @@ def repetitions(journals: list[Journal]) -> pd.DataFrame:
                     row["seconds"] += starts[number] if of == "quiet" else 0
                     row["prepare_s"] = sum(preparing(visit) for visit in visits.values())
                     rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else COLUMNS)
 
 
 def preparing(visit: Visit) -> float:
@@ -133,7 +134,7 @@ def start_s(journal: Journal, found: dict) -> dict[int, float]:
 
 def protocols(journals: list[Journal]) -> pd.DataFrame:
     """A row per machine, protocol, model and mode."""
-    keys = ["machine", "cpu", "protocol", "model", "mode"]
+    keys = list(COLUMNS)
     rows = [
         {
             **dict(zip(keys, key, strict=True)),

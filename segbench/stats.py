@@ -9,11 +9,12 @@ QUIET = 1.05  # a reading within 5 % of the floor: the two states of the machine
 FLOOR_QUANTILE = 0.02  # of the readings in a window: the lowest single one may be a timer's luck
 WINDOW_S = 600  # floors are found per window, so that a machine that gets slower is seen and said
 MIN_QUIET = 3  # quiet samples that a figure needs
-# Standard deviation of the logarithms of quiet figures between sessions some minutes apart, common to all cases, seen
-# neither by the yardsticks nor by the rounds of one session: 1.4 and 2.3 % in two runs of benchmarks/repeatability.
+# By how much quiet figures of sessions some minutes apart differ in common (standard deviation of logarithms): neither
+# the yardsticks nor the rounds of one session see it (notes.md, from benchmarks/repeatability).
 DRIFT = 0.02
 CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
-LONG_MS = 300  # inferences that outlast the machine's states: readings around them say little
+# By which powers of what the two yardsticks lose a network gets slower: middle values (notes.md).
+NETWORK_LOSES = (0.85, 0.3)
 
 
 def window_floors(times_s: ArrayLike, readings_ms: ArrayLike) -> NDArray:
@@ -35,6 +36,22 @@ def quiet(readings_ms: ArrayLike, floor_ms: ArrayLike) -> NDArray:
     """Which samples lie between two good readings. Readings (N + 1, 2), floor (2,) -> bool (N,)."""
     good = (np.asarray(readings_ms, dtype=float).reshape(-1, 2) <= np.asarray(floor_ms) * QUIET).all(axis=1)
     return good[:-1] & good[1:]
+
+
+def scaled(
+    samples_ms: ArrayLike, readings_ms: ArrayLike, floor_ms: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What every sample lost (the larger of both yardsticks' losses beside it, as a logarithm), and its latency in ms
+    without what a network loses then. Samples (N,), readings (N + 1, 2), floor (2,) -> (N,), (N,)."""
+    readings = np.asarray(readings_ms, dtype=float).reshape(-1, 2) / np.asarray(floor_ms)
+    lost = np.log(np.maximum((readings[:-1] + readings[1:]) / 2, 1))
+    return lost.max(axis=1), np.asarray(samples_ms) * np.exp(-lost @ NETWORK_LOSES)
+
+
+def calmest(lost: NDArray[np.float64], scaled_ms: NDArray[np.float64]) -> float:
+    """Median of the scaled latencies of the twentieth of the samples that lost least, of three at least, in ms."""
+    order = np.argsort(lost, kind="stable")[: max(MIN_QUIET, len(lost) // 20)]
+    return float(np.median(scaled_ms[order]))
 
 
 def geometric_mean(values: ArrayLike) -> float:

@@ -41,16 +41,23 @@ def quiet_samples(of: Seen, bounds: tuple[float, float] = (stats.QUIET, stats.QU
 
 
 def quiet_rounds(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> list[float]:
-    """Medians of the quiet samples of visits that have any, as the tables' intervals take them; as met where none."""
+    """Medians of the quiet samples of visits that have any, as the tables' intervals take them; scaled where none."""
     kept = [samples for of in visits if len(samples := quiet_samples(of, bounds))]
-    enough = sum(map(len, kept)) >= stats.MIN_QUIET
-    return [float(np.median(samples)) for samples in (kept if enough else [of.samples_ms for of in visits])]
+    if sum(map(len, kept)) < stats.MIN_QUIET:
+        return [scaled([of]) for of in visits]
+    return [float(np.median(samples)) for samples in kept]
 
 
 def quiet_pooled(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> float:
-    """Median of the quiet samples of all visits, as the tables have it; as met where there are too few."""
+    """Median of the quiet samples of all visits; as met where there are too few."""
     samples = np.concatenate([quiet_samples(of, bounds) for of in visits])
     return float(np.median(samples)) if len(samples) >= stats.MIN_QUIET else over_rounds(visits)
+
+
+def quiet_or_scaled(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> float:
+    """Median of the quiet samples of all visits, scaled where there are too few: what the tables have."""
+    samples = np.concatenate([quiet_samples(of, bounds) for of in visits])
+    return float(np.median(samples)) if len(samples) >= stats.MIN_QUIET else scaled(visits)
 
 
 def quiet_mean(visits: list[Seen]) -> float:
@@ -80,13 +87,9 @@ def regressed(visits: list[Seen]) -> float:
 
 
 def scaled(visits: list[Seen]) -> float:
-    """Every latency times what both yardsticks say that the machine lost; weighted median, calm samples first."""
-    samples, beside = pooled(visits)
-    lost = np.log(np.maximum(beside, 1))
-    values, weights = np.log(samples) - lost.sum(axis=1), np.exp(-lost.max(axis=1) / 0.1)
-    order = np.argsort(values, kind="stable")
-    heap = np.cumsum(weights[order])
-    return float(np.exp(values[order][np.searchsorted(heap, heap[-1] / 2)]))
+    """Of the calmest twentieth of the samples, without what the yardsticks say that they lost."""
+    parts = [stats.scaled(of.samples_ms, of.readings, (1, 1)) for of in visits]
+    return stats.calmest(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 ESTIMATORS: dict[str, Callable[[list[Seen]], float]] = {
@@ -97,14 +100,15 @@ ESTIMATORS: dict[str, Callable[[list[Seen]], float]] = {
     "median over rounds": over_rounds,
     "median of the calmest tenth": calmest,
     "regressed on the yardsticks": regressed,
-    "scaled by the yardsticks": scaled,
+    "calmest twentieth, scaled": scaled,
     "quiet medians, median over rounds": quiet_median,
     "quiet medians, mean over rounds": quiet_mean,
     "quiet samples of all rounds, median": quiet_pooled,
+    "the same, scaled where there are none": quiet_or_scaled,
 }
 
 
-BY_QUIET_SAMPLES = (quiet_median, quiet_mean, quiet_pooled)
+BY_QUIET_SAMPLES = (quiet_median, quiet_mean, quiet_pooled, quiet_or_scaled)
 
 
 def of_quiet_protocol(journal: Journal) -> Iterator[tuple[Case, dict[int, list[Seen]]]]:
@@ -189,7 +193,7 @@ def settings(journals: list[Journal]) -> pd.DataFrame:
             cut = [[shortened(v, rounds, wanted, budget_s, bounds) for v in of.values()] for _, of in cases]
             spreads = []
             for of_case in cut:
-                latencies = [quiet_pooled(visits, bounds) for visits in of_case]
+                latencies = [quiet_or_scaled(visits, bounds) for visits in of_case]
                 spreads.append(max(latencies) / min(latencies))
             single = [of for of_case in cut for visits in of_case for of in visits]
             kept = [len(quiet_samples(of, bounds)) for of in single]
@@ -228,4 +232,39 @@ def stopping(
                     used.append(count)
             name = journal.header.name
             rows.append({"machine": name, "until, %": until * 100, "coverage": np.mean(hits), "rounds": np.mean(used)})
+    return pd.DataFrame(rows)
+
+
+def slopes(journals: list[Journal], bound: float = 1.12) -> pd.DataFrame:
+    """By which powers of what the yardsticks lose each case gets slower: least squares on the logarithms of the samples
+    beside which both stay within `bound`."""
+    rows = []
+    for journal in journals:
+        for case, of_case in of_quiet_protocol(journal):
+            samples, beside = pooled([of for visits in of_case.values() for of in visits])
+            near = (beside <= bound).all(axis=1)
+            logs = np.column_stack([np.ones(near.sum()), np.log(beside[near])])
+            _, convolution, gemm = np.linalg.lstsq(logs, np.log(samples[near]), rcond=None)[0]
+            row = {"machine": journal.header.name, "model": case.model, "mode": case.mode, "samples": near.sum()}
+            rows.append(row | {"convolution": convolution, "GEMM": gemm})
+    return pd.DataFrame(rows)
+
+
+def drift(journals: list[Journal]) -> pd.DataFrame:
+    """How far quiet figures of repetitions lie apart (standard deviation of logarithms, %): what all cases of a
+    repetition have in common, and the rest; and how far the processes of a repetition lie from their mean."""
+    rows = []
+    for journal in journals:
+        cases = [of_case for _, of_case in of_quiet_protocol(journal)]
+        numbers = sorted(set.intersection(*(set(of_case) for of_case in cases)))
+        logs = np.log([[quiet_or_scaled(of_case[number]) for number in numbers] for of_case in cases])
+        apart = logs - logs.mean(axis=1, keepdims=True)
+        common = apart.mean(axis=0)
+        row = {"machine": journal.header.name, "cases": len(cases), "repetitions": len(numbers)}
+        row |= {"in common, %": common.std(ddof=1) * 100, "the rest, %": (apart - common).std(ddof=1) * 100}
+        rounds = [np.log(quiet_rounds(visits)) for of_case in cases for visits in of_case.values()]
+        rounds = [of for of in rounds if len(of) > 1]
+        variance = sum(((of - of.mean()) ** 2).sum() for of in rounds) / sum(len(of) - 1 for of in rounds)
+        row["within, per process, %"] = variance**0.5 * 100
+        rows.append(row)
     return pd.DataFrame(rows)

@@ -194,7 +194,7 @@ class Plan:
             good = {number: visit for number, visit in visits.items() if visit.status == "ok"}
             if len(visits) < most and len(good) == len(visits):
                 how, latencies = figures.per_round(figures.of_visits(good, floors))
-                if how == "as met" or not stats.half_width([*latencies.values()]) <= until:
+                if how == "scaled" or not stats.half_width([*latencies.values()]) <= until:
                     wide.append(case)
         number = max((visit.round for visit in journal.visits), default=1)
         rest = [case for case in wide if number not in seen[case]]  # of a round that was begun
@@ -248,6 +248,8 @@ def run(journal: Journal, plan: Plan, quiet_wanted: int, seed: int = 0, until: f
     A case that failed is not visited again in this run. KeyboardInterrupt stops all processes and is passed on.
     """
     steps = plan.left(seed)
+    if not steps and not until:
+        return
     server, session, repetition, failed, warned = Server(), 0, 0, set(), set()
     tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
     bar = tqdm(total=len(steps), bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}", dynamic_ncols=True)

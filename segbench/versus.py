@@ -62,24 +62,18 @@ def row(first: Side, second: Side, same: bool) -> dict:
     if reason := difference(case, before, other, after):
         return found | {"verdict": f"refused: {reason}"}
     one, two = figures.of_visits(before, floors), figures.of_visits(after, other_floors)
-    quiet = figures.per_round(one)[0] == figures.per_round(two)[0] == "quiet"
-    rounds = [
-        {key: ms for key, figure in of.items() if (ms := figure.quiet_ms if quiet else figure.as_met_ms) == ms}
-        for of in (one, two)
-    ]
-    logs = [np.log([*of.values()]) for of in rounds]
+    how = max(figures.per_round(one)[0], figures.per_round(two)[0])  # scaled, unless both are quiet
+    of_visit = f"{how}_ms"
+    logs = [np.log(figures.present(getattr(visit, of_visit) for visit in of.values())) for of in (one, two)]
     if min(map(len, logs)) < 2:
         return found | {"verdict": "refused: fewer than two rounds"}
-    if quiet:
-        first_ms, second_ms = figures.pooled_ms(one), figures.pooled_ms(two)
-    else:
-        first_ms, second_ms = (float(np.exp(np.median(of))) for of in logs)
+    first_ms, second_ms = (getattr(figures, of_visit)(of) for of in (one, two))
     low, high = tests.ttest_ind(*logs, equal_var=False).confidence_interval()
     width = np.hypot((high - low) / 2, 0 if same else stats.normal_width(2**0.5 * stats.DRIFT))
     low, high = stats.around(first_ms / second_ms, width)
     found |= {"first_ms": first_ms, "second_ms": second_ms, "ratio": first_ms / second_ms, "low": low, "high": high}
     verdict = "faster" if low > 1 else "slower" if high < 1 else "not separable"
-    return found | {"figure": "quiet" if quiet else "as met", "verdict": verdict}
+    return found | {"figure": how, "verdict": verdict}
 
 
 def difference(case: Case, visits: dict[int, Visit], other: Case, others: dict[int, Visit]) -> str:

@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
+REPEATABILITY = ROOT / "benchmarks" / "repeatability" / "benchmark.py"
+COMPARE = ROOT / "tools" / "compare.py"
 TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--iterations", "6", "--budget", "0.5")
 
 
@@ -19,11 +21,11 @@ class Script:
     """A script with an output folder of its own; the processes that it starts bear a mark in their environment."""
 
     def __init__(self, out: Path, cache: Path):
-        self.out, self.mark = out, uuid.uuid4().hex
+        self.out, self.mark, self.path = out, uuid.uuid4().hex, ENCODER_ONLY
         self.environment = os.environ | {"SEGBENCH_TEST": self.mark, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
 
     def command(self, *flags: str) -> list[str]:
-        return [sys.executable, str(ENCODER_ONLY), *TINY, "--out", str(self.out), *flags]
+        return [sys.executable, str(self.path), *TINY, "--out", str(self.out), *flags]
 
     def run(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
         return subprocess.run(

@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from segbench import models, zoo
 from segbench.models import segmenter
 from segbench.models.fpn import SemanticFPN
 from segbench.models.unet import UNetDecoder
@@ -23,6 +22,10 @@ TOTALS = {
 CHANNELS = [3, 5, 7, 9, 11]
 
 
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 @pytest.fixture
 def uncalibrated(monkeypatch):
     """Shapes and counts do not depend on the weights."""
@@ -32,10 +35,10 @@ def uncalibrated(monkeypatch):
 @pytest.mark.parametrize("model", TOTALS)
 @pytest.mark.parametrize("decoder", ["fpn", "unet"])
 def test_parameters_and_gmacs_are_the_published_ones(uncalibrated, model, decoder):
-    network = models.build_segmenter(model, decoder, 117, (512, 512))
+    network = segmenter.build_segmenter(model, decoder, 117, (512, 512))
     alone, fpn, unet, fpn_gmacs, unet_gmacs = TOTALS[model]
-    assert models.count(network.encoder) == alone
-    assert models.count(network) == (fpn if decoder == "fpn" else unet)
+    assert count(network.encoder) == alone
+    assert count(network) == (fpn if decoder == "fpn" else unet)
     if gmacs := (fpn_gmacs if decoder == "fpn" else unet_gmacs):
         with torch.inference_mode(), FlopCounterMode(display=False) as flops:
             network(torch.zeros(1, 3, 512, 512))
@@ -43,10 +46,10 @@ def test_parameters_and_gmacs_are_the_published_ones(uncalibrated, model, decode
         assert found == pytest.approx(gmacs, abs=6e-3)
 
 
-@pytest.mark.parametrize("model", zoo.BY_MODEL)
-def test_every_encoder_takes_both_decoders_at_any_size(uncalibrated, model):
+@pytest.mark.parametrize("model", ["lcnet_100", "edgenext_x_small", "vit_tiny_patch16_224"])
+def test_encoders_of_five_four_and_one_levels_take_both_decoders_at_any_size(uncalibrated, model):
     size = (97, 64)
-    network = models.build_segmenter(model, "unet", 4, size)
+    network = segmenter.build_segmenter(model, "unet", 4, size)
     image = torch.rand(1, 3, *size)
     with torch.inference_mode():
         (logits,) = network(image)
@@ -58,7 +61,7 @@ def test_every_encoder_takes_both_decoders_at_any_size(uncalibrated, model):
 
 @pytest.mark.parametrize("size", [(513, 511), (500, 333)])
 def test_padding_is_cropped_back(uncalibrated, size):
-    network = models.build_segmenter("lcnet_100", "fpn", 3, size)
+    network = segmenter.build_segmenter("lcnet_100", "fpn", 3, size)
     image = torch.rand(1, 3, *size)
     padded = F.pad(image, (0, -size[1] % 32, 0, -size[0] % 32))
     with torch.inference_mode():
@@ -132,4 +135,4 @@ def test_every_weight_has_a_say_but_the_named(kind, idle):
 
 def test_what_cannot_be_segmented_is_said_in_a_line():
     with pytest.raises(ValueError, match="smaller than the deepest stride"):
-        models.build_segmenter("lcnet_100", "fpn", 3, (16, 64))
+        segmenter.build_segmenter("lcnet_100", "fpn", 3, (16, 64))

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from segbench.journal import Journal
 
-from .conftest import ENCODER_ONLY, Script
+from .conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
 
 MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
 
@@ -68,6 +68,19 @@ def test_from_the_command_to_csv_and_png_and_again(script):
     assert script.journal().read_bytes() == journal
     assert {path.name: path.read_bytes() for path in script.out.glob("*.csv")} == before
 
+    further = script.run(
+        *("--models", "lcnet_100", "--modes", "baseline", "compile", "--until", "0.0001%", "--max-rounds", "4")
+    )
+    assert further.returncode == 0, further.stderr
+    assert [sorted(rounds) for rounds in Journal.read(script.journal()).by_case().values()] == [[1, 2, 3, 4]] * 2
+    compared = subprocess.run(
+        [sys.executable, COMPARE, script.journal(), script.journal(), "--modes", "baseline", "compile"],
+        capture_output=True,
+        text=True,
+    )
+    assert compared.returncode == 0 and "baseline / compile" in compared.stdout, compared.stderr
+
+    journal = script.journal().read_bytes()
     other = script.run(*MODELS, "--size", "32", "32")
     assert other.returncode == 2 and "--label" in other.stderr and len(other.stderr.strip().splitlines()) == 1
     assert script.journal().read_bytes() == journal
@@ -85,6 +98,8 @@ def test_from_the_command_to_csv_and_png_and_again(script):
         (("--threads", "4096"), "--threads 4096"),
         (("--budget", "-3"), "--budget -3"),
         (("--label", "../x"), "--label"),
+        (("--until", "soon"), "--until 'soon'"),
+        (("--until", "2%", "--repetitions", "2"), "exclude each other"),
         (("--out", "/proc/nowhere"), "cannot be written"),
         (("--report",), "no journal"),
     ],
@@ -95,6 +110,28 @@ def test_bad_input_is_one_line_and_status_2(script, flags, says):
     *_, last = done.stderr.strip().splitlines()
     assert done.returncode == 2 and says in last, done.stderr
     assert "Traceback" not in done.stderr and not script.out.exists()
+
+
+def test_compare_says_what_is_wrong_in_a_line(tmp_path):
+    for path in (tmp_path / "none.jsonl", tmp_path):
+        done = subprocess.run([sys.executable, COMPARE, path, path], capture_output=True, text=True)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and str(path) in done.stderr
+
+
+def test_repetitions_of_both_protocols_beside_a_noisy_neighbour(script):
+    script.path = REPEATABILITY
+    done = script.run("--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--stress")
+    assert done.returncode == 0, done.stderr
+    rows = table(script, "benchmark_results.csv")
+    assert rows.protocol.tolist() == ["quiet", "as met", "usual"] and rows.machine.str.endswith("-stress").all()
+    assert (rows.repetitions == 2).all() and (rows.spread >= 1).all() and rows.coverage.between(0, 1).all()
+    journal = Journal.read(script.journal())
+    assert len(journal.sessions) == 2, "each repetition is a session"
+    assert {len(visit.samples_ms) for visit in journal.visits if visit.case.protocol == "usual"} == {50}
+    assert max(visit.others_cpus for visit in journal.visits) > 0.01, "the neighbour is seen"
+    assert not script.processes()
+    for name in ("benchmark_plot.png", "states_plot.png"):
+        assert Image.open(script.out / name).width > 900
 
 
 def test_a_damaged_journal_is_left_as_it_is(script):
@@ -171,7 +208,7 @@ def test_pretrained_weights_are_loaded_and_nan_is_wrong(script, tmp_path):
 
 def test_kill_9_loses_no_visit_and_leaves_no_process(script):
     """Worker, server and parent one after the other in one run, parent and worker together in the next."""
-    flags = (*MODELS, "--modes", "baseline", "compile", "--rounds", "3")
+    flags = ("--models", "lcnet_100", "--modes", "baseline", "compile", "channels_last", "--rounds", "4")
 
     def another_visit() -> None:
         before = visits(script)
@@ -199,10 +236,10 @@ def test_kill_9_loses_no_visit_and_leaves_no_process(script):
     again = script.run(*flags)
     assert again.returncode == 0, again.stdout
     assert visits(script) > done and not script.processes()
-    assert [*table(script).status] == ["ok"] * 4
+    assert [*table(script).status] == ["ok"] * 3
     journal = Journal.read(script.journal())
     assert sum(visit.status == "error" for visit in journal.visits) <= 2, "a kill costs one visit"
-    assert [sorted(rounds) for rounds in journal.by_case().values()] == [[1, 2, 3]] * 4
+    assert [sorted(rounds) for rounds in journal.by_case().values()] == [[1, 2, 3, 4]] * 3
 
 
 def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):

@@ -50,6 +50,8 @@ def report(journals: list, out: Path) -> list[Path]:
     from segbench import plots, repeats, tables
 
     rows = repeats.protocols(journals)
+    if rows.empty:
+        return []  # no repetition is complete yet
     tables.write_csv(out / "benchmark_results.csv", rows)
     plots.repetitions(rows, repeats.repetitions(journals), tables.dates(journals), out / "benchmark_plot.png")
     plots.states(repeats.samples(journals), out / "states_plot.png")
@@ -59,7 +61,8 @@ def report(journals: list, out: Path) -> list[Path]:
 def show(journals: list) -> str:
     from segbench import repeats, tables
 
-    return tables.markdown(repeats.protocols(journals), repeats.DIGITS)
+    rows = repeats.protocols(journals)
+    return "no repetition is complete yet" if rows.empty else tables.markdown(rows, repeats.DIGITS)
 
 
 def beside(settings: Settings) -> AbstractContextManager:

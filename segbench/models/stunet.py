@@ -1,4 +1,4 @@
-"""STU-Net, the 3D networks of "STU-Net: Scalable and Transferable Medical Image Segmentation Models" (Huang et al. 2023)."""
+"""STU-Net: "Scalable and Transferable Medical Image Segmentation Models" (Huang et al. 2023, arXiv 2304.06716)."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ FACTORS = (1, 2, 4, 8, 16, 16)  # widths of the six stages over the first
 
 
 class ResidualBlock(nn.Module):
-    """conv, norm, LeakyReLU, conv, norm, plus the skip, LeakyReLU; `conv3` projects the skip where the shape changes."""
+    """conv, norm, LeakyReLU, conv, norm, plus the skip, LeakyReLU; `conv3` projects the skip where shapes change."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, project: bool = False):
         super().__init__()
