@@ -54,9 +54,9 @@ BENCHMARK = cli.Benchmark(
     cases,
     report,
     show,
-    modes=("baseline", "autocast+compile"),
-    modes_without_bf16=("baseline", "compile"),
-    defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=3, iterations=30),
+    modes=decoding.ENDS,
+    modes_without_bf16=decoding.ENDS_WITHOUT_BF16,
+    defaults=Settings(modes=None, models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=3, iterations=30),
     subfolder="batch_size_comparison",
 )
 

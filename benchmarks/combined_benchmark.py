@@ -8,22 +8,6 @@ from pathlib import Path
 
 from segbench import cli, decoding
 
-# Small and large, with depthwise convolutions and without, of five and four levels, and a transformer.
-MODELS = (
-    "mobileone_s0",
-    "mobileone_s1",
-    "mobilenetv4_conv_small",
-    "mobilenetv4_conv_medium",
-    "mobilenetv3_small_100",
-    "regnetx_002",
-    "regnety_004",
-    "resnet18",
-    "efficientnet_b0",
-    "lcnet_100",
-    "edgenext_x_small",
-    "vit_tiny_patch16_224",
-)
-
 
 def cases(settings: decoding.Settings) -> list:
     return decoding.cases(settings, ("fpn", "unet"))
@@ -52,9 +36,9 @@ BENCHMARK = cli.Benchmark(
     cases,
     report,
     show,
-    modes=decoding.MODES,
-    modes_without_bf16=decoding.MODES_WITHOUT_BF16,
-    defaults=decoding.Settings(models=MODELS),
+    modes=decoding.ENDS,
+    modes_without_bf16=decoding.ENDS_WITHOUT_BF16,
+    defaults=decoding.Settings(modes=None, models=("dozen",)),
     subfolder="combined_benchmark",
 )
 

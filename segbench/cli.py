@@ -39,7 +39,7 @@ class Settings:
     """What a run measures and how. The same for every script; the defaults are the script's."""
 
     models: tuple[str, ...] = ("all",)
-    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline' or 'all'. A pattern that no model of the zoo
+    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline', 'dozen' or 'all'. A pattern that no model of the zoo
     matches is looked up in all of timm."""
     modes: tuple[str, ...] | None = None
     """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,

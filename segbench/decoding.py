@@ -1,14 +1,20 @@
 """What the benchmarks of encoders with a decoder share: their flags, their cases, their tables."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cli
+from . import cli, modes
 from .cases import Case
 
 # Without native BF16 compile+freezing is the fastest that is worth a try; the others are skipped unless asked for.
 MODES = ("baseline", "compile", "autocast+compile", "autocast+compile+freezing")
 MODES_WITHOUT_BF16 = ("baseline", "compile", "compile+freezing", "autocast+compile", "autocast+compile+freezing")
+
+
+# The slowest and the fastest of them.
+ENDS = ("baseline", "autocast+compile+freezing")
+ENDS_WITHOUT_BF16 = ("baseline", "compile+freezing")
 
 
 @dataclass
@@ -24,8 +30,8 @@ class Settings(cli.Settings):
         return super().header() | {"num_classes": self.num_classes}
 
 
-def cases(settings: Settings, decoders: tuple[str, ...]) -> list[Case]:
-    """Every model under every mode: its feature maps alone, so that the decoder's share is known, and each decoder."""
+def cases(settings: Settings, decoders: tuple[str, ...], alone: Container[str] = modes.MODES) -> list[Case]:
+    """Every model under every mode with each decoder, and, under the modes `alone`, its feature maps without one."""
     return [
         Case(
             model=model,
@@ -42,6 +48,7 @@ def cases(settings: Settings, decoders: tuple[str, ...]) -> list[Case]:
         for model in settings.models
         for decoder in ("features", *decoders)
         for mode in settings.modes
+        if decoder != "features" or mode in alone
         for allocator in settings.allocator
     ]
 
@@ -69,7 +76,7 @@ def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
         path,
         path.parent.name,
         description,
-        cases=lambda settings: cases(settings, (decoder,)),
+        cases=lambda settings: cases(settings, (decoder,), alone={*ENDS, *ENDS_WITHOUT_BF16}),
         report=report,
         show=show,
         defaults=Settings(modes=None),

@@ -72,6 +72,18 @@ BY_MODEL = {encoder.model: encoder for encoder in ENCODERS}
 FAMILIES = tuple(dict.fromkeys(encoder.family for encoder in ENCODERS))
 # The five that the reference project's README puts first.
 HEADLINE = ("mobileone_s0", "regnetx_002", "mobilenetv4_conv_small", "lcnet_100", "mobilenetv3_small_100")
+# What the sweeps with decoders begin with: small and large, with depthwise convolutions and without, of five and four
+# levels, and a transformer.
+DOZEN = (
+    *HEADLINE,
+    "mobileone_s1",
+    "mobilenetv4_conv_medium",
+    "regnety_004",
+    "resnet18",
+    "efficientnet_b0",
+    "edgenext_x_small",
+    "vit_tiny_patch16_224",
+)
 
 
 def family(model: str) -> str:
@@ -82,13 +94,15 @@ def family(model: str) -> str:
 
 
 def match(name: str) -> list[str]:
-    """Zoo models that `name` means: one model, a family (any case), `headline`, `all`, or a pattern with wildcards."""
+    """Zoo models that `name` means: one model, a family (any case), `headline`, `dozen`, `all`, or a pattern with wildcards."""
     if name in BY_MODEL:
         return [name]
     if name.lower() == "all":
         return list(BY_MODEL)
     if name.lower() == "headline":
         return list(HEADLINE)
+    if name.lower() == "dozen":
+        return list(DOZEN)
     of_family = [encoder.model for encoder in ENCODERS if encoder.family.lower() == name.lower()]
     return of_family or fnmatch.filter(BY_MODEL, name)
 
