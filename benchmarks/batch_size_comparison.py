@@ -33,7 +33,7 @@ def cases(settings: Settings) -> list:
 def report(journals: list, out: Path) -> list[Path]:
     from segbench import plots, tables
 
-    rows = tables.batches(tables.rows(journals))
+    rows = tables.batches(journals)
     tables.write_csv(out / "batch_size_comparison.csv", rows)
     plots.batches(rows, tables.dates(journals), out / "batch_size_comparison.png")
     return [out / "batch_size_comparison.csv", out / "batch_size_comparison.png"]
@@ -42,7 +42,7 @@ def report(journals: list, out: Path) -> list[Path]:
 def show(journals: list) -> str:
     from segbench import tables
 
-    rows = tables.batches(tables.rows(journals))
+    rows = tables.batches(journals)
     digits = {"throughput_img_s": 2, "latency_ms": 1, "over_batch_1": 2, "memory_mb_img": 1, "gflop_s": 0}
     return tables.markdown(rows[["model", "decoder", "mode", "batch_size", *digits, "enough", "status"]], digits)
 

@@ -16,7 +16,7 @@ def cases(settings: decoding.Settings) -> list:
 def report(journals: list, out: Path) -> list[Path]:
     from segbench import plots, tables
 
-    table = tables.decoders(tables.rows(journals))
+    table = tables.decoders(journals)
     tables.write_csv(out / "combined_benchmark_results.csv", table)
     plots.decoders(table, tables.dates(journals), out / "combined_benchmark_plot.png")
     return [out / "combined_benchmark_results.csv", out / "combined_benchmark_plot.png"]
@@ -25,7 +25,7 @@ def report(journals: list, out: Path) -> list[Path]:
 def show(journals: list) -> str:
     from segbench import tables
 
-    return tables.markdown(tables.decoders(tables.rows(journals))[list(DIGITS)], DIGITS)
+    return tables.markdown(tables.decoders(journals)[list(DIGITS)], DIGITS)
 
 
 DIGITS = {"model": None, "mode": None, "features_img_s": 2, "fpn_img_s": 2, "unet_img_s": 2, "fpn_over_unet": 2}

@@ -39,8 +39,8 @@ class Settings:
     """What a run measures and how. The same for every script; the defaults are the script's."""
 
     models: tuple[str, ...] = ("all",)
-    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline', 'dozen' or 'all'. A pattern that no model of the zoo
-    matches is looked up in all of timm."""
+    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline', 'dozen' or 'all'. A pattern that no model of
+    the zoo matches is looked up in all of timm."""
     modes: tuple[str, ...] | None = None
     """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,
     channels_last, compile+freezing, autocast+compile+freezing."""
@@ -87,6 +87,16 @@ class Settings:
 
     def check(self) -> None:
         """Raises Problem for what a script's own flags cannot mean."""
+
+    def cases(self, **particular: object) -> list[Case]:
+        """A case per model, mode and allocator, with what a script sets of the other fields."""
+        same = {key: getattr(self, key) for key in ("size", "batch_size", "threads", "pretrained", "seed")}
+        return [
+            Case(**{"model": model, "mode": mode, "allocator": allocator, **same, **particular})
+            for model in self.models
+            for mode in self.modes
+            for allocator in self.allocator
+        ]
 
 
 @dataclass(frozen=True)

@@ -32,25 +32,12 @@ class Settings(cli.Settings):
 
 def cases(settings: Settings, decoders: tuple[str, ...], alone: Container[str] = modes.MODES) -> list[Case]:
     """Every model under every mode with each decoder, and, under the modes `alone`, its feature maps without one."""
-    return [
-        Case(
-            model=model,
-            decoder=decoder,
-            classes=settings.num_classes if decoder != "features" else 0,
-            mode=mode,
-            size=settings.size,
-            batch_size=settings.batch_size,
-            threads=settings.threads,
-            allocator=allocator,
-            pretrained=settings.pretrained,
-            seed=settings.seed,
-        )
-        for model in settings.models
+    found = [
+        case
         for decoder in ("features", *decoders)
-        for mode in settings.modes
-        if decoder != "features" or mode in alone
-        for allocator in settings.allocator
+        for case in settings.cases(decoder=decoder, classes=settings.num_classes if decoder != "features" else 0)
     ]
+    return [case for case in found if case.decoder != "features" or case.mode in alone]
 
 
 def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:

@@ -1,6 +1,7 @@
 """Journals in, data frames and CSV out. Nothing here measures, and nothing is asked of the machine it runs on."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,13 +13,18 @@ from .cases import Case, Visit
 from .journal import Journal, replacing
 
 BASELINE = "baseline"
+Others = dict[str, Callable[[Case], Case]]  # column -> the case that a case is set against
+SPEEDUP: Others = {"speedup": lambda case: msgspec.structs.replace(case, mode=BASELINE)}
 DECODERS = ("", "features", "fpn", "smp-fpn", "unet", "smp-unet")
 RIGHT = ("rank", "speedup", "as met", "quiet", "MB/img", "of peak")  # columns aligned to the right
 
 
-def rows(journals: list[Journal]) -> pd.DataFrame:
-    """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode."""
-    found = [row for journal in journals for row in machine_rows(journal)]
+def rows(journals: list[Journal], over: Others | None = None) -> pd.DataFrame:
+    """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode.
+
+    `over` names further columns like `speedup`: throughput over that of the case that its function gives.
+    """
+    found = [row for journal in journals for row in machine_rows(journal, SPEEDUP | (over or {}))]
     frame = pd.DataFrame(found, columns=list(found[0]) if found else None)
     if frame.empty:
         return frame
@@ -29,7 +35,7 @@ def rows(journals: list[Journal]) -> pd.DataFrame:
     return frame.loc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)
 
 
-def machine_rows(journal: Journal) -> list[dict]:
+def machine_rows(journal: Journal, over: Others) -> list[dict]:
     cases = journal.by_case()
     floors = figures.session_floors(journal)
     latencies = {case: figures.of_visits(visits, floors) for case, visits in cases.items()}
@@ -39,36 +45,24 @@ def machine_rows(journal: Journal) -> list[dict]:
             peaks[dtype] = max(rate, peaks.get(dtype, 0))
     found = []
     for case, visits in cases.items():
-        baseline = latencies.get(msgspec.structs.replace(case, mode=BASELINE), {})
+        ratios = {}
+        for column, other in over.items():
+            ratio = figures.speedup(latencies.get(other(case), {}), latencies[case])
+            ratios |= dict(zip((column, f"{column}_low", f"{column}_high"), ratio, strict=True))
         alone = latencies.get(msgspec.structs.replace(case, decoder="features", classes=0), {})
-        one = row(journal, case, list(visits.values()), latencies[case], baseline, alone, peaks)
-        unet = latencies.get(msgspec.structs.replace(case, decoder="unet"), {}) if case.decoder == "fpn" else {}
-        over = figures.speedup(unet, latencies[case])
-        peer = latencies.get(msgspec.structs.replace(case, decoder=f"smp-{case.decoder}"), {})
-        found.append(
-            one
-            | dict(zip(("over_unet", "over_unet_low", "over_unet_high"), over, strict=True))
-            | dict(
-                zip(
-                    ("over_peer", "over_peer_low", "over_peer_high"),
-                    figures.speedup(peer, latencies[case]),
-                    strict=True,
-                )
-            )
-        )
+        ratios["decoder_share"] = 1 - figures.speedup(alone, latencies[case])[0] if case.classes else float("nan")
+        found.append(row(journal, case, list(visits.values()), latencies[case], ratios, peaks))
     return found
 
 
-def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: dict, alone: dict, peaks: dict) -> dict:
-    """One row. Columns end in their unit; what was not seen is empty. `baseline` and `alone` are the figures of the
-    same case in eager mode, and without its decoder."""
+def row(journal: Journal, case: Case, visits: list[Visit], of: dict, ratios: dict, peaks: dict) -> dict:
+    """One row. Columns end in their unit; what was not seen is empty."""
     nan = float("nan")
     seen = [visit for visit in visits if visit.samples_ms]
     good = [visit for visit in seen if visit.status == "ok"]
     worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
     failures = [visit for visit in visits if visit.status != "ok"]
     how, latency, (low, high) = figures.figure(of) if of else ("", nan, (nan, nan))
-    speedup, speedup_low, speedup_high = figures.speedup(baseline, of)
     params, gmacs = (seen[0].params, seen[0].gmacs) if seen else (0, nan)
     as_met = float(np.median([figure.as_met_ms for figure in of.values()])) if of else nan
     throughput = case.batch_size / latency * 1e3
@@ -100,10 +94,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, baseline: d
         "throughput_high": case.batch_size / low * 1e3,
         "throughput_as_met": case.batch_size / as_met * 1e3,
         "figure": how,
-        "speedup": speedup,
-        "speedup_low": speedup_low,
-        "speedup_high": speedup_high,
-        "decoder_share": 1 - 1 / figures.speedup(of, alone)[0] if case.decoder in ("fpn", "unet") else nan,
+        **ratios,
         "quiet_share": sum(len(f.quiet) for f in of.values()) / sum(f.samples for f in of.values()) if of else nan,
         "rounds": len(figures.per_round(of)[1]) if of else 0,
         "samples": sum(len(f.quiet) if how == "quiet" else f.samples for f in of.values()),
@@ -173,8 +164,9 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def decoders(frame: pd.DataFrame) -> pd.DataFrame:
+def decoders(journals: list[Journal]) -> pd.DataFrame:
     """A row per machine, model and mode: the encoder's feature maps, FPN and UNet side by side, FPN over UNet."""
+    frame = rows(journals, {"over_unet": lambda case: msgspec.structs.replace(case, decoder="unet")})
     keys = ["machine", "cpu", "family", "model", "mode"]
     columns = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
     columns |= {"gmacs": "gmacs", "memory_mb_img": "memory_mb_img", "gflop_s": "gflop_s", "status": "status"}
@@ -189,26 +181,25 @@ def decoders(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def peers(frame: pd.DataFrame) -> pd.DataFrame:
+def peers(journals: list[Journal]) -> pd.DataFrame:
     """A row per machine, model, decoder and mode: this project's decoder and the library's of the same name."""
+    frame = rows(journals, {"over_peer": lambda case: msgspec.structs.replace(case, decoder=f"smp-{case.decoder}")})
     keys = ["machine", "cpu", "family", "model", "decoder", "mode"]
     columns = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
     frame = frame.rename(columns={"throughput_img_s": "img_s"})
-    theirs = frame[frame.decoder.str.startswith("smp-")].assign(
-        decoder=lambda rows: rows.decoder.str.removeprefix("smp-")
-    )
-    ours = frame[frame.decoder.isin(["fpn", "unet"])]
+    their = frame.decoder.str.startswith("smp-")
+    theirs, ours = frame[their].assign(decoder=frame.decoder.str.removeprefix("smp-")), frame[~their]
     table = ours[[*keys, *columns, "over_peer", "over_peer_low", "over_peer_high"]]
     return table.join(theirs.set_index(keys)[columns].add_prefix("smp_"), on=keys)
 
 
-def batches(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `over_batch_1`, throughput over that of a single image, and `enough`: the smallest batch whose
+def batches(journals: list[Journal]) -> pd.DataFrame:
+    """All rows with `over_batch_1`, throughput over that of a single image, and `enough`: the smallest batch whose
     throughput is within 5 % of the best."""
     keys = ["machine", "model", "decoder", "mode"]
+    frame = rows(journals)
     single = frame[frame.batch_size == 1].set_index(keys).throughput_img_s.rename("single")
-    frame = frame.join(single, on=keys)
-    frame["over_batch_1"] = frame.throughput_img_s / frame.pop("single")
+    frame["over_batch_1"] = frame.throughput_img_s / frame.join(single, on=keys).single
     good = frame.throughput_img_s >= 0.95 * frame.groupby(keys).throughput_img_s.transform("max")
     smallest = frame.batch_size.where(good & (frame.status == "ok")).groupby([frame[key] for key in keys])
     frame["enough"] = frame.batch_size == smallest.transform("min")

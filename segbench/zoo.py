@@ -94,7 +94,8 @@ def family(model: str) -> str:
 
 
 def match(name: str) -> list[str]:
-    """Zoo models that `name` means: one model, a family (any case), `headline`, `dozen`, `all`, or a pattern with wildcards."""
+    """Zoo models that `name` means: one model, a family (any case), `headline`, `dozen`, `all`, or a pattern with
+    wildcards."""
     if name in BY_MODEL:
         return [name]
     if name.lower() == "all":

@@ -28,7 +28,7 @@ def cases(settings: decoding.Settings) -> list:
 def report(journals: list, out: Path) -> list[Path]:
     from segbench import plots, tables
 
-    table = tables.peers(tables.rows(journals))
+    table = tables.peers(journals)
     tables.write_csv(out / "benchmark_results.csv", table)
     plots.peers(table, tables.dates(journals), out / "benchmark_plot.png")
     return [out / "benchmark_results.csv", out / "benchmark_plot.png"]
@@ -37,7 +37,7 @@ def report(journals: list, out: Path) -> list[Path]:
 def show(journals: list) -> str:
     from segbench import tables
 
-    return tables.markdown(tables.peers(tables.rows(journals))[["model", "decoder", "mode", *DIGITS]], DIGITS)
+    return tables.markdown(tables.peers(journals)[["model", "decoder", "mode", *DIGITS]], DIGITS)
 
 
 BENCHMARK = cli.Benchmark(

@@ -7,26 +7,6 @@ benchmark_results.csv (each model at its fastest right mode) and benchmark_plot.
 from pathlib import Path
 
 from segbench import cli
-from segbench.cases import Case
-
-
-def cases(settings: cli.Settings) -> list[Case]:
-    """Every model under every mode."""
-    return [
-        Case(
-            model=model,
-            mode=mode,
-            size=settings.size,
-            batch_size=settings.batch_size,
-            threads=settings.threads,
-            allocator=allocator,
-            pretrained=settings.pretrained,
-            seed=settings.seed,
-        )
-        for model in settings.models
-        for mode in settings.modes
-        for allocator in settings.allocator
-    ]
 
 
 def report(journals: list, out: Path) -> list[Path]:
@@ -51,7 +31,7 @@ def show(journals: list) -> str:
     return tables.terminal(tables.rows(journals))
 
 
-BENCHMARK = cli.Benchmark(Path(__file__).resolve(), "encoder_only", __doc__, cases, report, show)
+BENCHMARK = cli.Benchmark(Path(__file__).resolve(), "encoder_only", __doc__, cli.Settings.cases, report, show)
 
 if __name__ == "__main__":
     cli.main(BENCHMARK)

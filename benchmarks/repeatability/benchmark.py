@@ -28,22 +28,9 @@ class Settings(cli.Settings):
 
 def cases(settings: Settings) -> list[Case]:
     """Every model and mode under both protocols, the usual one with glibc's allocator as it comes."""
-    return [
-        Case(
-            model=model,
-            mode=mode,
-            size=settings.size,
-            batch_size=settings.batch_size,
-            threads=settings.threads,
-            allocator=allocator,
-            protocol=protocol,
-            pretrained=settings.pretrained,
-            seed=settings.seed,
-        )
-        for model in settings.models
-        for mode in settings.modes
-        for protocol, allocator in (("quiet", "pinned"), ("usual", "plain"))
-    ]
+    quiet = settings.cases(protocol="quiet", allocator="pinned")
+    usual = settings.cases(protocol="usual", allocator="plain")
+    return [*dict.fromkeys(case for pair in zip(quiet, usual, strict=True) for case in pair)]
 
 
 def report(journals: list, out: Path) -> list[Path]:

@@ -1,0 +1,173 @@
+"""Where the time goes in an encoder with a decoder, for notes.md; prints tables, writes nothing.
+
+parts   Wall time of the encoder's stages and the decoder's steps in the calmest of some profiled inferences. A part
+        reaches from its first convolution to the next part's: what the compiler fuses in between stays attributable.
+output  What a full-resolution output costs, and the classes of its pixels (argmax) on top, after the network or in it.
+
+    uv run benchmarks/decoder_parts.py
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import tyro
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from segbench import decoding, machine, measure, modes
+from segbench.cases import Case
+from segbench.inputs import photograph
+from segbench.models import build
+
+RUN = "one inference"
+STEPS = {  # of the decoders, by the beginning of a module's name
+    "decoder.lateral": "laterals, top-down sums",
+    "decoder.smooth": "smoothing of P2",
+    "decoder.up": "step",
+    "decoder.convs": "step",
+    "decoder.last": "last transposed convolution",
+    "decoder.head": "head",
+}
+
+
+@dataclass
+class Settings:
+    models: tuple[str, ...] = ("mobileone_s0", "mobilenetv4_conv_small", "resnet18")
+    """Without squeeze-and-excitation, whose convolutions a compiler may turn into something else."""
+    num_classes: int = 117
+    runs: int = 20
+    """Inferences, of which the fastest counts."""
+
+
+class Classes(nn.Module):
+    """(B, 3, H, W) -> the class of every pixel (B, H, W): what a user wants of the logits."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.network(x)[0].argmax(dim=1),)
+
+
+def part(name: str) -> str:
+    """`encoder.layer1.0.conv1` -> `encoder, layer1`; `decoder.convs.2.0` -> `step 3`."""
+    first, second, third, *_ = [*name.split("."), "", ""]
+    if first == "encoder":
+        return f"encoder, {second}"
+    step = STEPS[f"{first}.{second}"]
+    return f"{step} {int(third) + 1}" if step == "step" else step
+
+
+def in_order(module: nn.Module, image: Tensor) -> list[str]:
+    """The parts that the convolutions of one inference belong to, in the order in which they run."""
+    found, hooks = [], []
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: found.append(part(name))))
+    with torch.inference_mode():
+        module(image)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def is_convolution(event) -> bool:
+    """Whether it is one and no part of one: eager's aten::conv2d calls aten::convolution, and so on."""
+    ancestor = event.cpu_parent
+    while ancestor is not None and "conv" not in ancestor.name:
+        ancestor = ancestor.cpu_parent
+    return "conv" in event.name and ancestor is None
+
+
+def calmest(call: Callable, owners: list[str], runs: int) -> dict[str, float]:
+    """Part -> ms in the fastest of the runs. Raises RuntimeError where the convolutions that ran are not those of the
+    network, one for one."""
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        for _ in range(runs):
+            with record_function(RUN):
+                call()
+    events = sorted(recorded.events(), key=lambda event: event.time_range.start)
+    run = min((event for event in events if event.name == RUN), key=lambda event: event.time_range.elapsed_us())
+    inside = [e for e in events if run.time_range.start <= e.time_range.start < run.time_range.end]
+    convolutions = [event for event in inside if is_convolution(event)]
+    if len(convolutions) != len(owners):
+        raise RuntimeError(f"{len(convolutions)} convolutions ran, the network has {len(owners)}: not attributable")
+    last = convolutions[-1].time_range.end  # what follows is the output's: upsampling, if any
+    starts = [run.time_range.start, *(event.time_range.start for event in convolutions[1:]), last, run.time_range.end]
+    found: dict[str, float] = {}
+    for owner, start, end in zip([*owners, "after the last convolution"], starts, starts[1:], strict=True):
+        found[owner] = found.get(owner, 0) + (end - start) / 1e3
+    return found
+
+
+def fastest(call: Callable, runs: int) -> float:
+    call()
+    return min(measure.seconds(call) for _ in range(runs)) * 1e3
+
+
+def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
+    columns: dict[str, dict[str, float]] = {}
+    for mode in pair:
+        case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode=mode, size=(512, 512))
+        module, image = build(case), photograph(case.size)
+        owners = in_order(module, image)
+        call = modes.apply(mode, module, image)
+        plain = fastest(call, settings.runs)
+        found = calmest(call, owners, settings.runs)
+        columns[mode] = found | {"together": sum(found.values()), "without the profiler": plain}
+    return [
+        {"network": f"{model} + {decoder}", "part": name}
+        | {f"{mode}, ms": of[name] for mode, of in columns.items()}
+        | {f"{mode}, %": 100 * of[name] / of["together"] for mode, of in columns.items()}
+        for name in columns[pair[0]]
+    ]
+
+
+def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
+    found = []
+    for mode in pair:
+        case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode=mode, size=(512, 512))
+        module, image = build(case), photograph(case.size)
+        call = modes.apply(mode, module, image)
+        (logits,) = call()
+        network = fastest(call, settings.runs)
+        one = fastest(modes.apply(mode, Classes(module), image), settings.runs)
+        planar = logits.contiguous()
+        with torch.inference_mode():
+            found.append(
+                {
+                    "network": f"{model} + {decoder}",
+                    "mode": mode,
+                    "output, MB": logits.numel() * logits.element_size() / 1e6,
+                    "network, ms": network,
+                    "writing the output, ms": fastest(lambda out=logits: torch.empty_like(out).fill_(1), settings.runs),
+                    "argmax after it, ms": fastest(lambda out=logits: out.argmax(dim=1), settings.runs),
+                    "the same, planar, ms": fastest(lambda out=planar: out.argmax(dim=1), settings.runs),
+                    "argmax in the network, ms": one,
+                }
+            )
+    return found
+
+
+def main() -> None:
+    settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
+    torch.set_num_threads(here.cores)
+    measure.pin_allocator(room_mb=1000)
+    pair = decoding.ENDS if here.native_bf16 else decoding.ENDS_WITHOUT_BF16
+    print(json.dumps({"machine": here.label, "torch": torch.__version__, "threads": here.cores}))
+    for table in (parts, output):
+        rows = [
+            row
+            for decoder in ("fpn", "unet")
+            for model in settings.models
+            for row in table(model, decoder, settings, pair)
+        ]
+        print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".1f"), flush=True)
+
+
+if __name__ == "__main__":
+    main()
