@@ -18,8 +18,11 @@ class Settings(decoding.Settings):
 
     def check(self) -> None:
         super().check()
+        if self.batch_size != 1:
+            raise cli.Problem(f"--batch-size {self.batch_size} has no meaning here: --batch-sizes names them all")
         if min(self.batch_sizes, default=0) < 1:
-            raise cli.Problem(f"--batch-sizes {' '.join(map(str, self.batch_sizes))}: all have to be positive")
+            named = " ".join(map(str, self.batch_sizes))
+            raise cli.Problem(f"--batch-sizes {named}: one or more, all positive")
 
 
 def cases(settings: Settings) -> list:

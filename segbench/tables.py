@@ -164,9 +164,14 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
+def pinned(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the allocator pinned, or, where there are none, with the other."""
+    return frame[frame.allocator == min(frame.allocator)]
+
+
 def decoders(journals: list[Journal]) -> pd.DataFrame:
     """A row per machine, model and mode: the encoder's feature maps, FPN and UNet side by side, FPN over UNet."""
-    frame = rows(journals, {"over_unet": lambda case: msgspec.structs.replace(case, decoder="unet")})
+    frame = pinned(rows(journals, {"over_unet": lambda case: msgspec.structs.replace(case, decoder="unet")}))
     keys = ["machine", "cpu", "family", "model", "mode"]
     columns = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
     columns |= {"gmacs": "gmacs", "memory_mb_img": "memory_mb_img", "gflop_s": "gflop_s", "status": "status"}
@@ -183,7 +188,8 @@ def decoders(journals: list[Journal]) -> pd.DataFrame:
 
 def peers(journals: list[Journal]) -> pd.DataFrame:
     """A row per machine, model, decoder and mode: this project's decoder and the library's of the same name."""
-    frame = rows(journals, {"over_peer": lambda case: msgspec.structs.replace(case, decoder=f"smp-{case.decoder}")})
+    smp = {"over_peer": lambda case: msgspec.structs.replace(case, decoder=f"smp-{case.decoder}")}
+    frame = pinned(rows(journals, smp))
     keys = ["machine", "cpu", "family", "model", "decoder", "mode"]
     columns = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
     frame = frame.rename(columns={"throughput_img_s": "img_s"})
@@ -197,7 +203,7 @@ def batches(journals: list[Journal]) -> pd.DataFrame:
     """All rows with `over_batch_1`, throughput over that of a single image, and `enough`: the smallest batch whose
     throughput is within 5 % of the best."""
     keys = ["machine", "model", "decoder", "mode"]
-    frame = rows(journals)
+    frame = pinned(rows(journals))
     single = frame[frame.batch_size == 1].set_index(keys).throughput_img_s.rename("single")
     frame["over_batch_1"] = frame.throughput_img_s / frame.join(single, on=keys).single
     good = frame.throughput_img_s >= 0.95 * frame.groupby(keys).throughput_img_s.transform("max")
@@ -287,4 +293,12 @@ def markdown(frame: pd.DataFrame, digits: dict[str, int] | None = None) -> str:
     align = ["left" if column not in (digits or {}) else "right" for column in frame]
     return tabulate(
         shown.fillna(""), headers="keys", tablefmt="github", showindex=False, colalign=align, disable_numparse=True
+    )
+
+
+def per_machine(table: Callable[[pd.DataFrame], pd.DataFrame], frame: pd.DataFrame, digits: dict[str, int]) -> str:
+    """One table a machine, each under the machine's name."""
+    return "\n\n".join(
+        f"**{name}**: {rows.cpu.iloc[0]}\n\n{markdown(table(rows), digits)}"
+        for name, rows in frame.groupby("machine", sort=False)
     )

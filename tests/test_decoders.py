@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from segbench import models, zoo
 from segbench.models import segmenter
 from segbench.models.fpn import SemanticFPN
 from segbench.models.unet import UNetDecoder
@@ -22,10 +23,6 @@ TOTALS = {
 CHANNELS = [3, 5, 7, 9, 11]
 
 
-def count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 @pytest.fixture
 def uncalibrated(monkeypatch):
     """Shapes and counts do not depend on the weights."""
@@ -37,8 +34,8 @@ def uncalibrated(monkeypatch):
 def test_parameters_and_gmacs_are_the_published_ones(uncalibrated, model, decoder):
     network = segmenter.build_segmenter(model, decoder, 117, (512, 512))
     alone, fpn, unet, fpn_gmacs, unet_gmacs = TOTALS[model]
-    assert count(network.encoder) == alone
-    assert count(network) == (fpn if decoder == "fpn" else unet)
+    assert models.count(network.encoder) == alone
+    assert models.count(network) == (fpn if decoder == "fpn" else unet)
     if gmacs := (fpn_gmacs if decoder == "fpn" else unet_gmacs):
         with torch.inference_mode(), FlopCounterMode(display=False) as flops:
             network(torch.zeros(1, 3, 512, 512))
@@ -46,8 +43,8 @@ def test_parameters_and_gmacs_are_the_published_ones(uncalibrated, model, decode
         assert found == pytest.approx(gmacs, abs=6e-3)
 
 
-@pytest.mark.parametrize("model", ["lcnet_100", "edgenext_x_small", "vit_tiny_patch16_224"])
-def test_encoders_of_five_four_and_one_levels_take_both_decoders_at_any_size(uncalibrated, model):
+@pytest.mark.parametrize("model", zoo.BY_MODEL)
+def test_every_encoder_takes_both_decoders_at_any_size(uncalibrated, model):
     size = (97, 64)
     network = segmenter.build_segmenter(model, "unet", 4, size)
     image = torch.rand(1, 3, *size)

@@ -4,6 +4,8 @@ Writes benchmark_results.csv (a row per machine, model, decoder and mode: both s
 interval) and benchmark_plot.png from the journals of all machines. It needs the development dependencies.
 """
 
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from segbench import cli, decoding
@@ -20,7 +22,15 @@ DIGITS = {"img_s": 2, "smp_img_s": 2, "over_peer": 2, "over_peer_low": 2, "over_
 DIGITS |= {"smp_params_m": 2, "gmacs": 2, "smp_gmacs": 2, "gflop_s": 0, "smp_gflop_s": 0}
 
 
-def cases(settings: decoding.Settings) -> list:
+@dataclass
+class Settings(decoding.Settings):
+    def check(self) -> None:
+        super().check()
+        if find_spec("segmentation_models_pytorch") is None:
+            raise cli.Problem("segmentation-models-pytorch is missing: `uv sync` installs it with the development tools")
+
+
+def cases(settings: Settings) -> list:
     wanted = ("fpn", "smp-fpn", "unet", "smp-unet")
     return [case for case in decoding.cases(settings, wanted) if case.decoder in wanted]
 
@@ -48,7 +58,7 @@ BENCHMARK = cli.Benchmark(
     report,
     show,
     modes=("baseline", "compile"),
-    defaults=decoding.Settings(models=MODELS),
+    defaults=Settings(models=MODELS),
 )
 
 if __name__ == "__main__":

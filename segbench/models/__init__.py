@@ -17,7 +17,7 @@ def build(case: Case) -> nn.Module:
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
     if case.decoder in PEERS:
-        return build_peer(case.model, case.decoder, case.classes, case.seed)
+        return build_peer(case.model, case.decoder, case.classes, case.pretrained, case.seed)
     if case.decoder:
         return build_segmenter(case.model, case.decoder, case.classes, case.size, case.pretrained, case.seed)
     return build_encoder(case.model, case.size, case.pretrained, case.seed)

@@ -21,11 +21,12 @@ class Peer(nn.Module):
         return (self.net(x),)
 
 
-def build_peer(model: str, decoder: str, classes: int, seed: int = 0) -> Peer:
+def build_peer(model: str, decoder: str, classes: int, pretrained: bool = False, seed: int = 0) -> Peer:
     """The library's decoder of that name, with its own default widths, on the same timm encoder."""
     import segmentation_models_pytorch as smp
 
     torch.manual_seed(seed)
-    net = getattr(smp, PEERS[decoder])(encoder_name=f"tu-{model}", encoder_weights=None, classes=classes).eval()
-    calibrate(net, photograph(CALIBRATION_SIZE))
+    weights = "imagenet" if pretrained else None
+    net = getattr(smp, PEERS[decoder])(encoder_name=f"tu-{model}", encoder_weights=weights, classes=classes)
+    calibrate(net.eval(), photograph(CALIBRATION_SIZE), keep=net.encoder if pretrained else None)
     return reparameterize_model(Peer(net)).eval().requires_grad_(False)

@@ -1,0 +1,106 @@
+"""Real runs of the scripts with decoders at 64x64."""
+
+import msgspec
+import pandas as pd
+import pytest
+from PIL import Image
+
+from segbench import sweep
+from segbench.cases import Case, Visit
+
+from .conftest import ROOT
+
+FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
+COMBINED = ROOT / "benchmarks" / "combined_benchmark.py"
+BATCHES = ROOT / "benchmarks" / "batch_size_comparison.py"
+PEERS = ROOT / "benchmarks" / "decoder_peers" / "benchmark.py"
+EAGER = ("--models", "lcnet_100", "--modes", "baseline")
+CASE = Case(model="lcnet_100", decoder="unet", classes=117, mode="baseline", size=(512, 512))
+
+
+def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
+    script.path = FPN
+    done = script.run("--models", "lcnet_100", "sequencer2d_s", "--modes", "baseline", "--num-classes", "5")
+    rows = pd.read_csv(script.out / "benchmark_results_all.csv").set_index(["model", "decoder"])
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert rows.status.to_dict() == {
+        ("lcnet_100", "features"): "ok",
+        ("lcnet_100", "fpn"): "ok",
+        ("sequencer2d_s", "features"): "error",
+        ("sequencer2d_s", "fpn"): "error",
+    }
+    assert "features_only not implemented" in rows.reason["sequencer2d_s", "fpn"]
+    alone, whole = rows.loc["lcnet_100", "features"], rows.loc["lcnet_100", "fpn"]
+    # Laterals on 64 to 512 channels, four smoothings, a head: counted by hand from the architecture.
+    laterals, smooth = (64 + 128 + 256 + 512) * 128 + 4 * 128, 4 * (128 * 128 * 9 + 128)
+    head = 128 * 128 * 9 + 2 * 128 + 128 * 5 + 5
+    assert whole.decoder_params_m * 1e6 == pytest.approx(laterals + smooth + head, abs=2)
+    assert whole.params_m - alone.params_m == pytest.approx(whole.decoder_params_m, rel=1e-4)
+    assert whole.gmacs - alone.gmacs == pytest.approx(whole.decoder_gmacs, rel=1e-4)
+    assert 0 < whole.decoder_share < 1 and whole.argmax_agreement == 1 and whole.rel_error == 0
+    assert Image.open(script.out / "benchmark_plot.png").width > 900
+
+
+def test_alone_fpn_and_unet_side_by_side(script):
+    script.path = COMBINED
+    done = script.run(*EAGER)
+    assert done.returncode == 0, done.stderr
+    (row,) = pd.read_csv(script.out / "combined_benchmark_results.csv").to_dict("records")
+    assert row["features_img_s"] > row["fpn_img_s"] > 0 and row["unet_img_s"] > 0
+    assert row["fpn_over_unet_low"] <= row["fpn_over_unet"] <= row["fpn_over_unet_high"]
+    assert row["unet_params_m"] > row["fpn_params_m"] > row["features_params_m"]
+    assert [*(script.out / "journals" / "combined_benchmark").glob("*.jsonl")]
+    assert Image.open(script.out / "combined_benchmark_plot.png").width > 900
+
+
+def test_batches_that_fit_are_measured_and_others_are_skipped(script):
+    script.path = BATCHES
+    done = script.run(*EAGER, "--batch-sizes", "4", "1", "10000000")
+    rows = pd.read_csv(script.out / "batch_size_comparison.csv").set_index(["decoder", "batch_size"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rows.status.unstack().to_numpy().tolist() == [["ok", "ok", "skipped"]] * 3
+    assert rows.reason["unet", 10000000].endswith("GB are free")
+    fits = rows[rows.status == "ok"]
+    assert (fits.throughput_img_s * fits.latency_ms / 1e3).tolist() == pytest.approx(fits.index.get_level_values(1))
+    assert fits.enough.groupby("decoder").sum().tolist() == [1, 1, 1]
+    assert fits.gmacs.groupby("decoder").nunique().tolist() == [1, 1, 1], "GMACs are per image"
+    assert Image.open(script.out / "batch_size_comparison.png").width > 900
+
+
+def test_a_peer_stands_beside_each_decoder(script):
+    script.path = PEERS
+    done = script.run(*EAGER)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pd.read_csv(script.out / "benchmark_results.csv").set_index("decoder")
+    assert [*rows.index] == ["fpn", "unet"]
+    assert (rows.over_peer > 0).all() and (rows.smp_gmacs > rows.gmacs).all()
+    assert Image.open(script.out / "benchmark_plot.png").width > 900
+
+
+@pytest.mark.parametrize(
+    ("path", "flags", "says"),
+    [
+        (FPN, ("--num-classes", "0"), "--num-classes 0"),
+        (BATCHES, ("--batch-sizes", "0"), "--batch-sizes 0"),
+        (BATCHES, ("--batch-size", "2"), "--batch-sizes names them all"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(script, path, flags, says):
+    script.path = path
+    done = script.run(*flags)
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_batch_is_judged_by_what_smaller_ones_took():
+    seen = [Visit(case=msgspec.structs.replace(CASE, batch_size=size), memory_mb=300 * size) for size in (1, 2)]
+    assert sweep.too_large(msgspec.structs.replace(CASE, batch_size=4), []) == ""
+    assert sweep.too_large(msgspec.structs.replace(CASE, batch_size=4, mode="compile"), seen) == ""
+    assert "900.0 GB" in sweep.too_large(msgspec.structs.replace(CASE, batch_size=1_000_000), seen)
+
+
+def test_emulated_bf16_is_a_row_that_says_so():
+    case = msgspec.structs.replace(CASE, mode="autocast+compile")
+    plan = sweep.Plan([case], 3, False, [], 15, [])
+    plan.skip_emulated = True
+    visit = sweep.attend(None, None, 1, plan, case, 1)
+    assert visit.status == "skipped" and "no native BF16" in visit.reason
