@@ -8,6 +8,8 @@ from pathlib import Path
 
 from segbench import cli, decoding
 
+DIGITS = {"features_img_s": 2, "fpn_img_s": 2, "unet_img_s": 2, "fpn_over_unet": 2}
+
 
 def cases(settings: decoding.Settings) -> list:
     return decoding.cases(settings, ("fpn", "unet"))
@@ -25,10 +27,9 @@ def report(journals: list, out: Path) -> list[Path]:
 def show(journals: list) -> str:
     from segbench import tables
 
-    return tables.markdown(tables.decoders(journals)[list(DIGITS)], DIGITS)
+    return tables.markdown(tables.decoders(journals)[["model", "mode", *DIGITS]], DIGITS)
 
 
-DIGITS = {"model": None, "mode": None, "features_img_s": 2, "fpn_img_s": 2, "unet_img_s": 2, "fpn_over_unet": 2}
 BENCHMARK = cli.Benchmark(
     Path(__file__).resolve(),
     "combined_benchmark",

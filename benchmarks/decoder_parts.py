@@ -10,6 +10,7 @@ output  What a full-resolution output costs, and the classes of its pixels (argm
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import tyro
@@ -99,7 +100,7 @@ def calmest(call: Callable, owners: list[str], runs: int) -> dict[str, float]:
     last = convolutions[-1].time_range.end  # what follows is the output's: upsampling, if any
     starts = [run.time_range.start, *(event.time_range.start for event in convolutions[1:]), last, run.time_range.end]
     found: dict[str, float] = {}
-    for owner, start, end in zip([*owners, "after the last convolution"], starts, starts[1:], strict=True):
+    for owner, (start, end) in zip([*owners, "after the last convolution"], pairwise(starts), strict=True):
         found[owner] = found.get(owner, 0) + (end - start) / 1e3
     return found
 

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,8 @@ class Settings:
     """What a run measures and how. The same for every script; the defaults are the script's."""
 
     models: tuple[str, ...] = ("all",)
-    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline', 'dozen' or 'all'. A pattern that no model of
-    the zoo matches is looked up in all of timm."""
+    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline', 'dozen' or 'all'. A pattern that no model
+    of the zoo matches is looked up in all of timm."""
     modes: tuple[str, ...] | None = None
     """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,
     channels_last, compile+freezing, autocast+compile+freezing."""
@@ -88,7 +88,7 @@ class Settings:
     def check(self) -> None:
         """Raises Problem for what a script's own flags cannot mean."""
 
-    def cases(self, **particular: object) -> list[Case]:
+    def cases(self, **particular: object) -> Sequence[Case]:
         """A case per model, mode and allocator, with what a script sets of the other fields."""
         same = {key: getattr(self, key) for key in ("size", "batch_size", "threads", "pretrained", "seed")}
         return [
@@ -106,7 +106,7 @@ class Benchmark:
     script: Path
     name: str
     description: str
-    cases: Callable[[Settings], list[Case]]
+    cases: Callable[[Settings], Sequence[Case]]
     report: Callable[[list[Journal], Path], list[Path]]  # writes CSV and PNG, returns their paths
     show: Callable[[list[Journal]], str]  # the table for the terminal
     modes: tuple[str, ...] = modes.DEFAULT

@@ -1,10 +1,9 @@
 """What the benchmarks of encoders with a decoder share: their flags, their cases, their tables."""
 
-from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cli, modes
+from . import cli
 from .cases import Case
 
 # Without native BF16 compile+freezing is the fastest that is worth a try; the others are skipped unless asked for.
@@ -30,14 +29,13 @@ class Settings(cli.Settings):
         return super().header() | {"num_classes": self.num_classes}
 
 
-def cases(settings: Settings, decoders: tuple[str, ...], alone: Container[str] = modes.MODES) -> list[Case]:
-    """Every model under every mode with each decoder, and, under the modes `alone`, its feature maps without one."""
-    found = [
+def cases(settings: Settings, decoders: tuple[str, ...]) -> list[Case]:
+    """Every model under every mode: its feature maps alone, so that a decoder's share is known, and each decoder."""
+    return [
         case
         for decoder in ("features", *decoders)
         for case in settings.cases(decoder=decoder, classes=settings.num_classes if decoder != "features" else 0)
     ]
-    return [case for case in found if case.decoder != "features" or case.mode in alone]
 
 
 def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
@@ -63,7 +61,7 @@ def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
         path,
         path.parent.name,
         description,
-        cases=lambda settings: cases(settings, (decoder,), alone={*ENDS, *ENDS_WITHOUT_BF16}),
+        cases=lambda settings: cases(settings, (decoder,)),
         report=report,
         show=show,
         defaults=Settings(modes=None),

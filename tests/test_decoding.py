@@ -20,16 +20,16 @@ CASE = Case(model="lcnet_100", decoder="unet", classes=117, mode="baseline", siz
 
 def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
     script.path = FPN
-    done = script.run("--models", "lcnet_100", "sequencer2d_s", "--modes", "baseline", "--num-classes", "5")
+    done = script.run("--models", "lcnet_100", "mixer_s32_224", "--modes", "baseline", "--num-classes", "5")
     rows = pd.read_csv(script.out / "benchmark_results_all.csv").set_index(["model", "decoder"])
     assert done.returncode == 1, done.stdout + done.stderr
     assert rows.status.to_dict() == {
         ("lcnet_100", "features"): "ok",
         ("lcnet_100", "fpn"): "ok",
-        ("sequencer2d_s", "features"): "error",
-        ("sequencer2d_s", "fpn"): "error",
+        ("mixer_s32_224", "features"): "error",
+        ("mixer_s32_224", "fpn"): "error",
     }
-    assert "features_only not implemented" in rows.reason["sequencer2d_s", "fpn"]
+    assert "feature maps of strides" in rows.reason["mixer_s32_224", "fpn"]
     alone, whole = rows.loc["lcnet_100", "features"], rows.loc["lcnet_100", "fpn"]
     # Laterals on 64 to 512 channels, four smoothings, a head: counted by hand from the architecture.
     laterals, smooth = (64 + 128 + 256 + 512) * 128 + 4 * 128, 4 * (128 * 128 * 9 + 128)
@@ -37,7 +37,7 @@ def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
     assert whole.decoder_params_m * 1e6 == pytest.approx(laterals + smooth + head, abs=2)
     assert whole.params_m - alone.params_m == pytest.approx(whole.decoder_params_m, rel=1e-4)
     assert whole.gmacs - alone.gmacs == pytest.approx(whole.decoder_gmacs, rel=1e-4)
-    assert 0 < whole.decoder_share < 1 and whole.argmax_agreement == 1 and whole.rel_error == 0
+    assert 0 < whole.decoder_share < 1 and whole.argmax_agreement == 1 and whole.rel_error < 1e-6
     assert Image.open(script.out / "benchmark_plot.png").width > 900
 
 
@@ -61,7 +61,7 @@ def test_batches_that_fit_are_measured_and_others_are_skipped(script):
     assert rows.status.unstack().to_numpy().tolist() == [["ok", "ok", "skipped"]] * 3
     assert rows.reason["unet", 10000000].endswith("GB are free")
     fits = rows[rows.status == "ok"]
-    assert (fits.throughput_img_s * fits.latency_ms / 1e3).tolist() == pytest.approx(fits.index.get_level_values(1))
+    assert (fits.throughput_img_s * fits.latency_ms / 1e3).tolist() == pytest.approx([*fits.index.get_level_values(1)], rel=1e-4)
     assert fits.enough.groupby("decoder").sum().tolist() == [1, 1, 1]
     assert fits.gmacs.groupby("decoder").nunique().tolist() == [1, 1, 1], "GMACs are per image"
     assert Image.open(script.out / "batch_size_comparison.png").width > 900
@@ -95,7 +95,7 @@ def test_a_batch_is_judged_by_what_smaller_ones_took():
     seen = [Visit(case=msgspec.structs.replace(CASE, batch_size=size), memory_mb=300 * size) for size in (1, 2)]
     assert sweep.too_large(msgspec.structs.replace(CASE, batch_size=4), []) == ""
     assert sweep.too_large(msgspec.structs.replace(CASE, batch_size=4, mode="compile"), seen) == ""
-    assert "900.0 GB" in sweep.too_large(msgspec.structs.replace(CASE, batch_size=1_000_000), seen)
+    assert "needs about 900000.0 GB" in sweep.too_large(msgspec.structs.replace(CASE, batch_size=1_000_000), seen)
 
 
 def test_emulated_bf16_is_a_row_that_says_so():

@@ -1,5 +1,6 @@
 """The README tables of encoders with decoders."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -129,12 +130,16 @@ def batches() -> str:
     return per_machine(table, frame, digits)
 
 
+def if_measured(folder: str, table: Callable[[], str]) -> Callable[[], str]:
+    return lambda: table() if journals(folder) else "Not measured yet."
+
+
 TABLES = {
-    "fpn": lambda: with_decoder("fpn"),
-    "fpn-modes": lambda: modes_with("fpn"),
-    "unet": lambda: with_decoder("unet"),
-    "unet-modes": lambda: modes_with("unet"),
-    "fpn-against-unet": fpn_against_unet,
-    "peers": peers,
-    "batches": batches,
+    "fpn": if_measured("fpn_decoder/journals", lambda: with_decoder("fpn")),
+    "fpn-modes": if_measured("fpn_decoder/journals", lambda: modes_with("fpn")),
+    "unet": if_measured("unet_decoder/journals", lambda: with_decoder("unet")),
+    "unet-modes": if_measured("unet_decoder/journals", lambda: modes_with("unet")),
+    "fpn-against-unet": if_measured("journals/combined_benchmark", fpn_against_unet),
+    "peers": if_measured("decoder_peers/journals", peers),
+    "batches": if_measured("journals/batch_size_comparison", batches),
 }

@@ -27,7 +27,9 @@ class Settings(decoding.Settings):
     def check(self) -> None:
         super().check()
         if find_spec("segmentation_models_pytorch") is None:
-            raise cli.Problem("segmentation-models-pytorch is missing: `uv sync` installs it with the development tools")
+            raise cli.Problem(
+                "segmentation-models-pytorch is missing: `uv sync` installs it with the development tools"
+            )
 
 
 def cases(settings: Settings) -> list:

@@ -59,8 +59,8 @@ class Segmenter(nn.Module):
             return tuple(features[::-1])
         if self.neck is not None:
             features = self.neck(features)
-        # Channels, and so the classes, innermost: mobilenetv3_small_100 with 117 classes is then 1.2 (FPN, eager) to 2.5
-        # times (FPN, autocast+compile+freezing) as fast on two Zen 4 cores, and argmax over the logits 4 times.
+        # Channels, and so the classes, innermost: mobilenetv3_small_100 with 117 classes is then 1.2 (FPN, eager) to
+        # 2.5 times (FPN, autocast+compile+freezing) as fast on two Zen 4 cores, and argmax over the logits 4 times.
         features = [level.contiguous(memory_format=torch.channels_last) for level in features]
         logits = self.decoder(features)
         return (logits[..., :height, :width],)
