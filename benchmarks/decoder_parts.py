@@ -3,14 +3,16 @@
 parts   Wall time of the encoder's stages and the decoder's steps in the calmest of some profiled inferences. A part
         reaches from its first convolution to the next part's: what the compiler fuses in between stays attributable.
 output  What a full-resolution output costs, and the classes of its pixels (argmax) on top, after the network or in it.
+layout  What it brings that a decoder gets its maps with the channels innermost, both ways in turn.
 
-    uv run benchmarks/decoder_parts.py
+    uv run benchmarks/decoder_parts.py parts output layout
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -18,7 +20,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from segbench import decoding, machine, measure, modes
+from segbench import decoding, machine, measure, modes, stats
 from segbench.cases import Case
 from segbench.inputs import photograph
 from segbench.models import build
@@ -36,6 +38,8 @@ STEPS = {  # of the decoders, by the beginning of a module's name
 
 @dataclass
 class Settings:
+    tables: Annotated[tuple[Literal["parts", "output", "layout"], ...], tyro.conf.Positional]
+    """Which of them."""
     models: tuple[str, ...] = ("mobileone_s0", "mobilenetv4_conv_small", "resnet18")
     """Without squeeze-and-excitation, whose convolutions a compiler may turn into something else."""
     num_classes: int = 117
@@ -55,10 +59,11 @@ class Classes(nn.Module):
 
 
 def part(name: str) -> str:
-    """`encoder.layer1.0.conv1` -> `encoder, layer1`; `decoder.convs.2.0` -> `step 3`."""
+    """`encoder.layer1.0.conv1` -> `encoder, layer1`; `encoder.blocks.2.0.conv` -> `encoder, blocks 3`;
+    `decoder.convs.2.0` -> `step 3`."""
     first, second, third, *_ = [*name.split("."), "", ""]
     if first == "encoder":
-        return f"encoder, {second}"
+        return f"encoder, {second}" + (f" {int(third) + 1}" if second == "blocks" else "")
     step = STEPS[f"{first}.{second}"]
     return f"{step} {int(third) + 1}" if step == "step" else step
 
@@ -154,20 +159,45 @@ def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
     return found
 
 
+def layout(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
+    found = []
+    for mode in (pair[0], "compile", pair[1]):
+        case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode=mode, size=(512, 512))
+        calls = {}
+        for name, memory_format in (("planar", torch.contiguous_format), ("innermost", torch.channels_last)):
+            module = build(case)
+            module.layout = memory_format
+            calls[name] = modes.apply(mode, module, photograph(case.size))
+            calls[name]()
+        taken = {name: [] for name in calls}
+        for _ in range(settings.runs):
+            for name, call in calls.items():
+                taken[name].append(measure.seconds(call) * 1e3)
+        ratios = [one / two for one, two in zip(*taken.values(), strict=True)]
+        low, high = stats.interval(ratios)
+        row = {"network": f"{model} + {decoder}", "mode": mode}
+        row |= {f"{name}, ms": min(of) for name, of in taken.items()}
+        found.append(row | {"times as fast": stats.geometric_mean(ratios), "low": low, "high": high})
+    return found
+
+
+TABLES = {"parts": parts, "output": output, "layout": layout}
+
+
 def main() -> None:
     settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
     torch.set_num_threads(here.cores)
     measure.pin_allocator(room_mb=1000)
     pair = decoding.ENDS if here.native_bf16 else decoding.ENDS_WITHOUT_BF16
     print(json.dumps({"machine": here.label, "torch": torch.__version__, "threads": here.cores}))
-    for table in (parts, output):
+    for name in settings.tables:
         rows = [
             row
             for decoder in ("fpn", "unet")
             for model in settings.models
-            for row in table(model, decoder, settings, pair)
+            for row in TABLES[name](model, decoder, settings, pair)
         ]
-        print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".1f"), flush=True)
+        print(f"\n{name}\n\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.4g')}", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ class Segmenter(nn.Module):
     The input is padded to the deepest stride at its right and lower edge, and the output cropped back.
     """
 
+    layout = torch.channels_last  # of what the decoder gets, see forward
+
     def __init__(self, encoder: nn.Module, neck: nn.Module | None, decoder: nn.Module | None):
         super().__init__()
         self.encoder, self.neck, self.decoder = encoder, neck, decoder
@@ -60,8 +62,9 @@ class Segmenter(nn.Module):
         if self.neck is not None:
             features = self.neck(features)
         # Channels, and so the classes, innermost: mobilenetv3_small_100 with 117 classes is then 1.2 (FPN, eager) to
-        # 2.5 times (FPN, autocast+compile+freezing) as fast on two Zen 4 cores, and argmax over the logits 4 times.
-        features = [level.contiguous(memory_format=torch.channels_last) for level in features]
+        # 2.5 times (FPN, autocast+compile+freezing) as fast on two Zen 4 cores, and argmax over the logits 4 times
+        # (benchmarks/decoder_parts.py).
+        features = [level.contiguous(memory_format=self.layout) for level in features]
         logits = self.decoder(features)
         return (logits[..., :height, :width],)
 
