@@ -61,7 +61,9 @@ def test_batches_that_fit_are_measured_and_others_are_skipped(script):
     assert rows.status.unstack().to_numpy().tolist() == [["ok", "ok", "skipped"]] * 3
     assert rows.reason["unet", 10000000].endswith("GB are free")
     fits = rows[rows.status == "ok"]
-    assert (fits.throughput_img_s * fits.latency_ms / 1e3).tolist() == pytest.approx([*fits.index.get_level_values(1)], rel=1e-4)
+    assert (fits.throughput_img_s * fits.latency_ms / 1e3).tolist() == pytest.approx(
+        [*fits.index.get_level_values(1)], rel=1e-4
+    )
     assert fits.enough.groupby("decoder").sum().tolist() == [1, 1, 1]
     assert fits.gmacs.groupby("decoder").nunique().tolist() == [1, 1, 1], "GMACs are per image"
     assert Image.open(script.out / "batch_size_comparison.png").width > 900

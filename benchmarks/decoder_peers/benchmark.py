@@ -5,11 +5,13 @@ interval) and benchmark_plot.png from the journals of all machines. It needs the
 """
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from segbench import cli, decoding
 
+LIBRARY = "segmentation-models-pytorch"
 MODELS = (
     "mobileone_s0",
     "mobilenetv4_conv_small",
@@ -27,9 +29,10 @@ class Settings(decoding.Settings):
     def check(self) -> None:
         super().check()
         if find_spec("segmentation_models_pytorch") is None:
-            raise cli.Problem(
-                "segmentation-models-pytorch is missing: `uv sync` installs it with the development tools"
-            )
+            raise cli.Problem(f"{LIBRARY} is missing: `uv sync` installs it with the development tools")
+
+    def header(self) -> dict[str, object]:
+        return super().header() | {LIBRARY: version(LIBRARY)}
 
 
 def cases(settings: Settings) -> list:
