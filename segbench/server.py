@@ -1,0 +1,138 @@
+"""The parent's side of the workers: one process that forks them, limits for each, and what their deaths mean. This
+process never imports torch."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import msgspec
+
+from . import machine, worker
+from .cases import Case, Visit
+
+# Longest silence of a worker in s, by phase ("" while torch is imported); in `measure` it is the budget and a second.
+LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "benchmark_cnn" / "inductor"
+
+
+class ServerDied(Exception):
+    """The process that forks the workers is gone."""
+
+
+class Server:
+    """The parent's side of worker.serve. Started at first use, and again if it dies."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen | None = None
+        self.log = TemporaryFile()  # noqa: SIM115 (closed with the server)
+        self.buffer = b""
+
+    def start(self) -> None:
+        environment = os.environ | {
+            "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(CACHE)),
+            "OPENBLAS_NUM_THREADS": "1",  # NumPy's; its threads would not survive a fork
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.buffer = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "segbench.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the sweep to handle
+        )
+
+    def run(self, order: worker.Order) -> worker.Done | worker.Floors:
+        """Have one order obeyed in a fresh process. What becomes of a process that is too slow or dies is a Visit too.
+
+        Raises ServerDied where there is no process left to ask.
+        """
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        kills = oom_kills()
+        self.send(order)
+        group, phase, answer, late = 0, "", None, False
+        while True:
+            limit = LIMITS_S.get(phase, order.budget_s + 1)
+            message = self.receive(limit)
+            match message:
+                case None if late or not group:
+                    self.stop()
+                    raise ServerDied(f"no answer for {limit:.0f} s")
+                case None:
+                    late = True
+                    worker.kill_group(group)
+                case worker.Started(pid):
+                    group = pid
+                case worker.Phase(name):
+                    phase = name
+                case worker.Exited(by) if answer is None:
+                    return worker.Done(failure(order, phase, by, late, oom_kills() > kills))
+                case worker.Exited():
+                    return answer
+                case _:
+                    answer = message
+
+    def send(self, order: worker.Order) -> None:
+        try:
+            self.process.stdin.write(msgspec.json.encode(order) + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise ServerDied(self.last_words()) from None
+
+    def receive(self, timeout_s: float) -> worker.Message | None:
+        """The next message, or None if there is none in time."""
+        end = time.monotonic() + timeout_s
+        while b"\n" not in self.buffer:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
+            if not ready:
+                return None
+            chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise ServerDied(self.last_words())
+            self.buffer += chunk
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return msgspec.json.decode(line, type=worker.Message)
+
+    def last_words(self) -> str:
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it left no message"
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()  # it takes its worker's process group with it
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process = None
+
+
+def failure(order: worker.Order, phase: str, by: int, late: bool, oom: bool) -> Visit:
+    """The visit of a process that ended without an answer."""
+    visit = Visit(case=order.case or Case(model="floors", mode="", size=()), budget_s=order.budget_s, status="error")
+    if late and phase == "measure":
+        bound = visit.case.batch_size / order.budget_s
+        visit.status, visit.reason = "timeout", f"no inference within {order.budget_s:g} s: < {bound:.2g} img/s"
+    elif late:
+        visit.status, visit.reason = "timeout", f"{phase or 'start'} took more than {LIMITS_S[phase]} s"
+    elif by == signal.SIGKILL and oom:
+        visit.status, visit.reason = "oom", f"killed by the kernel while it was short of memory ({phase})"
+    else:
+        visit.reason = (
+            f"died by {signal.Signals(by).name} in phase {phase!r}" if by else f"ended early in phase {phase!r}"
+        )
+    return visit
+
+
+def oom_kills() -> int:
+    text = machine.read("/proc/vmstat") or ""
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
