@@ -59,7 +59,7 @@ BENCHMARK = cli.Benchmark(
     show,
     modes=decoding.ENDS,
     modes_without_bf16=decoding.ENDS_WITHOUT_BF16,
-    defaults=Settings(modes=None, models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=3, iterations=30),
+    defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=3, iterations=30),
     subfolder="batch_size_comparison",
 )
 

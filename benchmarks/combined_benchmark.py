@@ -39,7 +39,7 @@ BENCHMARK = cli.Benchmark(
     show,
     modes=decoding.ENDS,
     modes_without_bf16=decoding.ENDS_WITHOUT_BF16,
-    defaults=decoding.Settings(modes=None, models=("dozen",)),
+    defaults=decoding.Settings(models=("dozen",)),
     subfolder="combined_benchmark",
 )
 

@@ -58,6 +58,12 @@ class Classes(nn.Module):
         return (self.network(x)[0].argmax(dim=1),)
 
 
+def made(model: str, decoder: str, settings: Settings) -> tuple[nn.Module, Tensor]:
+    """The network and its input."""
+    case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode="baseline", size=(512, 512))
+    return build(case), photograph(case.size)
+
+
 def part(name: str) -> str:
     """`encoder.layer1.0.conv1` -> `encoder, layer1`; `encoder.blocks.2.0.conv` -> `encoder, blocks 3`;
     `decoder.convs.2.0` -> `step 3`."""
@@ -118,8 +124,7 @@ def fastest(call: Callable, runs: int) -> float:
 def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
     columns: dict[str, dict[str, float]] = {}
     for mode in pair:
-        case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode=mode, size=(512, 512))
-        module, image = build(case), photograph(case.size)
+        module, image = made(model, decoder, settings)
         owners = in_order(module, image)
         call = modes.apply(mode, module, image)
         plain = fastest(call, settings.runs)
@@ -136,8 +141,7 @@ def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -
 def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
     found = []
     for mode in pair:
-        case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode=mode, size=(512, 512))
-        module, image = build(case), photograph(case.size)
+        module, image = made(model, decoder, settings)
         call = modes.apply(mode, module, image)
         (logits,) = call()
         network = fastest(call, settings.runs)
@@ -162,12 +166,11 @@ def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
 def layout(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
     found = []
     for mode in (pair[0], "compile", pair[1]):
-        case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode=mode, size=(512, 512))
         calls = {}
         for name, memory_format in (("planar", torch.contiguous_format), ("innermost", torch.channels_last)):
-            module = build(case)
+            module, image = made(model, decoder, settings)
             module.layout = memory_format
-            calls[name] = modes.apply(mode, module, photograph(case.size))
+            calls[name] = modes.apply(mode, module, image)
             calls[name]()
         taken = {name: [] for name in calls}
         for _ in range(settings.runs):

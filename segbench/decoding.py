@@ -9,8 +9,6 @@ from .cases import Case
 # Without native BF16 compile+freezing is the fastest that is worth a try; the others are skipped unless asked for.
 MODES = ("baseline", "compile", "autocast+compile", "autocast+compile+freezing")
 MODES_WITHOUT_BF16 = ("baseline", "compile", "compile+freezing", "autocast+compile", "autocast+compile+freezing")
-
-
 # The slowest and the fastest of them.
 ENDS = ("baseline", "autocast+compile+freezing")
 ENDS_WITHOUT_BF16 = ("baseline", "compile+freezing")
@@ -64,7 +62,7 @@ def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
         cases=lambda settings: cases(settings, (decoder,)),
         report=report,
         show=show,
-        defaults=Settings(modes=None),
+        defaults=Settings(),
         modes=MODES,
         modes_without_bf16=MODES_WITHOUT_BF16,
     )

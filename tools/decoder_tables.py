@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from encoder_tables import by_mode
 
-from segbench import modes, tables
+from segbench import tables
 from segbench.journal import Journal, read_all
 from segbench.tables import per_machine, spans
 
@@ -47,14 +48,7 @@ def with_decoder(decoder: str) -> str:
 def modes_with(decoder: str) -> str:
     """The same encoders under every mode, in img/s."""
     frame = tables.rows(journals(f"{decoder}_decoder/journals"))
-    frame = frame[(frame.decoder == decoder) & (frame.status == "ok")]
-
-    def table(rows: pd.DataFrame) -> pd.DataFrame:
-        wide = rows.pivot_table(index="model", columns="mode", values="throughput_img_s", sort=False)
-        wide = wide.reindex(columns=[mode for mode in modes.MODES if mode in wide])
-        return wide.reset_index().rename(columns={"model": "encoder"})
-
-    return per_machine(table, frame, {mode: 1 for mode in modes.MODES if (frame["mode"] == mode).any()})
+    return by_mode(frame[frame.decoder == decoder])
 
 
 def fpn_against_unet() -> str:
