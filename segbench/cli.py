@@ -318,7 +318,7 @@ def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
         for name, answer in zip(foreign, answers, strict=True):
             found[name] = answer.split()
             if not found[name]:
-                known = [*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()]
+                known = [*dict.fromkeys([*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()])]
                 raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the zoo")
     return tuple(dict.fromkeys(model for models in found.values() for model in models))
 
