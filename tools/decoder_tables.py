@@ -1,6 +1,5 @@
 """The README tables of encoders with decoders."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -75,6 +74,25 @@ def fpn_against_unet() -> str:
     return per_machine(table, frame, digits)
 
 
+def fpn_over_unet() -> str:
+    """How much faster FPN is, and what it saves, over all encoders that were measured, by mode."""
+    frame = tables.decoders(journals("journals/combined_benchmark")).dropna(subset="fpn_over_unet")
+    ratios = {"FPN over UNet, lowest": 2, "median": 2, "highest": 2, "parameters": 2, "GMACs": 2, "memory": 2}
+
+    def table(rows: pd.DataFrame) -> pd.DataFrame:
+        found = []
+        for mode, of in rows.groupby("mode", sort=False):
+            ratio = of.fpn_over_unet
+            row = {"mode": mode, "encoders": len(of), "FPN faster beyond the interval": (of.fpn_over_unet_low > 1).sum()}
+            row |= {"FPN over UNet, lowest": ratio.min(), "median": ratio.median(), "highest": ratio.max()}
+            for name, column in (("parameters", "params_m"), ("GMACs", "gmacs"), ("memory", "memory_mb_img")):
+                row[name] = (of[f"fpn_{column}"] / of[f"unet_{column}"]).median()
+            found.append(row)
+        return pd.DataFrame(found)
+
+    return per_machine(table, frame, {"encoders": 0, "FPN faster beyond the interval": 0} | ratios)
+
+
 def peers() -> str:
     """This project's decoders and those of segmentation-models-pytorch, side by side."""
     frame = tables.peers(journals("decoder_peers/journals"))
@@ -124,16 +142,13 @@ def batches() -> str:
     return per_machine(table, frame, digits)
 
 
-def if_measured(folder: str, table: Callable[[], str]) -> Callable[[], str]:
-    return lambda: table() if journals(folder) else "Not measured yet."
-
-
 TABLES = {
-    "fpn": if_measured("fpn_decoder/journals", lambda: with_decoder("fpn")),
-    "fpn-modes": if_measured("fpn_decoder/journals", lambda: modes_with("fpn")),
-    "unet": if_measured("unet_decoder/journals", lambda: with_decoder("unet")),
-    "unet-modes": if_measured("unet_decoder/journals", lambda: modes_with("unet")),
-    "fpn-against-unet": if_measured("journals/combined_benchmark", fpn_against_unet),
-    "peers": if_measured("decoder_peers/journals", peers),
-    "batches": if_measured("journals/batch_size_comparison", batches),
+    "fpn": lambda: with_decoder("fpn"),
+    "fpn-modes": lambda: modes_with("fpn"),
+    "unet": lambda: with_decoder("unet"),
+    "unet-modes": lambda: modes_with("unet"),
+    "fpn-against-unet": fpn_against_unet,
+    "fpn-over-unet": fpn_over_unet,
+    "peers": peers,
+    "batches": batches,
 }
