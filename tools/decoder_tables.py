@@ -83,14 +83,14 @@ def fpn_over_unet() -> str:
         found = []
         for mode, of in rows.groupby("mode", sort=False):
             ratio = of.fpn_over_unet
-            row = {"mode": mode, "encoders": len(of), "FPN faster beyond the interval": (of.fpn_over_unet_low > 1).sum()}
+            row = {"mode": mode, "encoders": len(of), "interval above 1": (of.fpn_over_unet_low > 1).sum()}
             row |= {"FPN over UNet, lowest": ratio.min(), "median": ratio.median(), "highest": ratio.max()}
             for name, column in (("parameters", "params_m"), ("GMACs", "gmacs"), ("memory", "memory_mb_img")):
                 row[name] = (of[f"fpn_{column}"] / of[f"unet_{column}"]).median()
             found.append(row)
         return pd.DataFrame(found)
 
-    return per_machine(table, frame, {"encoders": 0, "FPN faster beyond the interval": 0} | ratios)
+    return per_machine(table, frame, {"encoders": 0, "interval above 1": 0} | ratios)
 
 
 def peers() -> str:
