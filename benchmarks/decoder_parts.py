@@ -11,7 +11,7 @@ layout  What it brings that a decoder gets its maps with the channels innermost,
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Annotated, Literal
 
 import torch
@@ -19,6 +19,7 @@ import tyro
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
+from tqdm import tqdm
 
 from segbench import decoding, machine, measure, modes, stats
 from segbench.cases import Case
@@ -194,12 +195,8 @@ def main() -> None:
     pair = decoding.ENDS if here.native_bf16 else decoding.ENDS_WITHOUT_BF16
     print(json.dumps({"machine": here.label, "torch": torch.__version__, "threads": here.cores}))
     for name in settings.tables:
-        rows = [
-            row
-            for decoder in ("fpn", "unet")
-            for model in settings.models
-            for row in TABLES[name](model, decoder, settings, pair)
-        ]
+        networks = tqdm([*product(("fpn", "unet"), settings.models)], desc=name)  # a compilation takes half a minute
+        rows = [row for decoder, model in networks for row in TABLES[name](model, decoder, settings, pair)]
         print(f"\n{name}\n\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.4g')}", flush=True)
 
 
