@@ -40,7 +40,7 @@ def pin_allocator(room_mb: float = 0) -> None:
     The same as MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_MAX_ in the environment, but for one fork. `room_mb` of the heap
     are faulted in at once: by itself it grows over a dozen inferences.
     """
-    set_malloc(mmap_max=0, trim_threshold=2**31 - 1)
+    set_malloc(mmap_max=0, trim_threshold=-1)  # never: 2 GB, its largest value, a large batch outgrows
     torch.zeros(int(room_mb * 1e6), dtype=torch.uint8)  # freed at once, and kept
 
 

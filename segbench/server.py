@@ -15,7 +15,8 @@ import msgspec
 from . import machine, worker
 from .cases import Case, Visit
 
-# Longest silence of a worker in s, by phase ("" while torch is imported); in `measure` it is the budget and a second.
+# Longest silence of a worker in s, by phase ("" while torch is imported); in `measure` it is the budget and a second,
+# in `memory`, where an inference faults all of its pages in, twice the budget.
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "benchmark_cnn" / "inductor"
 
@@ -59,7 +60,7 @@ class Server:
         self.send(order)
         group, phase, answer, late = 0, "", None, False
         while True:
-            limit = LIMITS_S.get(phase, order.budget_s + 1)
+            limit = LIMITS_S.get(phase, order.budget_s * (2 if phase == "memory" else 1) + 1)
             message = self.receive(limit)
             match message:
                 case None if late or not group:
@@ -119,7 +120,7 @@ class Server:
 def failure(order: worker.Order, phase: str, by: int, late: bool, oom: bool) -> Visit:
     """The visit of a process that ended without an answer."""
     visit = Visit(case=order.case or Case(model="floors", mode="", size=()), budget_s=order.budget_s, status="error")
-    if late and phase == "measure":
+    if late and phase in ("memory", "measure"):
         bound = visit.case.batch_size / order.budget_s
         visit.status, visit.reason = "timeout", f"no inference within {order.budget_s:g} s: < {bound:.2g} img/s"
     elif late:

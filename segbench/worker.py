@@ -42,7 +42,7 @@ class Started(msgspec.Struct, tag=True):
 class Phase(msgspec.Struct, tag=True):
     """What the process does from now on; sent again as a sign of life."""
 
-    name: str  # build, prepare, measure, check
+    name: str  # build, prepare, memory, measure, check
 
 
 class Floors(msgspec.Struct, tag=True):
@@ -132,7 +132,7 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from . import measure, models, modes
+    from . import machine, measure, models, modes
     from .inputs import photograph
 
     case, spent = visit.case, visit.phases_s
@@ -165,15 +165,18 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
         shutdown_compile_workers()  # nothing may run beside a measurement
     lap("prepare")
 
-    phase("measure")
     if case.protocol == "usual":
+        phase("measure")
         visit.samples_ms = [shorten(value) for value in measure.usual(call, lambda: phase("measure"))]
         return lap("measure")
 
+    phase("memory")
     visit.memory_mb = measure.memory(call)
     if case.allocator == "pinned":
-        # With twice of it the heap still grew by an output of 117 MB in the midst of the samples.
-        measure.pin_allocator(room_mb=3 * (visit.memory_mb or 0))
+        # With twice of it the heap still grew by an output of 117 MB in the midst of the samples. Where an inference
+        # takes gigabytes, to fault in three times of it takes as long as the inference, and may not fit.
+        needed = visit.memory_mb or 0
+        measure.pin_allocator(room_mb=min(3 * needed, needed + 2000, 500 * machine.free_gb()))
     lap("memory")
 
     phase("measure")
