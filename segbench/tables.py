@@ -49,11 +49,10 @@ def machine_rows(journal: Journal, over: Others) -> list[dict]:
         for column, other in over.items():
             ratio = figures.speedup(latencies.get(other(case), {}), latencies[case])
             ratios |= dict(zip((column, f"{column}_low", f"{column}_high"), ratio, strict=True))
-        alone = latencies.get(msgspec.structs.replace(case, decoder="features", classes=0))
-        known = case.decoder and alone and latencies[case]
-        # Of the figures: the two may have been measured in sessions of their own.
-        share = 1 - figures.figure(alone)[1] / figures.figure(latencies[case])[1] if known else float("nan")
-        ratios["decoder_share"] = share if case.classes else float("nan")
+        alone = latencies.get(msgspec.structs.replace(case, decoder="features", classes=0)) if case.classes else None
+        both = alone and latencies[case]  # their figures: they may have been measured in sessions of their own
+        share = 1 - figures.figure(alone)[1] / figures.figure(latencies[case])[1] if both else float("nan")
+        ratios["decoder_share"] = share
         found.append(row(journal, case, list(visits.values()), latencies[case], ratios, peaks))
     return found
 
