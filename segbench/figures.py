@@ -28,8 +28,11 @@ class Figure:
         self.quiet = samples[stats.quiet(visit.readings_ms, floor_ms)]  # latencies in ms of the quiet samples
         self.lost, self.scaled = stats.scaled(samples, visit.readings_ms, floor_ms)
         self.as_met_ms = float(np.median(samples))
+        self.fastest_ms = float(samples.min())
         self.quiet_ms = float(np.median(self.quiet)) if len(self.quiet) else float("nan")
         self.scaled_ms = stats.calmest(self.lost, self.scaled)
+        if self.as_met_ms > stats.LONG_MS:
+            self.quiet_ms = self.scaled_ms = self.fastest_ms
 
 
 Figures = dict[tuple[int, int], Figure]  # by (session, round)
@@ -44,8 +47,20 @@ def of_visits(visits: dict[int, Visit], floors: dict) -> Figures:
     }
 
 
+def long(of: Figures) -> bool:
+    """Whether an inference outlasts the machine's states."""
+    return bool(of) and float(np.median([figure.as_met_ms for figure in of.values()])) > stats.LONG_MS
+
+
+def fastest_ms(of: Figures) -> float:
+    """Median over the visits of their fastest samples."""
+    return float(np.median([figure.fastest_ms for figure in of.values()]))
+
+
 def quiet_ms(of: Figures) -> float:
-    """Median of the quiet samples of all visits; NaN where there are too few."""
+    """Median of the quiet samples of all visits, for long inferences `fastest_ms`; NaN where there are too few."""
+    if long(of):
+        return fastest_ms(of)
     samples = np.concatenate([figure.quiet for figure in of.values()]) if of else np.array([])
     return float(np.median(samples)) if len(samples) >= stats.MIN_QUIET else float("nan")
 
@@ -57,8 +72,10 @@ def scaled_ms(of: Figures) -> float:
 
 
 def per_round(of: Figures) -> tuple[str, dict[tuple[int, int], float]]:
-    """How a case is figured, and its latency in ms by (session, round): `quiet` where its visits found quiet samples,
-    `scaled` where they did not."""
+    """How a case is figured, and its latency in ms by (session, round): `fastest` for long inferences, else `quiet`
+    where its visits found quiet samples and `scaled` where they did not."""
+    if long(of):
+        return "fastest", {key: figure.fastest_ms for key, figure in of.items()}
     if np.isnan(quiet_ms(of)):
         return "scaled", {key: figure.scaled_ms for key, figure in of.items()}
     return "quiet", {key: figure.quiet_ms for key, figure in of.items() if len(figure.quiet)}
@@ -68,7 +85,7 @@ def figure(of: Figures) -> tuple[str, float, tuple[float, float]]:
     """How a case is figured, its latency in ms, and the 95 % interval of what another session would find: over rounds,
     never over the samples of one process, and with what sessions differ by beyond that."""
     how, latencies = per_round(of)
-    middle = quiet_ms(of) if how == "quiet" else scaled_ms(of)
+    middle = scaled_ms(of) if how == "scaled" else quiet_ms(of)
     width = np.hypot(stats.half_width([*latencies.values()]), stats.normal_width(stats.DRIFT))
     return how, middle, stats.around(middle, width)
 

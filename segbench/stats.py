@@ -12,6 +12,7 @@ MIN_QUIET = 3  # quiet samples that a figure needs
 # By how much quiet figures of sessions some minutes apart differ in common (standard deviation of logarithms): neither
 # the yardsticks nor the rounds of one session see it (notes.md, from benchmarks/repeatability).
 DRIFT = 0.02
+LONG_MS = 300  # an inference that outlasts the machine's states: what two readings say of it is little (notes.md)
 CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
 # By which powers of what the two yardsticks lose a network gets slower: middle values (notes.md).
 NETWORK_LOSES = (0.85, 0.3)

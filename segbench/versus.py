@@ -62,7 +62,7 @@ def row(first: Side, second: Side, same: bool) -> dict:
     if reason := difference(case, before, other, after):
         return found | {"verdict": f"refused: {reason}"}
     one, two = figures.of_visits(before, floors), figures.of_visits(after, other_floors)
-    how = max(figures.per_round(one)[0], figures.per_round(two)[0])  # scaled, unless both are quiet
+    how = max(figures.per_round(one)[0], figures.per_round(two)[0])  # scaled, unless neither is
     of_visit = f"{how}_ms"
     logs = [np.log(figures.present(getattr(visit, of_visit) for visit in of.values())) for of in (one, two)]
     if min(map(len, logs)) < 2:

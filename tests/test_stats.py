@@ -51,6 +51,17 @@ def test_a_machine_that_never_was_quiet_is_scaled_by_its_yardsticks():
     assert latency == pytest.approx(SLOW**0.15 * TRUE_MS, rel=0.02)
 
 
+def test_a_long_inference_is_figured_by_the_fastest_sample_of_each_visit():
+    """Readings beside an inference of a second do not tell what happened within it: here they say twice as slow."""
+    calm, loud = [tuple(FLOORS_MS)] * 4, [tuple(2 * FLOORS_MS)] * 4
+    samples = {1: [900, 800, 950], 2: [700, 990, 940], 3: [720, 850, 910]}
+    visits = {n: visit(np.random.default_rng(0), n) for n in samples}
+    for number, of in visits.items():
+        of.samples_ms, of.readings_ms = samples[number], calm if number == 1 else loud
+    how, latency, (low, high) = figures.figure(figures.of_visits(visits, {(1, 2): FLOORS_MS}))
+    assert (how, latency) == ("fastest", 720) and low < 720 < high
+
+
 def test_the_calmest_samples_count_where_none_is_quiet():
     readings = FLOORS_MS * np.array([[1.5, 1]] * 30 + [[1.1, 1]] * 5 + [[1.5, 1]] * 30)
     samples = np.where(readings[:-1, 0] + readings[1:, 0] < FLOORS_MS[0] * 2.3, 22.0, 30.0)
