@@ -297,7 +297,8 @@ def batches(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
 
 def caption(frame: pd.DataFrame, date: str) -> str:
     first = frame.iloc[0]
-    return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, batch {first.batch_size}, {date}"
+    batch = f"batch {first.batch_size}, " if frame.batch_size.nunique() == 1 else ""
+    return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, {batch}{date}"
 
 
 def plain_log(*axis) -> None:
