@@ -11,7 +11,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     model: str
     mode: str
-    size: tuple[int, ...]  # (H, W) in pixels
+    size: tuple[int, ...]  # (H, W) in pixels, or (D, H, W) in voxels
     batch_size: int = 1
     threads: int = 1
     allocator: str = "pinned"  # "pinned" or "plain", see measure.pin_allocator
@@ -19,6 +19,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     decoder: str = ""  # "" for the encoder with its classifier, "features" for its maps alone, or "fpn", "unet"
     classes: int = 0  # of the decoder
     pretrained: bool = False
+    weights: str = ""  # a file with a state dict, for the 3D networks
     seed: int = 0
 
     @property
@@ -26,7 +27,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What a progress bar shows: `resnet18 compile`."""
         unusual = [self.allocator] * (self.allocator != "pinned") + [self.protocol] * (self.protocol != "quiet")
         batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
-        return " ".join(part for part in (self.model, self.decoder, self.mode, batch, *unusual) if part)
+        volume = f"{'x'.join(map(str, self.size))}, {self.classes} classes," if len(self.size) == 3 else ""
+        return " ".join(part for part in (self.model, self.decoder, volume, self.mode, batch, *unusual) if part)
 
     @property
     def group(self) -> "Case":

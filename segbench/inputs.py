@@ -29,3 +29,45 @@ def photograph(size: tuple[int, int], batch_size: int = 1) -> Tensor:
     if tuple(size) != tuple(image.shape[2:]):
         image = interpolate(image, size=tuple(size), mode="bilinear", antialias=True)
     return image.repeat(batch_size, 1, 1, 1)
+
+
+def picture(size: tuple[int, ...], batch_size: int = 1) -> Tensor:
+    """The photograph, or for three sides the synthetic CT."""
+    return photograph(size, batch_size) if len(size) == 2 else ct(size, batch_size)
+
+
+# (centre, radii) in units of half a side, from head to feet, from back to front, from right to left; Hounsfield units.
+ORGANS = {
+    "body": ((0, 0, 0), (9, 0.7, 0.9), 40),
+    "lungs": ((-0.9, 0.05, 0.42), (0.9, 0.42, 0.32), -800),
+    "left lung": ((-0.9, 0.05, -0.42), (0.9, 0.42, 0.32), -800),
+    "heart": ((-0.5, 0.2, -0.08), (0.35, 0.25, 0.25), 45),
+    "liver": ((0.3, 0.1, 0.4), (0.4, 0.4, 0.4), 60),
+    "spleen": ((0.25, -0.1, -0.6), (0.25, 0.25, 0.15), 50),
+    "right kidney": ((0.6, -0.3, 0.35), (0.3, 0.14, 0.13), 30),
+    "left kidney": ((0.55, -0.3, -0.35), (0.3, 0.14, 0.13), 30),
+    "aorta": ((0, -0.25, -0.08), (9, 0.06, 0.06), 45),
+    "spine": ((0, -0.48, 0), (9, 0.14, 0.13), 350),
+    "spinal canal": ((0, -0.56, 0), (9, 0.04, 0.04), 30),
+}
+AIR, NOISE = -1000, 15  # Hounsfield units: outside the body, standard deviation
+
+
+def ct(size: tuple[int, int, int], batch_size: int = 1, seed: int = 0) -> Tensor:
+    """A synthetic chest and abdomen (B, 1, D, H, W), FP32: air, a body of soft tissue, organs as ellipsoids, noise.
+
+    Normalised as nnU-Net does a CT ("nnU-Net", Isensee et al. 2021, Nature Methods 18, supplement): clipped to the 0.5
+    and 99.5 % quantiles of the foreground, here the body, then z-scored with its mean and standard deviation.
+    """
+    axes = np.meshgrid(*(np.linspace(-1, 1, side) for side in size), indexing="ij", sparse=True)
+    volume = np.full(size, AIR, dtype=np.float32)
+    body = np.zeros(size, dtype=bool)
+    for name, (centre, radii, units) in ORGANS.items():
+        inside = sum(((x - c) / r) ** 2 for x, c, r in zip(axes, centre, radii, strict=True)) <= 1
+        volume[inside] = units
+        body = inside if name == "body" else body
+    volume += np.random.default_rng(seed).normal(0, NOISE, size).astype(np.float32)
+    seen = volume[body]
+    low, high = np.quantile(seen, (0.005, 0.995))
+    volume = (volume.clip(low, high) - seen.mean()) / seen.std()
+    return torch.from_numpy(volume.astype(np.float32)).repeat(batch_size, 1, 1, 1, 1)

@@ -40,7 +40,8 @@ def max_error(name: str) -> float:
 
 
 def apply(name: str, module: nn.Module, x: Tensor) -> Callable[[], tuple[Tensor, ...]]:
-    """A call that runs `module` on `x` (B, 3, H, W) under the mode. The first call compiles, where the mode does.
+    """A call that runs `module` on `x`, (B, 3, H, W) or (B, 1, D, H, W), under the mode. The first call compiles, where
+    the mode does.
 
     Autocast is entered at every call, as a service would: around the loop its cache of cast weights would live on.
     """
@@ -48,7 +49,8 @@ def apply(name: str, module: nn.Module, x: Tensor) -> Callable[[], tuple[Tensor,
 
     mode = MODES[name]
     if mode.channels_last:
-        module, x = module.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+        module, x = module.to(memory_format=layout), x.contiguous(memory_format=layout)
     call = torch.compile(module, options={"freezing": mode.freezing}) if mode.compile else module
 
     def run() -> tuple[Tensor, ...]:

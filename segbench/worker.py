@@ -133,7 +133,7 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from . import machine, measure, models, modes
-    from .inputs import photograph
+    from .inputs import picture
 
     case, spent = visit.case, visit.phases_s
     clock = time.perf_counter()
@@ -147,10 +147,13 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
         measure.spread_allocator()  # until memory is measured
     torch.set_num_threads(case.threads)
     phase("build")
+    if reason := too_large_volume(case):
+        visit.status, visit.reason = "skipped", reason
+        return
     module = models.build(case)
     visit.params = models.count(module)
     visit.decoder_params = sum(models.count(part) for part in models.decoder_parts(module).values())
-    image = photograph(case.size, case.batch_size)
+    image = picture(case.size, case.batch_size)
     call = modes.apply(case.mode, module, image)
     lap("build")
 
@@ -219,6 +222,21 @@ def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
         "denormals": "kept" if float(torch.tensor(1e-30) * torch.tensor(1e-10)) else "flushed",
     }
     lap("check")
+
+
+def too_large_volume(case: Case) -> str:
+    """Why a 3D network will not fit into memory, by a count on torch's meta device; "" where it will.
+
+    Three times the weights: FP32, packed by the compiler, and those of the check. Three times the activations: the
+    allocator is given room for as many.
+    """
+    if len(case.size) < 3:
+        return ""
+    from . import counting, machine
+
+    counts = counting.count(counting.network(case.model, case.classes, case.size), case.size)
+    needed, free = 3 * (counts.weights_mb + counts.peak_mb * case.batch_size) / 1e3, machine.free_gb()
+    return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
 
 def find_floors(order: Order) -> Floors:

@@ -84,12 +84,16 @@ DOZEN = (
     "edgenext_x_small",
     "vit_tiny_patch16_224",
 )
+# The official 3D models; segbench/models makes them.
+VOLUMES = ("stunet_s", "stunet_b", "stunet_l", "stunet_h", "totalsegmentator", "resenc", "segresnet")
 
 
 def family(model: str) -> str:
     """The family of a zoo model; for any other timm model the part of its name before the first digit or underscore."""
     if model in BY_MODEL:
         return BY_MODEL[model].family
+    if model in VOLUMES:
+        return "3D"
     return model.split("_")[0].rstrip("0123456789") or model
 
 

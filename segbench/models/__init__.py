@@ -3,9 +3,11 @@
 from torch import nn
 
 from ..cases import Case
+from ..zoo import VOLUMES
 from .encoder import build_encoder
 from .peers import PEERS, build_peer
 from .segmenter import DECODERS, build_segmenter
+from .volume import build_volume
 
 __all__ = ["DECODERS", "build", "build_segmenter", "count", "decoder_parts"]
 
@@ -13,9 +15,12 @@ __all__ = ["DECODERS", "build", "build_segmenter", "count", "decoder_parts"]
 def build(case: Case) -> nn.Module:
     """The network of a case in eval mode, FP32, reparameterised, with weights that keep activations in range.
 
-    Its forward takes (B, 3, H, W) and returns a tuple of tensors: what is timed is what is checked.
+    Its forward takes (B, 3, H, W), or (B, 1, D, H, W) for the 3D networks, and returns a tuple of tensors: what is
+    timed is what is checked.
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
+    if case.model in VOLUMES:
+        return build_volume(case.model, case.classes, case.size, case.seed, case.weights)
     if case.decoder in PEERS:
         return build_peer(case.model, case.decoder, case.classes, case.pretrained, case.seed)
     if case.decoder:

@@ -69,20 +69,22 @@ class Segmenter(nn.Module):
         return (logits[..., :height, :width],)
 
 
-def build_segmenter(
-    model: str, decoder: str, classes: int, size: tuple[int, int], pretrained: bool = False, seed: int = 0
-) -> Segmenter:
-    """Any timm model that offers feature maps, with a decoder: "fpn", "unet", or "features" for the maps alone.
+def padded(size: tuple[int, int]) -> tuple[int, int]:
+    """The size that an image is padded to."""
+    return tuple(side + -side % DEEPEST for side in size)
+
+
+def assemble(model: str, decoder: str, classes: int, size: tuple[int, int], pretrained: bool = False) -> Segmenter:
+    """Any timm model that offers feature maps, with a decoder: "fpn", "unet", or "features" for the maps alone; random
+    weights are torch's, nothing is folded yet.
 
     Raises ValueError where the maps are not of strides (2,) 4, 8, 16, 32 or of one stride, 16, and for images smaller
     than the deepest stride; RuntimeError where timm has no feature maps of the model.
     """
     if min(size) < DEEPEST:
         raise ValueError(f"{size[0]}x{size[1]} is smaller than the deepest stride, {DEEPEST}")
-    torch.manual_seed(seed)
-    padded = tuple(side + -side % DEEPEST for side in size)
     fixed = timm.get_pretrained_cfg(model).fixed_input_size  # ViT and its kin are built for one size
-    extra = {"img_size": padded} if fixed else {}
+    extra = {"img_size": padded(size)} if fixed else {}
     encoder = timm.create_model(model, pretrained=pretrained, features_only=True, **extra).eval()
     strides, channels = encoder.feature_info.reduction(), encoder.feature_info.channels()
     neck = None
@@ -92,6 +94,15 @@ def build_segmenter(
     elif strides not in ([2, 4, 8, 16, 32], [4, 8, 16, 32]):
         raise ValueError(f"{model} offers feature maps of strides {strides}; needed are (2,) 4, 8, 16, 32, or 16 alone")
     head = DECODERS[decoder](channels, classes) if decoder != "features" else None
-    network = Segmenter(encoder, neck if head else None, head).eval()
-    calibrate(network, photograph(padded if fixed else CALIBRATION_SIZE), keep=encoder if pretrained else None)
+    return Segmenter(encoder, neck if head else None, head).eval()
+
+
+def build_segmenter(
+    model: str, decoder: str, classes: int, size: tuple[int, int], pretrained: bool = False, seed: int = 0
+) -> Segmenter:
+    """The same, calibrated, reparameterised and ready for inference. Raises what `assemble` does."""
+    torch.manual_seed(seed)
+    network = assemble(model, decoder, classes, size, pretrained)
+    seen = padded(size) if timm.get_pretrained_cfg(model).fixed_input_size else CALIBRATION_SIZE
+    calibrate(network, photograph(seen), keep=network.encoder if pretrained else None)
     return reparameterize_model(network).eval().requires_grad_(False)

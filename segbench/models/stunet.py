@@ -56,12 +56,13 @@ def stage(inputs: int, outputs: int, blocks: int, stride: int = 1) -> nn.Sequent
 class STUNet(nn.Module):
     """(B, 1, D, H, W), every side divisible by 32 -> logits (B, classes, D, H, W).
 
-    Modules are named as in the released state dicts. Those hold a head per decoder level, for deep supervision; the
-    output needs the finest alone, `seg_outputs.4`, so the other four are weights that inference never uses.
+    Modules are named as in the released state dicts. Those hold a head per decoder level; inference needs the finest
+    alone, `seg_outputs.4`. With `deep_supervision` all five are computed, as the authors do: a list, the finest first.
     """
 
-    def __init__(self, width: int, blocks: int, classes: int, inputs: int = 1):
+    def __init__(self, width: int, blocks: int, classes: int, inputs: int = 1, deep_supervision: bool = False):
         super().__init__()
+        self.deep_supervision = deep_supervision
         widths = [width * factor for factor in FACTORS]
         self.conv_blocks_context = nn.ModuleList(
             stage(before, after, blocks, stride=1 if level == 0 else 2)
@@ -72,12 +73,15 @@ class STUNet(nn.Module):
         self.conv_blocks_localization = nn.ModuleList(stage(2 * after, after, blocks) for _, after in steps)
         self.seg_outputs = nn.ModuleList(nn.Conv3d(after, classes, 1) for _, after in steps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        skips = []
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        skips, outputs = [], []
         for blocks in self.conv_blocks_context:
             x = blocks(x)
             skips.append(x)
         skips.pop()
-        for upsample, blocks in zip(self.upsample_layers, self.conv_blocks_localization, strict=True):
+        steps = zip(self.upsample_layers, self.conv_blocks_localization, self.seg_outputs, strict=True)
+        for upsample, blocks, head in steps:
             x = blocks(torch.cat([upsample(x), skips.pop()], dim=1))
-        return self.seg_outputs[-1](x)
+            if self.deep_supervision:
+                outputs.append(head(x))
+        return outputs[::-1] if self.deep_supervision else self.seg_outputs[-1](x)

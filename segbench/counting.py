@@ -1,0 +1,115 @@
+"""Parameters, multiply-adds and activations of a network, without running it: on torch's meta device."""
+
+import copy
+import weakref
+from typing import NamedTuple
+
+import timm
+import torch
+from timm.utils import reparameterize_model
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from .models import segmenter, volume
+from .models.stunet import STUNet
+from .zoo import VOLUMES
+
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
+
+
+class Alive(TorchDispatchMode):
+    """Bytes of the tensors that are alive at a time, those made before it left out; `peak` is the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if id(storage) not in self.storages:
+                    self.storages[id(storage)] = storage.nbytes()
+                    weakref.finalize(storage, self.storages.pop, id(storage), None)
+        self.peak = max(self.peak, sum(self.storages.values()))
+        return made
+
+
+class Counts(NamedTuple):
+    params: int
+    trainable: int
+    buffers: int  # elements
+    weights_mb: float  # parameters and buffers as they are stored
+    gmacs: float  # from torch's FLOP counter
+    activations_m: float  # M values that convolutions put out, as "activations" of arXiv 2003.13678, section 3.1
+    peak_mb: float  # of the activations that are alive at a time in FP32, the output among them
+
+
+def network(name: str, classes: int, size: tuple[int, ...], every_head: bool = False) -> nn.Module:
+    """A network by name, without weights where it can be made so: `resnet18` (with its classifier of 1000 classes),
+    `resnet18+fpn`, `resnet18+unet`, or one of zoo.VOLUMES; STU-Net with `every_head` as it is trained.
+
+    Raises RuntimeError or ValueError where the model is unknown to timm or cannot be made, ImportError where a
+    library is missing.
+    """
+    model, _, decoder = name.partition("+")
+    if name in VOLUMES:
+        volume.check_size(name, size)
+        with torch.device("meta"):
+            made = volume.assemble(name, classes)
+        if isinstance(made, STUNet):
+            made.deep_supervision = every_head
+        return made
+    if decoder not in ("", *segmenter.DECODERS):
+        raise ValueError(f"unknown decoder {decoder!r}: {' or '.join(segmenter.DECODERS)}")
+    try:
+        with torch.device("meta"):
+            return two_dimensional(model, decoder, classes, size)
+    except NotImplementedError:  # some compute with their weights while they are made, as RegNet
+        return two_dimensional(model, decoder, classes, size).to("meta")
+
+
+def two_dimensional(model: str, decoder: str, classes: int, size: tuple[int, int]) -> nn.Module:
+    if decoder:
+        return segmenter.assemble(model, decoder, classes, size)
+    fixed = timm.get_pretrained_cfg(model).fixed_input_size
+    return timm.create_model(model, **({"img_size": size} if fixed else {}))
+
+
+def reparameterised(module: nn.Module) -> nn.Module | None:
+    """The same network with its branches folded, None where it has none."""
+    if not any(hasattr(block, "reparameterize") for block in module.modules()):
+        return None
+    with torch.device("meta"):  # where timm makes the folded layers
+        return reparameterize_model(copy.deepcopy(module))
+
+
+@torch.inference_mode()
+def count(module: nn.Module, size: tuple[int, ...]) -> Counts:
+    """Of one inference on (1, channels, *size). Raises what the network raises where it cannot take the size."""
+    parameters, buffers = [*module.parameters()], [*module.buffers()]
+    activations = 0
+
+    def add(layer: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        nonlocal activations
+        activations += output.numel()
+
+    hooks = [layer.register_forward_hook(add) for layer in module.modules() if isinstance(layer, CONVOLUTIONS)]
+    image = torch.empty(1, 3 if len(size) == 2 else 1, *size, device="meta")
+    with FlopCounterMode(display=False) as flops, Alive() as alive:
+        module.eval()(image)
+    for hook in hooks:
+        hook.remove()
+    return Counts(
+        params=sum(one.numel() for one in parameters),
+        trainable=sum(one.numel() for one in parameters if one.requires_grad),
+        buffers=sum(one.numel() for one in buffers),
+        weights_mb=sum(one.numel() * one.element_size() for one in [*parameters, *buffers]) / 1e6,
+        gmacs=flops.get_total_flops() / 2e9,
+        activations_m=activations / 1e6,
+        peak_mb=alive.peak / 1e6,
+    )

@@ -1,0 +1,76 @@
+"""The official 3D models by name."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import stunet, totalsegmentator
+
+OTHERS = {
+    "totalsegmentator": totalsegmentator.plain_conv_unet,
+    "resenc": totalsegmentator.resenc,
+    "segresnet": totalsegmentator.segresnet,
+}
+DEEPEST = {"segresnet": 8}  # voxels that one of the coarsest level spans; 32 for the others
+
+
+class Volume(nn.Module):
+    """(B, 1, D, H, W) -> one tensor, the logits (B, classes, D, H, W)."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.net(x),)
+
+
+def check_size(model: str, size: tuple[int, ...]) -> None:
+    """Raises ValueError for sides (D, H, W) that the network cannot halve as often as it has to, and for a volume of
+    which a single voxel would be left: an instance norm of one value is 0."""
+    deepest = DEEPEST.get(model, 32)
+    if len(size) != 3 or any(side < 1 or side % deepest for side in size) or max(size) == deepest:
+        told = "x".join(map(str, size))
+        raise ValueError(f"{model} takes D, H and W divisible by {deepest}, one of them larger than that, not {told}")
+
+
+def assemble(model: str, classes: int) -> nn.Module:
+    """A network of zoo.VOLUMES with torch's random weights: instance norms keep its activations in range."""
+    if model in stunet.VARIANTS:
+        return stunet.STUNet(*stunet.VARIANTS[model], classes)
+    return OTHERS[model](classes)
+
+
+def build_volume(
+    model: str, classes: int, size: tuple[int, int, int], seed: int = 0, weights: Path | str = ""
+) -> Volume:
+    """Ready for inference on (B, 1, *size). Raises ValueError where the network cannot take that, and where the state
+    dict in `weights` is not its own."""
+    check_size(model, size)
+    torch.manual_seed(seed)
+    net = assemble(model, classes)
+    if weights:
+        load(net, weights)
+    return Volume(net).eval().requires_grad_(False)
+
+
+def load(net: nn.Module, weights: Path | str) -> None:
+    """Put a released state dict into the network; nothing but tensors is unpickled.
+
+    Raises ValueError that names what is missing, unexpected or of another shape, in one message.
+    """
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state.get("network_weights", state))
+    own = net.state_dict()
+    wrong = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
+    }
+    told = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})" for what, keys in wrong.items() if keys
+    ]
+    if told:
+        raise ValueError(f"{Path(weights).name} does not fit: {'; '.join(told)}")
+    net.load_state_dict(state)

@@ -1,0 +1,210 @@
+"""The 3D networks, what they are counted as, and what a whole CT makes of them."""
+
+import csv
+import io
+import resource
+import subprocess
+import sys
+
+import msgspec
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import count_params
+from segbench import costs, counting, inputs, machine, models, worker
+from segbench.cases import Case, Visit
+from segbench.journal import SCHEMA, Floor, Header, Journal
+from segbench.models import totalsegmentator, volume
+from segbench.models.stunet import VARIANTS, STUNet
+
+from .conftest import ROOT
+
+COUNT, OFFICIAL = ROOT / "count_params.py", ROOT / "benchmark_official.py"
+
+
+@pytest.mark.parametrize(
+    ("model", "size"), [("stunet_s", (128, 128, 65)), ("resenc", (32, 32, 32)), ("segresnet", (64, 64))]
+)
+def test_a_size_that_does_not_fit_is_said_in_a_line(model, size):
+    with pytest.raises(ValueError, match=f"{model} takes D, H and W divisible by") as error:
+        volume.check_size(model, size)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_are_loaded_or_what_is_wrong_is_said_at_once(tmp_path):
+    one, other = STUNet(2, 1, 3), STUNet(2, 1, 3)
+    torch.save({"state_dict": one.state_dict()}, tmp_path / "weights.pth")
+    volume.load(other, tmp_path / "weights.pth")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    with pytest.raises(ValueError, match="10 of another shape") as error:  # five heads, weight and bias
+        volume.load(STUNet(2, 1, 4), tmp_path / "weights.pth")
+    assert "missing" not in str(error.value)
+    with pytest.raises(ValueError, match=r"missing .*; \d+ of another shape"):
+        volume.load(STUNet(2, 2, 4), tmp_path / "weights.pth")
+
+
+def test_a_case_has_the_weights_that_it_names(tmp_path):
+    net = STUNet(*VARIANTS["stunet_s"], 3).eval()
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    case = Case(model="stunet_s", mode="baseline", size=(64, 32, 32), classes=3, weights=str(tmp_path / "weights.pth"))
+    image = inputs.ct(case.size)
+    with torch.inference_mode():
+        assert torch.equal(models.build(case)(image)[0], net(image))
+
+
+def test_117_classes_are_named():
+    names = totalsegmentator.class_names()
+    assert len(set(names)) == 117 and {"spleen", "liver", "heart"} <= set(names)
+
+
+def test_peak_memory_is_what_is_alive_at_a_time():
+    """1 -> 8 -> 8 -> 1 channels at 16x16: input and output of the middle layer are alive together."""
+    layers = [nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 1, 1)]
+    counts = counting.count(nn.Sequential(*layers).to("meta"), (16, 16))
+    assert counts.peak_mb * 1e6 == 2 * 8 * 16 * 16 * 4
+    assert counts.activations_m * 1e6 == (8 + 8 + 1) * 16 * 16
+    assert counts.params == counts.trainable == 3 * 8 + 8 + 8 * 8 + 8 + 8 + 1
+
+
+def count(*flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-W", "ignore", COUNT, *flags], capture_output=True, text=True)
+
+
+def test_the_largest_is_counted_without_its_weights():
+    done = count("stunet_h", "--num-classes", "105", "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    assert int(row["params"]) == 1_457_326_221
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2e6, "its weights alone are 5.8 GB"
+
+
+def test_branches_are_counted_before_and_after_folding():
+    done = count("mobileone_s0+unet", "regnetx_002", "--format", "csv")
+    rows = [*csv.DictReader(io.StringIO(done.stdout))]
+    assert [row["branches"] for row in rows] == ["as trained", "folded", ""]
+    assert int(rows[1]["params"]) == 4_629_973 < int(rows[0]["params"])
+
+
+def test_published_counts_hold():
+    done = count("--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_count_that_differs_is_told(monkeypatch):
+    monkeypatch.setattr(count_params, "PUBLISHED", (("resnet18+unet", 117, (512, 512), 14_242_518, None, 0),))
+    told = count_params.differences(["resnet18+unet"])
+    assert told == ["resnet18+unet: 14,242,517 parameters, published 14,242,518"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("resnet81",), "did you mean resnet18"),
+        (("resnet18+unot",), "unknown decoder 'unot'"),
+        (("stunet_s", "--size", "512", "512"), "D H W"),
+        (("stunet_s", "--size", "100", "128", "128"), "divisible by 32"),
+        (("resnet18", "--num-classes", "0"), "--num-classes 0"),
+        ((), "no network named"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(flags, says):
+    done = count(*flags)
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_tiles_and_voxels_of_the_reference_volume():
+    """By hand: 300, 256 and 256 voxels at 1.5 mm; three tiles a side at 0.8, four along the body at 0.5."""
+    voxels = costs.resampled(costs.VOXELS, costs.SPACING_MM, 1.5)
+    assert voxels == (300, 256, 256)
+    assert costs.tiles(voxels, 0.8) == 3 * 3 * 3 and costs.tiles(voxels, 0.5) == 4 * 3 * 3
+    assert costs.tiles((150, 128, 128), 0.8) == 2 and costs.tiles((60, 128, 128), 0.5) == 1
+
+
+def test_the_synthetic_ct_is_normalised_over_the_body():
+    image = inputs.ct((64, 96, 80), 2)
+    assert image.shape == (2, 1, 64, 96, 80) and torch.equal(image, inputs.ct((64, 96, 80), 2))
+    middle = image[0, 0, 32]
+    assert middle.min() < -1 and middle.max() > 1, "air and bone"
+    assert abs(float(middle[48, 40])) < 1, "soft tissue"
+
+
+def test_what_does_not_fit_into_memory_is_told_before_it_is_made(monkeypatch):
+    """STU-Net-H has 1457 M parameters: 5.8 GB of weights, three times over."""
+    monkeypatch.setattr(machine, "free_gb", lambda: 8.0)
+    case = Case(model="stunet_h", mode="baseline", size=(128, 128, 64), classes=117)
+    assert "GB of memory, 8.0 GB are free" in worker.too_large_volume(case)
+    assert not worker.too_large_volume(msgspec.structs.replace(case, model="stunet_s"))
+
+
+def test_costs_by_hand(tmp_path):
+    """Latencies of 50 ms (2D), 1 s (a patch), 2 s (a tile of STU-Net-S) and 3 s (one of five networks)."""
+    flat = Case(model="resnet18", decoder="unet", mode="baseline", size=(512, 512), classes=117)
+    patch = Case(model="stunet_s", mode="baseline", size=(128, 128, 64), classes=117)
+    cube = msgspec.structs.replace(patch, size=(128, 128, 128))
+    fifth = Case(model="totalsegmentator", mode="baseline", size=(128, 128, 128), classes=25)
+    about = Header(schema=SCHEMA, benchmark="official", machine=machine.describe(), versions={}, settings={})
+    journal = Journal.create(tmp_path / "a.jsonl", about)
+    for number in (1, 2):
+        journal.append(
+            Floor(
+                session=number,
+                threads=1,
+                started="2026-01-01T00:00:00+00:00",
+                readings_ms=[(3, 1)] * 60,
+                peak_gflops={},
+            )
+        )
+        for case, latency in {flat: 50, patch: 1000, cube: 2000, fifth: 3000}.items():
+            ms = latency * (1.1 if number == 2 and case == cube else 1)
+            visit = Visit(case=case, session=number, round=number, started="2026-01-01T00:00:00+00:00")
+            visit.samples_ms, visit.readings_ms, visit.gmacs, visit.params = [ms] * 4, [(3, 1)] * 5, 100, 10**7
+            visit.memory_mb, visit.phases_s = 460, {"prepare": 1}
+            journal.append(visit)
+    rows = costs.equivalents([journal]).set_index(["model", "size"])
+    assert rows.eq_s["resnet18", "512x512"] == pytest.approx(20) and rows.eq_s[
+        "stunet_s", "128x128x64"
+    ] == pytest.approx(4)
+    assert rows.gmacs_slice["stunet_s", "128x128x64"] == 25 and rows.peak_gb["stunet_s", "128x128x64"] == 0.5
+    whole = costs.whole_cts([journal]).set_index("way")
+    assert whole.ct_s["resnet18 + unet"] == pytest.approx(300 / 20)
+    assert (
+        whole.ct_s["STU-Net-S, 1.5 mm"] == pytest.approx(27 * 2.1) and whole.inferences_half["STU-Net-S, 1.5 mm"] == 36
+    )
+    assert whole.ct_s["TotalSegmentator, 1.5 mm"] == pytest.approx(5 * 27 * 3)
+    assert whole.ct_tmac["TotalSegmentator, 1.5 mm"] == pytest.approx(5 * 27 * 0.1)
+    spread = costs.spreads([journal]).set_index(["network", "size"]).spread
+    assert spread["stunet_s", "128x128x128"] == pytest.approx(1.1) and spread["resnet18", "512x512"] == 1
+
+
+def test_a_slice_and_a_volume_side_by_side(script):
+    script.path = OFFICIAL
+    done = script.run(
+        *("--models", "lcnet_100", "--volumes", "stunet_s", "--modes", "baseline", "--num-classes", "3"),
+        *("--rounds", "1", "--iterations", "1", "--budget", "12"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pd.read_csv(script.out / "benchmark_official_results.csv").set_index(
+        ["model", "size", "decoder"], drop=False
+    )
+    assert (rows.status == "ok").all() and len(rows) == 4
+    patch = rows[rows["size"] == "128x128x64"].iloc[0]
+    assert patch.eq_s == pytest.approx(4e3 / patch.latency_ms, rel=1e-4)
+    whole = pd.read_csv(script.out / "benchmark_official_costs.csv").set_index("way")
+    assert [*whole.index] == ["lcnet_100 + fpn", "lcnet_100 + unet", "STU-Net-S, 1.5 mm"]
+    assert Image.open(script.out / "benchmark_official_plot.png").width > 900
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--volumes", "stunet_x"), "did you mean stunet_"),
+        (("--weights", "nowhere.pth"), "name it with --volumes"),
+        (("--volumes", "stunet_s", "--weights", "nowhere.pth"), "no such file"),
+    ],
+)
+def test_bad_volumes_and_weights_are_one_line_and_status_2(script, flags, says):
+    script.path = OFFICIAL
+    done = script.run(*flags)
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
