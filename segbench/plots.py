@@ -295,6 +295,46 @@ def batches(frame: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
     save(figure, path, frame)
 
 
+def official(rows: pd.DataFrame, whole: pd.DataFrame, dates: dict[str, str], path: Path) -> None:
+    """Per machine, each network at its fastest right mode: slices per second by the reference project's rule, and
+    seconds per whole CT, a bar from TotalSegmentator's step between tiles to nnU-Net's."""
+    machines = [*dict.fromkeys(rows.machine)]
+    good = rows[(rows.status == "ok") & rows.eq_s.notna()]
+    good = good.loc[good.groupby(["machine", "model", "decoder"], sort=False).eq_s.idxmax()]
+    whole = whole.loc[whole.groupby(["machine", "way"], sort=False).ct_s.idxmin()]
+    height = 1.6 + 0.28 * max(len(machines) and good.groupby("machine").size().max(), 4)
+    figure, axes = plt.subplots(
+        len(machines), 2, figsize=(WIDTH, height * len(machines)), squeeze=False, layout="constrained"
+    )
+    for (left, right), machine in zip(axes, machines, strict=True):
+        of = good[good.machine == machine].sort_values("eq_s", ascending=False)
+        flat, width = of.decoder != "", np.abs(of[["eq_s_low", "eq_s_high"]].sub(of.eq_s, axis=0)).T.fillna(0)
+        horizontal(left, of.model + np.where(flat, " + " + of.decoder, ""), of.eq_s, flat, xerr=width)
+        left.set_xlabel("slices of 512x512 per second, 128x128x64 voxels counted as four")
+        cpu = rows.cpu[rows.machine == machine].iloc[0]
+        left.set_title(f"{machine}: {cpu}\n{dates[machine]}", loc="left", fontsize=9)
+        of = whole[whole.machine == machine].sort_values("ct_s")
+        horizontal(right, of.way, of.ct_half_s, of.kind == "2D", alpha=0.4)
+        horizontal(right, of.way, of.ct_s, of.kind == "2D")
+        right.set_xlabel("seconds per CT of 512x512x300 (pale: tiles at half a tile's distance)")
+        for panel in (left, right):
+            panel.invert_yaxis()
+    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[place]) for place in (0, 1)]
+    figure.legend(handles, ["2D", "3D"], ncols=2, loc="outside lower center", frameon=False)
+    save(figure, path, pd.concat([good, whole]))
+
+
+def horizontal(axes: Axes, names: pd.Series, values: pd.Series, first: pd.Series, **style) -> None:
+    """Bars with their names on a logarithmic axis, those of `first` in the first colour."""
+    spots = np.arange(len(names))
+    shades = np.where(first, COLOURS[0], COLOURS[1])
+    axes.barh(spots, values, color=shades, error_kw={"lw": 1, "alpha": 0.6}, **style)
+    axes.set_yticks(spots, names, fontsize=8)
+    axes.set_xscale("log")
+    plain_log(axes.xaxis)
+    axes.grid(color="0.92", axis="x")
+
+
 def caption(frame: pd.DataFrame, date: str) -> str:
     first = frame.iloc[0]
     batch = f"batch {first.batch_size}, " if frame.batch_size.nunique() == 1 else ""

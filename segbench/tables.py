@@ -28,10 +28,11 @@ def rows(journals: list[Journal], over: Others | None = None) -> pd.DataFrame:
     frame = pd.DataFrame(found, columns=list(found[0]) if found else None)
     if frame.empty:
         return frame
-    models, names = [*zoo.BY_MODEL], [*modes.MODES]
+    models, names = [*zoo.BY_MODEL, *zoo.VOLUMES], [*modes.MODES]
     place = frame.model.map(lambda model: (models.index(model), "") if model in models else (len(models), model))
     keys = pd.DataFrame({"machine": frame.machine, "model": place, "decoder": frame.decoder.map(DECODERS.index)})
-    keys = keys.assign(mode=frame["mode"].map(names.index), batch_size=frame.batch_size, allocator=frame.allocator)
+    keys = keys.assign(size=frame["size"], classes=frame.classes.fillna(0), mode=frame["mode"].map(names.index))
+    keys = keys.assign(batch_size=frame.batch_size, allocator=frame.allocator)
     return frame.loc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)
 
 
@@ -79,6 +80,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, ratios: dic
         "family": zoo.family(case.model),
         "model": case.model,
         "decoder": case.decoder,
+        "classes": case.classes or nan,
         "mode": case.mode,
         "size": "x".join(map(str, case.size)),
         "batch_size": case.batch_size,

@@ -1,0 +1,124 @@
+"""Is the predicted cost of a whole CT honest? A real sliding-window run with nnU-Net's own predictor, for notes.md.
+
+A synthetic CT is resampled to 1.5 mm, cut into tiles, segmented in eager FP32 as TotalSegmentator does on a CPU,
+stitched together, classified by argmax and resampled back. Printed: the time inside the network beside what is
+predicted, tiles times the latency of one (measured alone in this process, and the journal's), and the shares of the
+rest. Writes nothing.
+
+    uv run benchmarks/volume_check.py
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import tyro
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from scipy.ndimage import zoom
+from tabulate import tabulate
+
+from segbench import costs, inputs, machine, measure, tables
+from segbench.journal import read_all
+from segbench.models.volume import build_volume
+
+NETWORKS = {"stunet_s": (117, 1), "totalsegmentator": (25, 5)}  # output channels, networks
+ALONE = 4  # inferences of one tile before the run, and as many after it
+JOURNALS = Path(__file__).resolve().parents[1] / "journals" / "benchmark_official"
+
+
+@dataclass
+class Settings:
+    models: tuple[str, ...] = tuple(NETWORKS)
+    voxels: tuple[int, int, int] = (160, 384, 384)
+    """Of 1.5x0.75x0.75 mm."""
+    step: float = 0.8
+    """Of a tile, from one to the next."""
+
+
+class Laps:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+
+    def __call__(self, name: str, call):
+        start = time.perf_counter()
+        result = call()
+        self.spent[name] = self.spent.get(name, 0) + time.perf_counter() - start
+        return result
+
+
+def predictor_of(net: torch.nn.Module, classes: int, step: float) -> nnUNetPredictor:
+    """nnU-Net's predictor around a network that it did not train."""
+    predictor = nnUNetPredictor(step, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    predictor.network = net
+    predictor.configuration_manager = SimpleNamespace(patch_size=costs.TILE)
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=classes)
+    return predictor
+
+
+@torch.inference_mode()
+def check(model: str, settings: Settings, published_s: float) -> dict:
+    classes, networks = NETWORKS[model]
+    net, tile = build_volume(model, classes, costs.TILE).net, inputs.ct(costs.TILE)
+    net(tile)
+    alone = [measure.seconds(lambda: net(tile)) for _ in range(ALONE)]
+    starts, inside, lap = [], [], Laps()
+    hooks = [
+        net.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())),
+        net.register_forward_hook(lambda *_: inside.append(time.perf_counter() - starts[-1])),
+    ]
+    volume, predictor = inputs.ct(settings.voxels)[0, 0].numpy(), predictor_of(net, classes, settings.step)
+    target = costs.resampled(settings.voxels, costs.SPACING_MM, 1.5)
+    factors = np.divide(target, settings.voxels)
+    image = lap("resampling", lambda: torch.from_numpy(zoom(volume, factors, order=3))[None])
+    for _ in range(networks):
+        logits = lap("sliding window", lambda: predictor.predict_sliding_window_return_logits(image))
+        labels = lap("argmax", lambda logits=logits: logits.argmax(0).to(torch.uint8).numpy())
+        lap("resampling", lambda labels=labels: zoom(labels, 1 / factors, order=0))
+    for hook in hooks:
+        hook.remove()
+    alone += [measure.seconds(lambda: net(tile)) for _ in range(ALONE)]
+    network, whole = sum(inside), sum(lap.spent.values())
+    calls = networks * costs.tiles(target, settings.step)
+    shares = {"network": network, "stitching": lap.spent["sliding window"] - network}
+    shares |= {name: lap.spent[name] for name in ("argmax", "resampling")}
+    return {
+        "model": model,
+        "tiles, predicted": calls,
+        "tiles": len(inside),
+        "network, s": network,
+        "predicted from tiles alone, s": calls * float(np.median(alone)),
+        "predicted from the journal, s": calls * published_s,
+        "over alone": network / (calls * float(np.median(alone))),
+        "over the journal's": network / (calls * published_s),
+        "whole, s": whole,
+        **{f"{name}, %": 100 * seconds / whole for name, seconds in shares.items()},
+    }
+
+
+def published(model: str, here: str) -> float:
+    """Seconds of one tile in this machine's journal, NaN where there is none."""
+    rows = tables.rows([journal for journal in read_all(JOURNALS) if journal.header.name == here])
+    if rows.empty:
+        return float("nan")
+    rows = rows[(rows["size"] == costs.named(costs.TILE)) & (rows.classes == NETWORKS[model][0])]
+    rows = rows[(rows.model == model) & (rows["mode"] == tables.BASELINE)]
+    return float(rows.latency_ms.iloc[0]) / 1e3 if len(rows) else float("nan")
+
+
+def main() -> None:
+    settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
+    torch.set_num_threads(here.cores)
+    measure.pin_allocator()
+    print(f"{here.label}, torch {torch.__version__}, {here.cores} threads, {settings.voxels} voxels")
+    rows = [check(model, settings, published(model, here.name)) for model in settings.models]
+    table = {key: [row[key] for row in rows] for key in rows[0]}
+    print(tabulate([[key, *values] for key, values in table.items()], tablefmt="github", floatfmt=".3g"))
+
+
+if __name__ == "__main__":
+    main()

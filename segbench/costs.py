@@ -1,0 +1,142 @@
+"""What 2D and 3D networks cost: slices per second by the reference project's rule, and seconds per whole CT.
+
+The reference volume has 512x512x300 voxels of 0.75x0.75x1.5 mm. A 2D network sees each of its slices once, as it is. A
+3D network sees it at its own resolution in overlapping tiles of 128x128x128 voxels, as many as nnU-Net's sliding window
+makes; TotalSegmentator runs five networks at 1.5 mm, or one at 3 mm (`--fast`). Journals in, data frames out.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from . import figures, tables
+from .journal import Journal
+
+VOXELS, SPACING_MM = (300, 512, 512), (1.5, 0.75, 0.75)
+TILE, PATCH = (128, 128, 128), (128, 128, 64)
+STEPS = (0.8, 0.5)  # of a tile, from one to the next: TotalSegmentator's, nnU-Net's default
+SLICES_PER_PATCH = 4  # 128x128x64 voxels are as many as four slices of 512x512 have: the reference project's rule
+
+
+class Run(NamedTuple):
+    """How a released 3D model goes over a volume."""
+
+    name: str
+    model: str
+    classes: int  # output channels of one network; 0 where it is all classes of the sweep
+    networks: int
+    resolution_mm: float
+
+
+class Cost(NamedTuple):
+    """Of the reference volume; `half`: at a step of half a tile."""
+
+    machine: str
+    cpu: str
+    kind: str  # 2D or 3D
+    way: str
+    mode: str
+    inferences: int
+    inferences_half: int
+    latency_s: float  # of one inference
+    ct_s: float
+    ct_low_s: float  # 95 % interval
+    ct_high_s: float
+    ct_half_s: float
+    ct_tmac: float
+    ct_half_tmac: float
+    peak_gb: float  # weights, and what one inference adds to them
+
+
+RUNS = (
+    Run("STU-Net-S, 1.5 mm", "stunet_s", 0, 1, 1.5),
+    Run("STU-Net-B, 1.5 mm", "stunet_b", 0, 1, 1.5),
+    Run("TotalSegmentator, 1.5 mm", "totalsegmentator", 25, 5, 1.5),
+    Run("TotalSegmentator --fast, 3 mm", "totalsegmentator", 118, 1, 3.0),
+)
+
+
+def resampled(voxels: tuple[int, ...], spacing_mm: tuple[float, ...], to_mm: float) -> tuple[int, ...]:
+    """Voxels at another, isotropic resolution."""
+    return tuple(round(count * spacing / to_mm) for count, spacing in zip(voxels, spacing_mm, strict=True))
+
+
+def tiles(voxels: tuple[int, ...], step: float) -> int:
+    """How often nnU-Net's sliding window calls the network; a volume smaller than a tile is padded to one."""
+    from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+    padded = tuple(max(pair) for pair in zip(voxels, TILE, strict=True))
+    return math.prod(len(starts) for starts in compute_steps_for_sliding_window(padded, TILE, step))
+
+
+def whole_cts(journals: list[Journal]) -> pd.DataFrame:
+    """A row per machine, way to segment and right mode: seconds and TMAC per reference volume, for both of STEPS."""
+    frame = equivalents(journals)
+    frame = frame[frame.status == "ok"]
+    found = []
+    for row in frame[frame.decoder != ""].itertuples():
+        found.append(cost(row, "2D", f"{row.model} + {row.decoder}", [VOXELS[0]] * len(STEPS)))
+    cubes = frame[(frame.decoder == "") & (frame["size"] == named(TILE))]
+    for run in RUNS:
+        counts = [run.networks * tiles(resampled(VOXELS, SPACING_MM, run.resolution_mm), step) for step in STEPS]
+        of = cubes[(cubes.model == run.model) & ((cubes.classes == run.classes) | (run.classes == 0))]
+        for row in of.itertuples():
+            found.append(cost(row, "3D", run.name, counts))
+    return pd.DataFrame(found, columns=Cost._fields)
+
+
+def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
+    """Of one way to go over the reference volume with a measured network, `inferences` for each of STEPS."""
+    usual, half = inferences
+    return Cost(
+        machine=row.machine,
+        cpu=row.cpu,
+        kind=kind,
+        way=way,
+        mode=row.mode,
+        inferences=usual,
+        inferences_half=half,
+        latency_s=1 / row.throughput_img_s,
+        ct_s=usual / row.throughput_img_s,
+        ct_low_s=usual / row.throughput_high,
+        ct_high_s=usual / row.throughput_low,
+        ct_half_s=half / row.throughput_img_s,
+        ct_tmac=usual * row.gmacs / 1e3,
+        ct_half_tmac=half * row.gmacs / 1e3,
+        peak_gb=row.peak_gb,
+    )
+
+
+def equivalents(journals: list[Journal]) -> pd.DataFrame:
+    """All rows with `eq_s`, `eq_s_low` and `eq_s_high`: slices of 512x512 per second, a patch of 128x128x64 voxels
+    counted as four; and `peak_gb`: weights and what one inference adds to them at its peak."""
+    frame = tables.rows(journals)
+    slices = np.select([frame.decoder != "", frame["size"] == named(PATCH)], [1, SLICES_PER_PATCH], float("nan"))
+    for column, of in (("eq_s", "throughput_img_s"), ("eq_s_low", "throughput_low"), ("eq_s_high", "throughput_high")):
+        frame[column] = slices * frame[of]
+    frame["gmacs_slice"] = frame.gmacs / slices
+    frame["peak_gb"] = (4 * frame.params_m + frame.memory_mb_img * frame.batch_size) / 1e3
+    return frame
+
+
+def spreads(journals: list[Journal]) -> pd.DataFrame:
+    """A row per machine and case that has several sessions: max/min of the latencies that each would publish alone."""
+    found = []
+    for journal in journals:
+        floors = figures.session_floors(journal)
+        for case, visits in journal.by_case().items():
+            of = figures.of_visits({number: v for number, v in visits.items() if v.status == "ok"}, floors)
+            alone = [figures.figure(figures.of_session(of, number))[1] for number in {key[0]: 0 for key in of}]
+            if len(alone) > 1:
+                about = {"machine": journal.header.name, "cpu": journal.header.machine.label, "network": case.model}
+                about |= {"decoder": case.decoder, "classes": case.classes, "size": named(case.size), "mode": case.mode}
+                met = [one.as_met_ms for one in of.values()]
+                about |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
+                found.append(about | {"spread": max(alone) / min(alone), "as_met_spread": max(met) / min(met)})
+    return pd.DataFrame(found)
+
+
+def named(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))

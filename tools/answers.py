@@ -1,0 +1,80 @@
+"""The README's opening: what was measured, in a few sentences a machine."""
+
+import decoder_tables
+import encoder_tables
+import official_tables
+import pandas as pd
+
+from segbench import costs, tables
+
+
+def answers() -> str:
+    """Fastest encoder, fastest encoder with decoder, FPN against UNet, what the modes bring, 2D against 3D."""
+    encoders = tables.rows(encoder_tables.journals())
+    told = []
+    for machine, of in encoders.groupby("machine", sort=False):
+        parts = [fastest_encoder(of), gain(of)]
+        parts += [part(machine) for part in (fastest_with_decoder, fpn_against_unet, volumes)]
+        lines = "\n".join(f"- {part}" for part in parts if part)
+        told.append(f"On **{machine}** ({of.cpu.iloc[0]}), at 512x512:\n\n{lines}")
+    return "\n\n".join(told)
+
+
+def fastest_encoder(rows: pd.DataFrame) -> str:
+    first = tables.ranking(rows).iloc[0]
+    count = rows.model.nunique()
+    return f"**Fastest encoder** of {count}: `{first.model}`, {first.throughput_img_s:.0f} img/s ({first['mode']})."
+
+
+def fastest_with_decoder(machine: str) -> str:
+    told = []
+    for decoder in ("fpn", "unet"):
+        rows = of_machine(tables.rows(decoder_tables.journals(f"{decoder}_decoder/journals")), machine)
+        rows = rows[rows.decoder == decoder] if len(rows) else rows
+        if len(rows):
+            first = tables.ranking(rows).iloc[0]
+            name = f"`{first.model}` + {decoder_tables.NAMES[decoder]}"
+            told.append(f"{name}, {first.throughput_img_s:.1f} img/s ({first['mode']})")
+    return f"**Fastest with a decoder**, 117 classes: {'; '.join(told)}." if told else ""
+
+
+def fpn_against_unet(machine: str) -> str:
+    rows = of_machine(tables.decoders(decoder_tables.journals("journals/combined_benchmark")), machine)
+    if rows.empty:
+        return ""
+    fastest = rows.sort_values("fpn_img_s").groupby("model").fpn_over_unet.last().dropna()
+    return (
+        f"**FPN is faster than UNet** on the same encoder by a factor of {fastest.median():.2f} in the median of "
+        f"{len(fastest)} encoders ({fastest.min():.2f} to {fastest.max():.2f}), both at their fastest mode."
+    )
+
+
+def gain(rows: pd.DataFrame) -> str:
+    speedups = rows[(rows.status == "ok") & (rows["mode"] != tables.BASELINE)].groupby("mode").speedup
+    middle = speedups.median()[speedups.count() == rows.model.nunique()]
+    if middle.empty:
+        return ""
+    best = speedups.get_group(middle.idxmax())
+    return (
+        f"**The mode that brings most** over eager FP32 on all {len(best)} encoders: {middle.idxmax()}, "
+        f"{middle.max():.2f} times as fast in the median ({best.min():.2f} to {best.max():.2f})."
+    )
+
+
+def volumes(machine: str) -> str:
+    rows = of_machine(costs.whole_cts(official_tables.journals()), machine)
+    if rows.empty:
+        return ""
+    seconds = rows.groupby("way").ct_s.min().sort_values()
+    flat = rows[rows.kind == "2D"].way.unique()
+    deep = "; ".join(f"{way} {seconds[way]:.0f} s" for way in seconds.index if way not in flat)
+    of_flat = seconds[flat]
+    span = f"{of_flat.min():.0f} s ({of_flat.idxmin()}) to {of_flat.max():.0f} s ({of_flat.idxmax()})"
+    return f"**A whole CT** of 512x512x300 costs, the networks alone, {span} in 2D, and in 3D: {deep}."
+
+
+def of_machine(frame: pd.DataFrame, machine: str) -> pd.DataFrame:
+    return frame[frame.machine == machine] if len(frame) else frame
+
+
+TABLES = {"answers": answers}
