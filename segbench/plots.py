@@ -308,30 +308,38 @@ def official(rows: pd.DataFrame, whole: pd.DataFrame, dates: dict[str, str], pat
     )
     for (left, right), machine in zip(axes, machines, strict=True):
         of = good[good.machine == machine].sort_values("eq_s", ascending=False)
-        flat, width = of.decoder != "", np.abs(of[["eq_s_low", "eq_s_high"]].sub(of.eq_s, axis=0)).T.fillna(0)
-        horizontal(left, of.model + np.where(flat, " + " + of.decoder, ""), of.eq_s, flat, xerr=width)
-        left.set_xlabel("slices of 512x512 per second, 128x128x64 voxels counted as four")
+        flat = of.decoder != ""
+        dots(left, of.model + np.where(flat, " + " + of.decoder, ""), of.eq_s, flat, of.eq_s_low, of.eq_s_high)
+        left.set_xlabel("slices of 512x512 per second\n128x128x64 voxels are four")
         cpu = rows.cpu[rows.machine == machine].iloc[0]
         left.set_title(f"{machine}: {cpu}\n{dates[machine]}", loc="left", fontsize=9)
         of = whole[whole.machine == machine].sort_values("ct_s")
-        horizontal(right, of.way, of.ct_half_s, of.kind == "2D", alpha=0.4)
-        horizontal(right, of.way, of.ct_s, of.kind == "2D")
-        right.set_xlabel("seconds per CT of 512x512x300 (pale: tiles at half a tile's distance)")
+        dots(right, of.way, of.ct_s, of.kind == "2D", of.ct_s, of.ct_half_s)
+        right.set_xlabel("seconds per CT of 512x512x300, the networks alone\nline: to tiles at half a tile's distance")
         for panel in (left, right):
             panel.invert_yaxis()
-    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[place]) for place in (0, 1)]
-    figure.legend(handles, ["2D", "3D"], ncols=2, loc="outside lower center", frameon=False)
+    handles = [
+        plt.Line2D([], [], ls="", color=colour, marker=marker, label=name)
+        for name, (colour, marker) in zip(("2D", "3D"), KINDS, strict=True)
+    ]
+    figure.legend(handles=handles, ncols=2, loc="outside lower center", frameon=False)
     save(figure, path, pd.concat([good, whole]))
 
 
-def horizontal(axes: Axes, names: pd.Series, values: pd.Series, first: pd.Series, **style) -> None:
-    """Bars with their names on a logarithmic axis, those of `first` in the first colour."""
+KINDS = ((COLOURS[0], "o"), (COLOURS[1], "s"))  # of 2D and 3D networks
+
+
+def dots(axes: Axes, names: pd.Series, values: pd.Series, flat: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    """Points with their names and a line from `low` to `high` on a logarithmic axis, 2D apart from 3D."""
     spots = np.arange(len(names))
-    shades = np.where(first, COLOURS[0], COLOURS[1])
-    axes.barh(spots, values, color=shades, error_kw={"lw": 1, "alpha": 0.6}, **style)
+    for kind, (colour, marker) in zip((flat, ~flat), KINDS, strict=True):
+        axes.hlines(spots[kind], low[kind], high[kind], color=colour, alpha=0.4, lw=3)
+        axes.scatter(values[kind], spots[kind], s=28, color=colour, marker=marker, zorder=3)
     axes.set_yticks(spots, names, fontsize=8)
     axes.set_xscale("log")
-    plain_log(axes.xaxis)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(color="0.92", axis="x")
 
 
