@@ -46,6 +46,14 @@ def test_weights_are_loaded_or_what_is_wrong_is_said_at_once(tmp_path):
         volume.load(STUNet(2, 2, 4), tmp_path / "weights.pth")
 
 
+def test_a_file_of_something_else_is_refused_in_a_line(tmp_path):
+    torch.save({"state_dict": {}, "trainer": subprocess.Popen}, tmp_path / "more.model")
+    (tmp_path / "text.pth").write_text("no weights")
+    for name in ("more.model", "text.pth"):
+        with pytest.raises(ValueError, match=f"{name} holds more than tensors"):
+            volume.load(STUNet(2, 1, 3), tmp_path / name)
+
+
 def test_a_case_has_the_weights_that_it_names(tmp_path):
     net = STUNet(*VARIANTS["stunet_s"], 3).eval()
     torch.save(net.state_dict(), tmp_path / "weights.pth")

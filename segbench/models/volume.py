@@ -1,5 +1,6 @@
 """The official 3D models by name."""
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -58,9 +59,13 @@ def build_volume(
 def load(net: nn.Module, weights: Path | str) -> None:
     """Put a released state dict into the network; nothing but tensors is unpickled.
 
-    Raises ValueError that names what is missing, unexpected or of another shape, in one message.
+    Raises ValueError that names what is missing, unexpected or of another shape, in one message, or says that the file
+    holds something else.
     """
-    state = torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError):
+        raise ValueError(f"{Path(weights).name} holds more than tensors: save the state dict alone") from None
     state = state.get("state_dict", state.get("network_weights", state))
     own = net.state_dict()
     wrong = {
