@@ -243,7 +243,7 @@ def test_kill_9_loses_no_visit_and_leaves_no_process(script):
 
 
 def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
-    flags = (*MODELS, "--modes", "baseline", "--rounds", "20")
+    flags = (*MODELS, "--modes", "baseline", "--rounds", "400")
     running = script.start(*flags)
     wait_for(lambda: visits(script))
     assert psutil.Process(running.pid).memory_info().rss < 150e6, "the sweeping process imports something heavy"
