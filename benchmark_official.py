@@ -13,13 +13,10 @@ from pathlib import Path
 
 from segbench import cli, decoding, zoo
 from segbench.cases import Case
+from segbench.zoo import PATCH, RUNS, TILE
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator", "resenc", "segresnet")
-PATCH, CUBE = (128, 128, 64), (128, 128, 128)  # voxels
-# A whole CT needs the released networks at their own patch size, with as many output channels as they have: each of
-# TotalSegmentator's five tells about 24 classes and the background apart, its --fast one all 117 and the background.
-WHOLE = (("stunet_s", 0), ("stunet_b", 0), ("totalsegmentator", 25), ("totalsegmentator", 118))
 QUICK = {"models": MODELS[1:2], "volumes": VOLUMES[:1], "modes": ("baseline",), "rounds": 2, "iterations": 4}
 
 
@@ -57,8 +54,9 @@ def cases(settings: Settings) -> list[Case]:
         case for decoder in ("fpn", "unet") for case in settings.cases(decoder=decoder, classes=settings.num_classes)
     ]
     inputs = [(model, PATCH, settings.num_classes) for model in settings.volumes]
-    inputs += [(model, CUBE, settings.num_classes) for model in settings.volumes if settings.cubes]
-    inputs += [(model, CUBE, classes or settings.num_classes) for model, classes in WHOLE if model in settings.volumes]
+    inputs += [(model, TILE, settings.num_classes) for model in settings.volumes if settings.cubes]
+    # A whole CT needs the released networks at their own tile size, with as many output channels as they have.
+    inputs += [(run.model, TILE, run.classes or settings.num_classes) for run in RUNS if run.model in settings.volumes]
     weights = str(settings.weights.resolve()) if settings.weights else ""
     for model, size, classes in dict.fromkeys(inputs):
         of_model = dataclasses.replace(settings, models=(model,), size=size)

@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 import tyro
 
 from segbench import zoo
-from segbench.zoo import VOLUMES
+from segbench.cases import sides
+from segbench.zoo import PATCH, VOLUMES
 
 # What was published, for --check: (name, classes, size, parameters, GMACs, relative tolerance of the GMACs). Networks
 # with decoders and the 3D ones to the digit; GMACs of STU-Net (arXiv 2304.06716, table 1, "FLOPs"), ResEnc and
@@ -82,7 +83,7 @@ def counted(name: str, classes: int, size: tuple[int, ...] | None, every_head: b
     """A row, or two where there are branches to fold."""
     from segbench import counting
 
-    size = size or ((128, 128, 64) if name in VOLUMES else (512, 512))
+    size = size or (PATCH if name in VOLUMES else (512, 512))
     if len(size) != (3 if name in VOLUMES else 2) or min(size) < 1:
         raise Problem(f"{name} takes a size of {'D H W' if name in VOLUMES else 'H W'}, not {' '.join(map(str, size))}")
     try:
@@ -91,14 +92,14 @@ def counted(name: str, classes: int, size: tuple[int, ...] | None, every_head: b
         states = {"": network} if folded is None else {"as trained": network, "folded": folded}
         about = {"network": name, "classes": classes if "+" in name or name in VOLUMES else 1000}
         return [
-            {**about, "branches": state, "size": "x".join(map(str, size)), **counting.count(module, size)._asdict()}
+            {**about, "branches": state, "size": sides(size), **counting.count(module, size)._asdict()}
             for state, module in states.items()
         ]
     except ImportError as error:
         raise Problem(f"{name} needs a library that is missing: {error}") from None
     except (RuntimeError, ValueError, AssertionError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise Problem(f"{name} cannot be counted at {'x'.join(map(str, size))}: {first}") from None
+        raise Problem(f"{name} cannot be counted at {sides(size)}: {first}") from None
 
 
 def differences(names: list[str]) -> list[str]:

@@ -2,16 +2,18 @@
 
 A synthetic CT is resampled to 1.5 mm, cut into tiles, segmented in eager FP32 as TotalSegmentator does on a CPU,
 stitched together, classified by argmax and resampled back. Printed: the time inside the network beside what is
-predicted, tiles times the latency of one (measured alone in this process, and the journal's), and the shares of the
-rest. Writes nothing.
+predicted, tiles times the latency of one (measured alone in this process, and the journal's), the slowest tile, and the
+shares of the rest. Writes nothing.
 
     uv run benchmarks/volume_check.py
+    uv run benchmarks/volume_check.py --models stunet_s --no-room
 """
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,22 +22,27 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from scipy.ndimage import zoom
 from tabulate import tabulate
 
-from segbench import costs, inputs, machine, measure, tables
+from segbench import costs, inputs, machine, measure, tables, zoo
+from segbench.cases import sides
 from segbench.journal import read_all
 from segbench.models.volume import build_volume
 
-NETWORKS = {"stunet_s": (117, 1), "totalsegmentator": (25, 5)}  # output channels, networks
+RESOLUTION_MM, CLASSES = 1.5, 117
+RUNS = {run.model: run for run in zoo.RUNS if run.resolution_mm == RESOLUTION_MM}
 ALONE = 4  # inferences of one tile before the run, and as many after it
 JOURNALS = Path(__file__).resolve().parents[1] / "journals" / "benchmark_official"
 
 
 @dataclass
 class Settings:
-    models: tuple[str, ...] = tuple(NETWORKS)
+    models: tuple[Literal[*RUNS], ...] = ("stunet_s", "totalsegmentator")
     voxels: tuple[int, int, int] = (160, 384, 384)
     """Of 1.5x0.75x0.75 mm."""
     step: float = 0.8
     """Of a tile, from one to the next."""
+    room: bool = True
+    """Room in the heap from the start, as every visit of a benchmark has; without it the heap grows over the first
+    tiles."""
 
 
 class Laps:
@@ -55,15 +62,15 @@ def predictor_of(net: torch.nn.Module, classes: int, step: float) -> nnUNetPredi
     """nnU-Net's predictor around a network that it did not train."""
     predictor = nnUNetPredictor(step, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     predictor.network = net
-    predictor.configuration_manager = SimpleNamespace(patch_size=costs.TILE)
+    predictor.configuration_manager = SimpleNamespace(patch_size=zoo.TILE)
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=classes)
     return predictor
 
 
 @torch.inference_mode()
 def check(model: str, settings: Settings, published_s: float) -> dict:
-    classes, networks = NETWORKS[model]
-    net, tile = build_volume(model, classes, costs.TILE).net, inputs.ct(costs.TILE)
+    classes, networks = RUNS[model].classes or CLASSES, RUNS[model].networks
+    net, tile = build_volume(model, classes, zoo.TILE).net, inputs.ct(zoo.TILE)
     net(tile)
     alone = [measure.seconds(lambda: net(tile)) for _ in range(ALONE)]
     starts, inside, lap = [], [], Laps()
@@ -72,7 +79,7 @@ def check(model: str, settings: Settings, published_s: float) -> dict:
         net.register_forward_hook(lambda *_: inside.append(time.perf_counter() - starts[-1])),
     ]
     volume, predictor = inputs.ct(settings.voxels)[0, 0].numpy(), predictor_of(net, classes, settings.step)
-    target = costs.resampled(settings.voxels, costs.SPACING_MM, 1.5)
+    target = costs.resampled(settings.voxels, costs.SPACING_MM, RESOLUTION_MM)
     factors = np.divide(target, settings.voxels)
     image = lap("resampling", lambda: torch.from_numpy(zoom(volume, factors, order=3))[None])
     for _ in range(networks):
@@ -95,6 +102,7 @@ def check(model: str, settings: Settings, published_s: float) -> dict:
         "predicted from the journal, s": calls * published_s,
         "over alone": network / (calls * float(np.median(alone))),
         "over the journal's": network / (calls * published_s),
+        "slowest tile over the median": max(inside) / float(np.median(inside)),
         "whole, s": whole,
         **{f"{name}, %": 100 * seconds / whole for name, seconds in shares.items()},
     }
@@ -105,7 +113,7 @@ def published(model: str, here: str) -> float:
     rows = tables.rows([journal for journal in read_all(JOURNALS) if journal.header.name == here])
     if rows.empty:
         return float("nan")
-    rows = rows[(rows["size"] == costs.named(costs.TILE)) & (rows.classes == NETWORKS[model][0])]
+    rows = rows[(rows["size"] == sides(zoo.TILE)) & (rows.classes == (RUNS[model].classes or CLASSES))]
     rows = rows[(rows.model == model) & (rows["mode"] == tables.BASELINE)]
     return float(rows.latency_ms.iloc[0]) / 1e3 if len(rows) else float("nan")
 
@@ -113,9 +121,8 @@ def published(model: str, here: str) -> float:
 def main() -> None:
     settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
     torch.set_num_threads(here.cores)
-    # Without room the heap grows over the first three tiles, which then take up to twice as long.
-    measure.pin_allocator(room_mb=300 * machine.free_gb())
-    print(f"{here.label}, torch {torch.__version__}, {here.cores} threads, {settings.voxels} voxels")
+    measure.pin_allocator(room_mb=300 * machine.free_gb() if settings.room else 0)
+    print(f"{here.label}, torch {torch.__version__}, {here.cores} threads, {sides(settings.voxels)} voxels")
     rows = [check(model, settings, published(model, here.name)) for model in settings.models]
     table = {key: [row[key] for row in rows] for key in rows[0]}
     print(tabulate([[key, *values] for key, values in table.items()], tablefmt="github", floatfmt=".3g"))

@@ -6,6 +6,11 @@ import msgspec
 STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
 
 
+def sides(size: tuple[int, ...]) -> str:
+    """`512x512`"""
+    return "x".join(map(str, size))
+
+
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One network under one mode on one input. Hashable: two visits belong together when their cases are equal."""
 
@@ -27,7 +32,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What a progress bar shows: `resnet18 compile`."""
         unusual = [self.allocator] * (self.allocator != "pinned") + [self.protocol] * (self.protocol != "quiet")
         batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
-        volume = f"{'x'.join(map(str, self.size))}, {self.classes} classes," if len(self.size) == 3 else ""
+        volume = f"{sides(self.size)}, {self.classes} classes," if len(self.size) == 3 else ""
         return " ".join(part for part in (self.model, self.decoder, volume, self.mode, batch, *unusual) if part)
 
     @property

@@ -12,22 +12,13 @@ import numpy as np
 import pandas as pd
 
 from . import figures, tables
+from .cases import sides
 from .journal import Journal
+from .zoo import PATCH, RUNS, TILE
 
 VOXELS, SPACING_MM = (300, 512, 512), (1.5, 0.75, 0.75)
-TILE, PATCH = (128, 128, 128), (128, 128, 64)
 STEPS = (0.8, 0.5)  # of a tile, from one to the next: TotalSegmentator's, nnU-Net's default
 SLICES_PER_PATCH = 4  # 128x128x64 voxels are as many as four slices of 512x512 have: the reference project's rule
-
-
-class Run(NamedTuple):
-    """How a released 3D model goes over a volume."""
-
-    name: str
-    model: str
-    classes: int  # output channels of one network; 0 where it is all classes of the sweep
-    networks: int
-    resolution_mm: float
 
 
 class Cost(NamedTuple):
@@ -50,14 +41,6 @@ class Cost(NamedTuple):
     peak_gb: float  # weights, and what one inference adds to them
 
 
-RUNS = (
-    Run("STU-Net-S, 1.5 mm", "stunet_s", 0, 1, 1.5),
-    Run("STU-Net-B, 1.5 mm", "stunet_b", 0, 1, 1.5),
-    Run("TotalSegmentator, 1.5 mm", "totalsegmentator", 25, 5, 1.5),
-    Run("TotalSegmentator --fast, 3 mm", "totalsegmentator", 118, 1, 3.0),
-)
-
-
 def resampled(voxels: tuple[int, ...], spacing_mm: tuple[float, ...], to_mm: float) -> tuple[int, ...]:
     """Voxels at another, isotropic resolution."""
     return tuple(round(count * spacing / to_mm) for count, spacing in zip(voxels, spacing_mm, strict=True))
@@ -78,7 +61,7 @@ def whole_cts(journals: list[Journal]) -> pd.DataFrame:
     found = []
     for row in frame[frame.decoder != ""].itertuples():
         found.append(cost(row, "2D", f"{row.model} + {row.decoder}", [VOXELS[0]] * len(STEPS)))
-    cubes = frame[(frame.decoder == "") & (frame["size"] == named(TILE))]
+    cubes = frame[(frame.decoder == "") & (frame["size"] == sides(TILE))]
     for run in RUNS:
         counts = [run.networks * tiles(resampled(VOXELS, SPACING_MM, run.resolution_mm), step) for step in STEPS]
         of = cubes[(cubes.model == run.model) & ((cubes.classes == run.classes) | (run.classes == 0))]
@@ -113,7 +96,7 @@ def equivalents(journals: list[Journal]) -> pd.DataFrame:
     """All rows with `eq_s`, `eq_s_low` and `eq_s_high`: slices of 512x512 per second, a patch of 128x128x64 voxels
     counted as four; and `peak_gb`: weights and what one inference adds to them at its peak."""
     frame = tables.rows(journals)
-    slices = np.select([frame.decoder != "", frame["size"] == named(PATCH)], [1, SLICES_PER_PATCH], float("nan"))
+    slices = np.select([frame.decoder != "", frame["size"] == sides(PATCH)], [1, SLICES_PER_PATCH], float("nan"))
     for column, of in (("eq_s", "throughput_img_s"), ("eq_s_low", "throughput_low"), ("eq_s_high", "throughput_high")):
         frame[column] = slices * frame[of]
     frame["gmacs_slice"] = frame.gmacs / slices
@@ -128,15 +111,11 @@ def spreads(journals: list[Journal]) -> pd.DataFrame:
         floors = figures.session_floors(journal)
         for case, visits in journal.by_case().items():
             of = figures.of_visits({number: v for number, v in visits.items() if v.status == "ok"}, floors)
-            alone = [figures.figure(figures.of_session(of, number))[1] for number in {key[0]: 0 for key in of}]
+            alone = [figures.figure(figures.of_session(of, number))[1] for number in dict.fromkeys(session for session, _ in of)]
             if len(alone) > 1:
                 about = {"machine": journal.header.name, "cpu": journal.header.machine.label, "network": case.model}
-                about |= {"decoder": case.decoder, "classes": case.classes, "size": named(case.size), "mode": case.mode}
+                about |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}
                 met = [one.as_met_ms for one in of.values()]
                 about |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
                 found.append(about | {"spread": max(alone) / min(alone), "as_met_spread": max(met) / min(met)})
     return pd.DataFrame(found)
-
-
-def named(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))

@@ -22,16 +22,17 @@ def session_floors(journal: Journal) -> dict[tuple[int, int], np.ndarray]:
 class Figure:
     """What one visit says of its case."""
 
-    def __init__(self, visit: Visit, floor_ms: np.ndarray):
+    def __init__(self, visit: Visit, floor_ms: np.ndarray, long: bool = False):
+        """`long`: the case's inferences outlast the machine's states, so that its fastest sample is its figure."""
         samples = np.array(visit.samples_ms)
-        self.samples = len(samples)
+        self.long, self.samples = long, len(samples)
         self.quiet = samples[stats.quiet(visit.readings_ms, floor_ms)]  # latencies in ms of the quiet samples
         self.lost, self.scaled = stats.scaled(samples, visit.readings_ms, floor_ms)
         self.as_met_ms = float(np.median(samples))
         self.fastest_ms = float(samples.min())
         self.quiet_ms = float(np.median(self.quiet)) if len(self.quiet) else float("nan")
         self.scaled_ms = stats.calmest(self.lost, self.scaled)
-        if self.as_met_ms > stats.LONG_MS:
+        if long:
             self.quiet_ms = self.scaled_ms = self.fastest_ms
 
 
@@ -39,34 +40,38 @@ Figures = dict[tuple[int, int], Figure]  # by (session, round)
 
 
 def of_visits(visits: dict[int, Visit], floors: dict) -> Figures:
-    """Those that were measured; a wrong one keeps its figure and is not ranked."""
+    """Those of one case's visits that were measured; a wrong one keeps its figure and is not ranked."""
+    seen = {number: visit for number, visit in sorted(visits.items()) if visit.readings_ms}
+    # By the fastest sample of all: beside a busy neighbour the whole visit of a short inference may look long.
+    long = min((min(visit.samples_ms) for visit in seen.values()), default=0) > stats.LONG_MS
     return {
-        (visit.session, number): Figure(visit, floors[visit.session, visit.case.threads])
-        for number, visit in sorted(visits.items())
-        if visit.readings_ms
+        (visit.session, number): Figure(visit, floors[visit.session, visit.case.threads], long)
+        for number, visit in seen.items()
     }
 
 
-def long(of: Figures) -> bool:
-    """Whether an inference outlasts the machine's states."""
-    return bool(of) and float(np.median([figure.as_met_ms for figure in of.values()])) > stats.LONG_MS
+def is_long(of: Figures) -> bool:
+    return any(figure.long for figure in of.values())
 
 
 def fastest_ms(of: Figures) -> float:
-    """Median over the visits of their fastest samples."""
-    return float(np.median([figure.fastest_ms for figure in of.values()]))
+    """The fastest sample of all visits."""
+    return min(figure.fastest_ms for figure in of.values())
 
 
 def quiet_ms(of: Figures) -> float:
     """Median of the quiet samples of all visits, for long inferences `fastest_ms`; NaN where there are too few."""
-    if long(of):
+    if is_long(of):
         return fastest_ms(of)
     samples = np.concatenate([figure.quiet for figure in of.values()]) if of else np.array([])
     return float(np.median(samples)) if len(samples) >= stats.MIN_QUIET else float("nan")
 
 
 def scaled_ms(of: Figures) -> float:
-    """Of the samples of all visits that came nearest to quiet, scaled by what the yardsticks lost beside them."""
+    """Of the samples of all visits that came nearest to quiet, scaled by what the yardsticks lost beside them; for long
+    inferences `fastest_ms`."""
+    if is_long(of):
+        return fastest_ms(of)
     lost, scaled = (np.concatenate([getattr(one, name) for one in of.values()]) for name in ("lost", "scaled"))
     return stats.calmest(lost, scaled)
 
@@ -74,7 +79,7 @@ def scaled_ms(of: Figures) -> float:
 def per_round(of: Figures) -> tuple[str, dict[tuple[int, int], float]]:
     """How a case is figured, and its latency in ms by (session, round): `fastest` for long inferences, else `quiet`
     where its visits found quiet samples and `scaled` where they did not."""
-    if long(of):
+    if is_long(of):
         return "fastest", {key: figure.fastest_ms for key, figure in of.items()}
     if np.isnan(quiet_ms(of)):
         return "scaled", {key: figure.scaled_ms for key, figure in of.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from . import modes, stats, tables, zoo
@@ -17,6 +18,7 @@ from . import modes, stats, tables, zoo
 WIDTH = 11  # inches at 100 dpi: a README shows about 900 pixels
 # Okabe and Ito's palette: apart for colour-blind readers; the marker tells families of one colour apart, also in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
+KINDS = ((COLOURS[0], "o"), (COLOURS[1], "s"))  # 2D and 3D networks
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True})
 
 
@@ -326,9 +328,6 @@ def official(rows: pd.DataFrame, whole: pd.DataFrame, dates: dict[str, str], pat
     save(figure, path, pd.concat([good, whole]))
 
 
-KINDS = ((COLOURS[0], "o"), (COLOURS[1], "s"))  # of 2D and 3D networks
-
-
 def dots(axes: Axes, names: pd.Series, values: pd.Series, flat: pd.Series, low: pd.Series, high: pd.Series) -> None:
     """Points with their names and a line from `low` to `high` on a logarithmic axis, 2D apart from 3D."""
     spots = np.arange(len(names))
@@ -337,9 +336,7 @@ def dots(axes: Axes, names: pd.Series, values: pd.Series, flat: pd.Series, low: 
         axes.scatter(values[kind], spots[kind], s=28, color=colour, marker=marker, zorder=3)
     axes.set_yticks(spots, names, fontsize=8)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    plain_log(axes.xaxis, ticks=(1, 2, 5))
     axes.grid(color="0.92", axis="x")
 
 
@@ -349,10 +346,10 @@ def caption(frame: pd.DataFrame, date: str) -> str:
     return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, {batch}{date}"
 
 
-def plain_log(*axis) -> None:
+def plain_log(*axis: Axis, ticks: tuple[float, ...] = (1, 1.5, 2, 3, 4, 5, 6, 8)) -> None:
     """Plain numbers instead of powers of ten, enough of them where the data span less than a decade."""
     for one in axis:
-        one.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+        one.set_major_locator(LogLocator(subs=ticks))
         one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         one.set_minor_locator(NullLocator())
 

@@ -55,7 +55,8 @@ def quiet_pooled(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET,
 
 
 def quiet_or_scaled(visits: list[Seen], bounds: tuple[float, float] = (stats.QUIET, stats.QUIET)) -> float:
-    """Median of the quiet samples of all visits, scaled where there are too few: what the tables have."""
+    """Median of the quiet samples of all visits, scaled where there are too few: what the tables have of
+    inferences below 0.3 s."""
     samples = np.concatenate([quiet_samples(of, bounds) for of in visits])
     return float(np.median(samples)) if len(samples) >= stats.MIN_QUIET else scaled(visits)
 
@@ -96,6 +97,7 @@ ESTIMATORS: dict[str, Callable[[list[Seen]], float]] = {
     "mean": lambda visits: float(np.mean(pooled(visits)[0])),
     "median": lambda visits: float(np.median(pooled(visits)[0])),
     "minimum": lambda visits: float(np.min(pooled(visits)[0])),
+    "median of the rounds' fastest": lambda visits: float(np.median([of.samples_ms.min() for of in visits])),
     "lower quartile": lambda visits: float(np.quantile(pooled(visits)[0], 0.25)),
     "median over rounds": over_rounds,
     "median of the calmest tenth": calmest,

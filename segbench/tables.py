@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from . import figures, modes, zoo
-from .cases import Case, Visit
+from .cases import Case, Visit, sides
 from .journal import Journal, replacing
 
 BASELINE = "baseline"
@@ -82,7 +82,7 @@ def row(journal: Journal, case: Case, visits: list[Visit], of: dict, ratios: dic
         "decoder": case.decoder,
         "classes": case.classes or nan,
         "mode": case.mode,
-        "size": "x".join(map(str, case.size)),
+        "size": sides(case.size),
         "batch_size": case.batch_size,
         "threads": case.threads,
         "allocator": case.allocator,

@@ -86,6 +86,27 @@ DOZEN = (
 )
 # The official 3D models; segbench/models makes them.
 VOLUMES = ("stunet_s", "stunet_b", "stunet_l", "stunet_h", "totalsegmentator", "resenc", "segresnet")
+PATCH, TILE = (128, 128, 64), (128, 128, 128)  # voxels: what they are compared on, what they cut a volume into
+
+
+class Run(NamedTuple):
+    """How a released 3D model goes over a volume, in tiles of TILE voxels."""
+
+    name: str
+    model: str
+    classes: int  # output channels of one network; 0 where it is all classes of the sweep
+    networks: int
+    resolution_mm: float
+
+
+# Each of TotalSegmentator's five networks tells about 24 classes and the background apart, its --fast one all 117 and
+# the background.
+RUNS = (
+    Run("STU-Net-S, 1.5 mm", "stunet_s", 0, 1, 1.5),
+    Run("STU-Net-B, 1.5 mm", "stunet_b", 0, 1, 1.5),
+    Run("TotalSegmentator, 1.5 mm", "totalsegmentator", 25, 5, 1.5),
+    Run("TotalSegmentator --fast, 3 mm", "totalsegmentator", 118, 1, 3.0),
+)
 
 
 def family(model: str) -> str:

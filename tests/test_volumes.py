@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import resource
 import subprocess
 import sys
@@ -117,9 +118,16 @@ def test_a_count_that_differs_is_told(monkeypatch):
         ((), "no network named"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(flags, says):
-    done = count(*flags)
-    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_bad_input_is_told_in_one_line(flags, says, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["count_params.py", *flags])
+    with pytest.raises(count_params.Problem, match=re.escape(says)) as problem:
+        count_params.main()
+    assert "\n" not in str(problem.value)
+
+
+def test_bad_input_ends_with_one_line_and_status_2():
+    done = count()
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_tiles_and_voxels_of_the_reference_volume():

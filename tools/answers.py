@@ -21,9 +21,16 @@ def answers() -> str:
 
 
 def fastest_encoder(rows: pd.DataFrame) -> str:
-    first = tables.ranking(rows).iloc[0]
-    count = rows.model.nunique()
-    return f"**Fastest encoder** of {count}: `{first.model}`, {first.throughput_img_s:.0f} img/s ({first['mode']})."
+    return f"**Fastest encoder** of {rows.model.nunique()}: {winner(rows, digits=0)}."
+
+
+def winner(rows: pd.DataFrame, digits: int) -> str:
+    """The fastest row, and how many others their 95 % intervals do not tell from it."""
+    first, *others = tables.ranking(rows).itertuples()
+    name = f"`{first.model}`" + f" + {decoder_tables.NAMES[first.decoder]}" * bool(first.decoder)
+    told = f"{name}, {first.throughput_img_s:.{digits}f} img/s ({first.mode})"
+    near = sum(other.throughput_high > first.throughput_low for other in others)
+    return told + f", with the intervals of {near} others overlapping its own" * bool(near)
 
 
 def fastest_with_decoder(machine: str) -> str:
@@ -32,9 +39,7 @@ def fastest_with_decoder(machine: str) -> str:
         rows = of_machine(tables.rows(decoder_tables.journals(f"{decoder}_decoder/journals")), machine)
         rows = rows[rows.decoder == decoder] if len(rows) else rows
         if len(rows):
-            first = tables.ranking(rows).iloc[0]
-            name = f"`{first.model}` + {decoder_tables.NAMES[decoder]}"
-            told.append(f"{name}, {first.throughput_img_s:.1f} img/s ({first['mode']})")
+            told.append(winner(rows, digits=1))
     return f"**Fastest with a decoder**, 117 classes: {'; '.join(told)}." if told else ""
 
 
@@ -42,10 +47,12 @@ def fpn_against_unet(machine: str) -> str:
     rows = of_machine(tables.decoders(decoder_tables.journals("journals/combined_benchmark")), machine)
     if rows.empty:
         return ""
-    fastest = rows.sort_values("fpn_img_s").groupby("model").fpn_over_unet.last().dropna()
+    rows = rows.dropna(subset="fpn_over_unet").sort_values("fpn_img_s").groupby("model").tail(1)
+    ratio, apart = rows.fpn_over_unet, (rows.fpn_over_unet_low > 1).sum()
     return (
-        f"**FPN is faster than UNet** on the same encoder by a factor of {fastest.median():.2f} in the median of "
-        f"{len(fastest)} encoders ({fastest.min():.2f} to {fastest.max():.2f}), both at their fastest mode."
+        f"**FPN over UNet** on the same encoder, in the faster of the modes that were measured next to each other: "
+        f"{ratio.median():.2f} times as fast in the median of {len(ratio)} encoders ({ratio.min():.2f} to "
+        f"{ratio.max():.2f}), for {apart} of them beyond the 95 % interval."
     )
 
 
@@ -56,7 +63,7 @@ def gain(rows: pd.DataFrame) -> str:
         return ""
     best = speedups.get_group(middle.idxmax())
     return (
-        f"**The mode that brings most** over eager FP32 on all {len(best)} encoders: {middle.idxmax()}, "
+        f"**The mode that brings most** over eager FP32, of those that ran on all {len(best)} encoders: {middle.idxmax()}, "
         f"{middle.max():.2f} times as fast in the median ({best.min():.2f} to {best.max():.2f})."
     )
 
@@ -70,7 +77,10 @@ def volumes(machine: str) -> str:
     deep = "; ".join(f"{way} {seconds[way]:.0f} s" for way in seconds.index if way not in flat)
     of_flat = seconds[flat]
     span = f"{of_flat.min():.0f} s ({of_flat.idxmin()}) to {of_flat.max():.0f} s ({of_flat.idxmax()})"
-    return f"**A whole CT** of 512x512x300 costs, the networks alone, {span} in 2D, and in 3D: {deep}."
+    return (
+        f"**A whole CT** of 512x512x300 costs, the networks alone, each in its fastest mode: {span} in 2D "
+        f"({len(flat)} small networks, each slice once), and in 3D (tiles at a step of 0.8): {deep}."
+    )
 
 
 def of_machine(frame: pd.DataFrame, machine: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from statistics import median
 
 import pandas as pd
 
-from segbench import costs, figures, study, tables
+from segbench import costs, figures, study, tables, zoo
 from segbench.journal import Journal, read_all
 from segbench.tables import BASELINE, best, per_machine, spans
 
@@ -47,6 +47,7 @@ def equivalents() -> str:
                 "95 % interval": spans(top.eq_s_low, top.eq_s_high, 2),
                 "eq/s, baseline": top.eq_s_baseline,
                 "latency, ms": top.latency_ms,
+                "figured": top.figure,
                 "GMACs": top.gmacs,
                 "GMACs/slice": top.gmacs_slice,
                 "params, M": top.params_m,
@@ -99,7 +100,7 @@ def twice() -> str:
         ways = whole[whole.machine == rows.machine.iloc[0]]
         flat_way = ways[ways.way == "mobileone_s0 + unet"]
         found = []
-        for run in costs.RUNS:
+        for run in zoo.RUNS:
             deep, way = good[(good.model == run.model) & (good.decoder == "")], ways[ways.way == run.name]
             slow, slow_flat = (of[of["mode"] == BASELINE].eq_s.max() for of in (deep, flat))
             row = {"network": run.name, "eq/s, baseline": slow_flat / slow}

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..cases import sides
 from . import stunet, totalsegmentator
 
 OTHERS = {
@@ -32,8 +33,9 @@ def check_size(model: str, size: tuple[int, ...]) -> None:
     which a single voxel would be left: an instance norm of one value is 0."""
     deepest = DEEPEST.get(model, 32)
     if len(size) != 3 or any(side < 1 or side % deepest for side in size) or max(size) == deepest:
-        told = "x".join(map(str, size))
-        raise ValueError(f"{model} takes D, H and W divisible by {deepest}, one of them larger than that, not {told}")
+        raise ValueError(
+            f"{model} takes D, H and W divisible by {deepest}, one of them larger than that, not {sides(size)}"
+        )
 
 
 def assemble(model: str, classes: int) -> nn.Module:
