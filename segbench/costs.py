@@ -111,7 +111,8 @@ def spreads(journals: list[Journal]) -> pd.DataFrame:
         floors = figures.session_floors(journal)
         for case, visits in journal.by_case().items():
             of = figures.of_visits({number: v for number, v in visits.items() if v.status == "ok"}, floors)
-            alone = [figures.figure(figures.of_session(of, number))[1] for number in dict.fromkeys(session for session, _ in of)]
+            sessions = dict.fromkeys(session for session, _ in of)
+            alone = [figures.figure(figures.of_session(of, number))[1] for number in sessions]
             if len(alone) > 1:
                 about = {"machine": journal.header.name, "cpu": journal.header.machine.label, "network": case.model}
                 about |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}

@@ -27,8 +27,8 @@ def fastest_encoder(rows: pd.DataFrame) -> str:
 def winner(rows: pd.DataFrame, digits: int) -> str:
     """The fastest row, and how many others their 95 % intervals do not tell from it."""
     first, *others = tables.ranking(rows).itertuples()
-    name = f"`{first.model}`" + f" + {decoder_tables.NAMES[first.decoder]}" * bool(first.decoder)
-    told = f"{name}, {first.throughput_img_s:.{digits}f} img/s ({first.mode})"
+    decoder = f" + {decoder_tables.NAMES[first.decoder]}" if first.decoder else ""
+    told = f"`{first.model}`{decoder}, {first.throughput_img_s:.{digits}f} img/s ({first.mode})"
     near = sum(other.throughput_high > first.throughput_low for other in others)
     return told + f", with the intervals of {near} others overlapping its own" * bool(near)
 
@@ -63,8 +63,8 @@ def gain(rows: pd.DataFrame) -> str:
         return ""
     best = speedups.get_group(middle.idxmax())
     return (
-        f"**The mode that brings most** over eager FP32, of those that ran on all {len(best)} encoders: {middle.idxmax()}, "
-        f"{middle.max():.2f} times as fast in the median ({best.min():.2f} to {best.max():.2f})."
+        f"**The mode that brings most** over eager FP32, of those that ran on all {len(best)} encoders: "
+        f"{middle.idxmax()}, {middle.max():.2f} times as fast in the median ({best.min():.2f} to {best.max():.2f})."
     )
 
 
