@@ -10,6 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+# Every script that a test starts imports torch: 3 s from bytecode, 10 s where none may be written.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
 REPEATABILITY = ROOT / "benchmarks" / "repeatability" / "benchmark.py"
