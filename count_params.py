@@ -9,6 +9,7 @@ that inference folds (MobileOne, RepVGG) have a row before and one after.
 """
 
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -124,6 +125,7 @@ def differences(names: list[str]) -> list[str]:
 
 
 def main() -> int:
+    warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # of a library that it imports
     settings = tyro.cli(Settings, description=__doc__)
     if settings.num_classes < 1:
         raise Problem(f"--num-classes {settings.num_classes} is not positive")

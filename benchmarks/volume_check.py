@@ -9,6 +9,7 @@ the slowest tile, and the shares of the rest. Writes nothing.
     uv run benchmarks/volume_check.py --models stunet_s --no-room
 """
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,8 @@ def told(value: str | float) -> str:
 
 def main() -> None:
     settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
+    if min(settings.voxels) < 1 or not 0 < settings.step <= 1:
+        sys.exit("volume_check.py: --voxels are positive, --step is above 0 and at most 1")
     torch.set_num_threads(here.cores)
     measure.pin_allocator(room_mb=300 * machine.free_gb() if settings.room else 0)
     print(f"{here.label}, torch {torch.__version__}, {here.cores} threads, {sides(settings.voxels)} voxels")
