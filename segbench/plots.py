@@ -67,7 +67,8 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
     axes.set_xlim(best.params_m.min() / 1.25, best.params_m.max() * 1.25)
     texts = [axes.text(row.params_m, row.throughput_img_s, row.model, fontsize=8) for row in labelled.itertuples()]
     points = best.params_m.to_numpy(), best.throughput_img_s.to_numpy()
-    adjust_text(texts, *points, ax=axes, expand=(1.3, 2.2), arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.7})
+    line = {"arrowstyle": "-", "color": "0.5", "lw": 0.7}
+    adjust_text(texts, *points, ax=axes, expand=(1.3, 2.2), force_static=(0.3, 0.6), iter_lim=500, arrowprops=line)
     plain_log(axes.xaxis, axes.yaxis)
     head = "decoder" if best.decoder.any() else "classifier"
     axes.set_xlabel(f"parameters with {head}, reparameterised (M)")
