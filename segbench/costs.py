@@ -114,11 +114,12 @@ def spreads(journals: list[Journal]) -> pd.DataFrame:
         for case, visits in journal.by_case().items():
             of = figures.of_visits({number: v for number, v in visits.items() if v.status == "ok"}, floors)
             sessions = dict.fromkeys(session for session, _ in of)
-            alone = [figures.figure(figures.of_session(of, number))[1] for number in sessions]
+            alone = [figures.of_session(of, number) for number in sessions]
+            met = [np.median([one.as_met_ms for one in session.values()]) for session in alone]
+            alone = [figures.figure(session)[1] for session in alone]
             if len(alone) > 1:
                 about = {"machine": journal.header.name, "cpu": journal.header.machine.label, "network": case.model}
                 about |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}
-                met = [one.as_met_ms for one in of.values()]
                 about |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
                 found.append(about | {"spread": max(alone) / min(alone), "as_met_spread": max(met) / min(met)})
     return pd.DataFrame(found)

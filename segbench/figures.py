@@ -88,7 +88,8 @@ def per_round(of: Figures) -> tuple[str, dict[tuple[int, int], float]]:
 
 def figure(of: Figures) -> tuple[str, float, tuple[float, float]]:
     """How a case is figured, its latency in ms, and the 95 % interval of what another session would find: over rounds,
-    never over the samples of one process, and with what sessions differ by beyond that."""
+    never over the samples of one process, and with what sessions differ by beyond that. Of long inferences it lies
+    around the fastest sample of all, so a single further visit is more likely above it than below."""
     how, latencies = per_round(of)
     middle = scaled_ms(of) if how == "scaled" else quiet_ms(of)
     width = np.hypot(stats.half_width([*latencies.values()]), stats.normal_width(stats.DRIFT))
