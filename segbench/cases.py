@@ -28,12 +28,17 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int = 0
 
     @property
+    def network(self) -> str:
+        """`resnet18 fpn`, `stunet_s 128x128x64, 117 classes`"""
+        volume = f"{sides(self.size)}, {self.classes} classes" if len(self.size) == 3 else ""
+        return " ".join(part for part in (self.model, self.decoder, volume) if part)
+
+    @property
     def name(self) -> str:
         """What a progress bar shows: `resnet18 compile`."""
         unusual = [self.allocator] * (self.allocator != "pinned") + [self.protocol] * (self.protocol != "quiet")
         batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
-        volume = f"{sides(self.size)}, {self.classes} classes," if len(self.size) == 3 else ""
-        return " ".join(part for part in (self.model, self.decoder, volume, self.mode, batch, *unusual) if part)
+        return " ".join(part for part in (self.network, self.mode, batch, *unusual) if part)
 
     @property
     def group(self) -> "Case":

@@ -183,8 +183,12 @@ def announce(benchmark: Benchmark, settings: Settings, header: Header) -> sweep.
     steps = plan.left(settings.seed)
     print(f"{header.machine.label}, {settings.threads} threads, torch {header.versions['torch']}, {header.name}")
     if settings.list:
-        for model in settings.models:
-            print(f"  {zoo.family(model):12} {model:26} {', '.join(settings.modes)}")
+        listed: dict[tuple[str, str], list[str]] = {}
+        for case in cases:
+            listed.setdefault((zoo.family(case.model), case.network), []).append(case.mode)
+        width = max(len(network) for _, network in listed)
+        for (family, network), found in listed.items():
+            print(f"  {family:12} {network:{width}}  {', '.join(dict.fromkeys(found))}")
     about = sweep.duration(plan.remaining_s(steps))
     rounds = f"{settings.rounds} rounds" + f" and {settings.repetitions} repetitions" * (settings.repetitions > 1)
     print(f"{len(cases)} cases in {rounds}: {len(steps)} visits to go, about {about}")
@@ -306,6 +310,8 @@ def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
     """Zoo models without importing anything; other names are looked up by a child that imports timm."""
     if not names:
         raise Problem("--models names no model")
+    if deep := [name for name in names if name in zoo.VOLUMES]:
+        raise Problem(f"{deep[0]} is a 3D model: benchmark_official.py takes it with --volumes")
     found = {name: zoo.match(name) for name in names}
     foreign = [name for name, models in found.items() if not models]
     if foreign:

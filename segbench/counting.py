@@ -56,7 +56,7 @@ def network(name: str, classes: int, size: tuple[int, ...], every_head: bool = F
     Raises RuntimeError or ValueError where the model is unknown to timm or cannot be made, ImportError where a
     library is missing.
     """
-    model, _, decoder = name.partition("+")
+    model, plus, decoder = name.partition("+")
     if name in VOLUMES:
         volume.check_size(name, size)
         with torch.device("meta"):
@@ -64,7 +64,7 @@ def network(name: str, classes: int, size: tuple[int, ...], every_head: bool = F
         if isinstance(made, STUNet):
             made.deep_supervision = every_head
         return made
-    if decoder not in ("", *segmenter.DECODERS):
+    if plus and decoder not in segmenter.DECODERS:
         raise ValueError(f"unknown decoder {decoder!r}: {' or '.join(segmenter.DECODERS)}")
     try:
         with torch.device("meta"):

@@ -162,7 +162,7 @@ class Journal:
             for key in sorted(here.keys() | there.keys()):
                 # A JSON round trip, so that tuples and lists compare equal.
                 if plain(here.get(key)) != plain(there.get(key)):
-                    return f"{key} {plain(there.get(key))}, not {plain(here.get(key))}"
+                    return f"{key} {plain(there.get(key))!r}, not {plain(here.get(key))!r}"
         return ""
 
 

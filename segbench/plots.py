@@ -313,7 +313,7 @@ def official(rows: pd.DataFrame, whole: pd.DataFrame, dates: dict[str, str], pat
         of = good[good.machine == machine].sort_values("eq_s", ascending=False)
         flat = of.decoder != ""
         dots(left, of.model + np.where(flat, " + " + of.decoder, ""), of.eq_s, flat, of.eq_s_low, of.eq_s_high)
-        left.set_xlabel("slices of 512x512 per second\n128x128x64 voxels are four")
+        left.set_xlabel("slices of 512x512 per second, with 95 % interval\n128x128x64 voxels are four")
         cpu = rows.cpu[rows.machine == machine].iloc[0]
         left.set_title(f"{machine}: {cpu}\n{dates[machine]}", loc="left", fontsize=9)
         of = whole[whole.machine == machine].sort_values("ct_s")
@@ -337,6 +337,8 @@ def dots(axes: Axes, names: pd.Series, values: pd.Series, flat: pd.Series, low: 
         axes.scatter(values[kind], spots[kind], s=28, color=colour, marker=marker, zorder=3)
     axes.set_yticks(spots, names, fontsize=8)
     axes.set_xscale("log")
+    if len(values):  # after one or two rounds an interval may span decades
+        axes.set_xlim(values.min() / 2, values.max() * 2)
     plain_log(axes.xaxis, ticks=(1, 2, 5))
     axes.grid(color="0.92", axis="x")
 

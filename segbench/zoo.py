@@ -135,4 +135,4 @@ def match(name: str) -> list[str]:
 
 def near(name: str, known: list[str]) -> list[str]:
     """Up to three of the known names that look like `name`, the nearest first."""
-    return difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.6)

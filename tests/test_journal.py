@@ -69,7 +69,7 @@ def test_a_line_in_the_middle_that_is_damaged_is_named(journal):
 def test_other_settings_versions_and_schemas_are_told(journal, tmp_path):
     assert journal.difference(header(settings={"size": [64, 64]})) == ""
     assert "size [64, 64], not [32, 32]" in journal.difference(header(settings={"size": (32, 32)}))
-    assert "torch 1, not 2" in journal.difference(header(versions={"torch": "2"}))
+    assert "torch '1', not '2'" in journal.difference(header(versions={"torch": "2"}))
     Journal.create(tmp_path / "two.jsonl", header(schema=SCHEMA + 1))
     with pytest.raises(JournalError, match="schema"):
         Journal.read(tmp_path / "two.jsonl")

@@ -50,7 +50,7 @@ def test_a_file_of_something_else_is_refused_in_a_line(tmp_path):
     torch.save({"state_dict": {}, "trainer": subprocess.Popen}, tmp_path / "more.model")
     (tmp_path / "text.pth").write_text("no weights")
     for name in ("more.model", "text.pth"):
-        with pytest.raises(ValueError, match=f"{name} holds more than tensors"):
+        with pytest.raises(ValueError, match=f"{name} is no state dict of tensors alone"):
             volume.load(STUNet(2, 1, 3), tmp_path / name)
 
 
@@ -120,6 +120,7 @@ def test_a_count_that_differs_is_told(monkeypatch):
     [
         (("resnet81",), "did you mean resnet18"),
         (("resnet18+unot",), "unknown decoder 'unot'"),
+        (("resnet18+",), "unknown decoder ''"),
         (("stunet_s", "--size", "512", "512"), "D H W"),
         (("stunet_s", "--size", "100", "128", "128"), "divisible by 32"),
         (("resnet18", "--num-classes", "0"), "--num-classes 0"),

@@ -67,7 +67,7 @@ def load(net: nn.Module, weights: Path | str) -> None:
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError):
-        raise ValueError(f"{Path(weights).name} holds more than tensors: save the state dict alone") from None
+        raise ValueError(f"{Path(weights).name} is no state dict of tensors alone, as torch.save writes it") from None
     state = state.get("state_dict", state.get("network_weights", state))
     own = net.state_dict()
     wrong = {
