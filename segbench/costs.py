@@ -114,9 +114,9 @@ def spreads(journals: list[Journal]) -> pd.DataFrame:
         for case, visits in journal.by_case().items():
             of = figures.of_visits({number: v for number, v in visits.items() if v.status == "ok"}, floors)
             sessions = dict.fromkeys(session for session, _ in of)
-            alone = [figures.of_session(of, number) for number in sessions]
-            met = [np.median([one.as_met_ms for one in session.values()]) for session in alone]
-            alone = [figures.figure(session)[1] for session in alone]
+            parts = [figures.of_session(of, number) for number in sessions]
+            alone = [figures.figure(part)[1] for part in parts]
+            met = [np.median([one.as_met_ms for one in part.values()]) for part in parts]
             if len(alone) > 1:
                 about = {"machine": journal.header.name, "cpu": journal.header.machine.label, "network": case.model}
                 about |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}

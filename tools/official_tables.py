@@ -98,8 +98,8 @@ def by_mode() -> str:
 
     def table(rows: pd.DataFrame) -> pd.DataFrame:
         keys = ["model", "size", "classes"]
-        wide = rows.pivot_table(index=keys, columns="mode", values="latency_ms", sort=False)[seen]
-        wide = wide.reset_index().rename(columns={"model": "network", "classes": "outputs"})
+        wide = rows.pivot_table(index=keys, columns="mode", values="latency_ms", sort=False)
+        wide = wide.reindex(columns=seen).reset_index().rename(columns={"model": "network", "classes": "outputs"})
         return wide.assign(network=wide.network.map(NAMES))
 
     return per_machine(table, frame, dict.fromkeys(("outputs", *seen), 0))
