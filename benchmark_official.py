@@ -11,8 +11,10 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from segbench import cli, decoding, zoo
+from segbench import cli, decoder_benchmark, zoo
 from segbench.cases import Case
+from segbench.reports import Report
+from segbench.settings import Problem, did_you_mean
 from segbench.zoo import PATCH, RUNS, TILE
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
@@ -21,7 +23,7 @@ QUICK = {"models": MODELS[1:2], "volumes": VOLUMES[:1], "modes": ("baseline",), 
 
 
 @dataclass
-class Settings(decoding.Settings):
+class Settings(decoder_benchmark.DecoderSettings):
     volumes: tuple[str, ...] = VOLUMES
     """3D models; stunet_l and stunet_h too, where memory allows."""
     cubes: bool = False
@@ -34,15 +36,15 @@ class Settings(decoding.Settings):
         for name in self.volumes:
             if name not in zoo.VOLUMES:
                 known = ", ".join(zoo.VOLUMES)
-                raise cli.Problem(f"unknown 3D model {name!r}{cli.did_you_mean(name, [*zoo.VOLUMES])}; known: {known}")
+                raise Problem(f"unknown 3D model {name!r}{did_you_mean(name, [*zoo.VOLUMES])}; known: {known}")
         if "segresnet" in self.volumes and find_spec("monai") is None:
-            raise cli.Problem(
+            raise Problem(
                 "segresnet needs MONAI: `uv sync` installs it with the development tools; or leave it out of --volumes"
             )
         if self.weights and len(self.volumes) != 1:
-            raise cli.Problem(f"--weights {self.weights} belongs to one model: name it with --volumes")
+            raise Problem(f"--weights {self.weights} belongs to one model: name it with --volumes")
         if self.weights and not self.weights.is_file():
-            raise cli.Problem(f"--weights {self.weights}: no such file")
+            raise Problem(f"--weights {self.weights}: no such file")
 
     def header(self) -> dict[str, object]:
         own = {"weights": self.weights.name if self.weights else ""}
@@ -50,48 +52,41 @@ class Settings(decoding.Settings):
 
 
 def cases(settings: Settings) -> list[Case]:
-    found = [
-        case for decoder in ("fpn", "unet") for case in settings.cases(decoder=decoder, classes=settings.num_classes)
-    ]
-    inputs = [(model, PATCH, settings.num_classes) for model in settings.volumes]
-    inputs += [(model, TILE, settings.num_classes) for model in settings.volumes if settings.cubes]
+    """Encoders with both decoders on slices; the 3D models on a patch, and as released on the tiles of a whole CT."""
+    classes = settings.num_classes
+    flat = [case for decoder in ("fpn", "unet") for case in settings.cases(decoder=decoder, classes=classes)]
+    inputs = [(model, PATCH, classes) for model in settings.volumes]
+    inputs += [(model, TILE, classes) for model in settings.volumes if settings.cubes]
     # A whole CT needs the released networks at their own tile size, with as many output channels as they have.
-    inputs += [(run.model, TILE, run.classes or settings.num_classes) for run in RUNS if run.model in settings.volumes]
+    inputs += [(run.model, TILE, run.classes or classes) for run in RUNS if run.model in settings.volumes]
     weights = str(settings.weights.resolve()) if settings.weights else ""
-    for model, size, classes in dict.fromkeys(inputs):
+    deep = []
+    for model, size, outputs in dict.fromkeys(inputs):
         of_model = dataclasses.replace(settings, models=(model,), size=size)
-        found += of_model.cases(classes=classes, weights=weights if classes == settings.num_classes else "")
-    return found
+        deep += of_model.cases(classes=outputs, weights=weights if outputs == classes else "")
+    return flat + deep
 
 
-def report(journals: list, out: Path) -> list[Path]:
-    from segbench import costs, plots, tables
+def report() -> Report:
+    from segbench import plots, whole_ct, whole_ct_pages
 
-    rows, whole = costs.equivalents(journals), costs.whole_cts(journals)
-    paths = [out / f"benchmark_official_{name}" for name in ("results.csv", "costs.csv", "plot.png")]
-    tables.write_csv(paths[0], rows)
-    tables.write_csv(paths[1], whole)
-    plots.official(rows, whole, tables.dates(journals), paths[2])
-    return paths
-
-
-def show(journals: list) -> str:
-    from segbench import costs, tables
-
-    rows, whole = costs.equivalents(journals), costs.whole_cts(journals)
-    digits = {"latency_ms": 0, "eq_s": 2, "gmacs": 1, "peak_gb": 1, "gflop_s": 0}
-    measured = tables.markdown(rows[["model", "decoder", "classes", "size", "mode", "status", *digits]], digits)
-    digits = {"inferences": 0, "inferences_half": 0, "latency_s": 2, "ct_s": 0, "ct_half_s": 0, "ct_tmac": 1}
-    return measured + "\n\n" + tables.markdown(whole[["way", "mode", *digits]], digits)
+    return Report(
+        csvs={
+            "benchmark_official_results.csv": whole_ct.equivalents,
+            "benchmark_official_costs.csv": whole_ct.costs,
+        },
+        pictures={"benchmark_official_plot.png": plots.official},
+        show=whole_ct_pages.terminal,
+        pages=whole_ct_pages.TABLES,
+    )
 
 
 BENCHMARK = cli.Benchmark(
-    Path(__file__).resolve(),
-    "benchmark_official",
-    __doc__,
-    cases,
-    report,
-    show,
+    script=Path(__file__).resolve(),
+    name="benchmark_official",
+    description=__doc__,
+    cases=cases,
+    report=report,
     modes=("baseline", "autocast", "compile+freezing", "autocast+compile+freezing"),
     modes_without_bf16=("baseline", "compile+freezing"),
     defaults=Settings(models=MODELS, rounds=4, iterations=20),

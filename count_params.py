@@ -68,7 +68,7 @@ def expanded(names: tuple[str, ...]) -> list[str]:
     """Every network that the names mean. Raises Problem for a name that nothing answers to."""
     import timm
 
-    found = []
+    networks = []
     for name in names:
         model, plus, decoder = name.partition("+")
         volumes = [*VOLUMES] if name == "all" else [name] * (name in VOLUMES)
@@ -76,8 +76,8 @@ def expanded(names: tuple[str, ...]) -> list[str]:
         if not volumes and not encoders:
             near = zoo.near(model, [*VOLUMES, *zoo.BY_MODEL, *timm.list_models()])
             raise Problem(f"unknown network {name!r}" + f" (did you mean {' or '.join(near)}?)" * bool(near))
-        found += [encoder + plus + decoder for encoder in encoders] + volumes
-    return [*dict.fromkeys(found)]
+        networks += [encoder + plus + decoder for encoder in encoders] + volumes
+    return [*dict.fromkeys(networks)]
 
 
 def counted(name: str, classes: int, size: tuple[int, ...] | None, every_head: bool = False) -> list[dict]:
@@ -105,23 +105,23 @@ def counted(name: str, classes: int, size: tuple[int, ...] | None, every_head: b
 
 def differences(names: list[str]) -> list[str]:
     """Where a count is not the published one, in words."""
-    found = []
+    texts = []
     for name, classes, size, params, gmacs, tolerance in PUBLISHED:
         if names and name not in names:
             continue
         row = counted(name, classes, size, every_head=True)[-1]
         if row["params"] != params:
-            found.append(f"{name}: {row['params']:,} parameters, published {params:,}")
+            texts.append(f"{name}: {row['params']:,} parameters, published {params:,}")
         if gmacs and abs(row["gmacs"] - gmacs) > tolerance * gmacs:
-            found.append(f"{name}: {row['gmacs']:.1f} GMACs at {row['size']}, published {gmacs}")
+            texts.append(f"{name}: {row['gmacs']:.1f} GMACs at {row['size']}, published {gmacs}")
     for known in zoo.ENCODERS:
         if names and known.model not in names:
             continue
         row = counted(known.model, 1000, (512, 512))[-1]
         if abs(row["params"] / 1e6 - known.params_m) > 6e-4 or abs(row["gmacs"] - known.gmacs) > 6e-3:
-            told = f"{row['params'] / 1e6:.3f} M, {row['gmacs']:.2f} GMACs"
-            found.append(f"{known.model}: {told}, the zoo has {known.params_m} M, {known.gmacs} GMACs")
-    return found
+            counts = f"{row['params'] / 1e6:.3f} M, {row['gmacs']:.2f} GMACs"
+            texts.append(f"{known.model}: {counts}, the zoo has {known.params_m} M, {known.gmacs} GMACs")
+    return texts
 
 
 def main() -> int:
@@ -133,20 +133,20 @@ def main() -> int:
         raise Problem("no network named; try `count_params.py resnet18+unet` or --check")
     import pandas as pd
 
-    from segbench import tables
+    from segbench import markdown, tables
 
     names = expanded(settings.names)
     if settings.check:
-        found = differences(names)
-        print("\n".join(found) or "all counts are the published ones")
-        return 1 if found else 0
+        texts = differences(names)
+        print("\n".join(texts) or "all counts are the published ones")
+        return 1 if texts else 0
     frame = pd.DataFrame([row for name in names for row in counted(name, settings.num_classes, settings.size)])
     frame = frame[[*COLUMNS, *DIGITS]]
     if settings.format == "csv":
         print(tables.csv(frame), end="")
     else:
         whole = {column: frame[column].map("{:,}".format) for column in ("params", "trainable", "buffers")}
-        print(tables.markdown(frame.assign(**whole), DIGITS))
+        print(markdown.table(frame.assign(**whole), DIGITS))
     return 0
 
 

@@ -8,57 +8,51 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench import cli, decoding
+from segbench import cli, decoder_benchmark
+from segbench.reports import Report
+from segbench.settings import Problem
 
 
 @dataclass
-class Settings(decoding.Settings):
+class Settings(decoder_benchmark.DecoderSettings):
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Images per inference, one after the other; what would not fit into memory is skipped."""
 
     def check(self) -> None:
         super().check()
         if self.batch_size != 1:
-            raise cli.Problem(f"--batch-size {self.batch_size} has no meaning here: --batch-sizes names them all")
+            raise Problem(f"--batch-size {self.batch_size} has no meaning here: --batch-sizes names them all")
         if min(self.batch_sizes, default=0) < 1:
-            named = " ".join(map(str, self.batch_sizes))
-            raise cli.Problem(f"--batch-sizes {named}: one or more, all positive")
+            raise Problem(f"--batch-sizes {' '.join(map(str, self.batch_sizes))}: one or more, all positive")
 
 
 def cases(settings: Settings) -> list:
     return [
         case
         for size in settings.batch_sizes
-        for case in decoding.cases(dataclasses.replace(settings, batch_size=size), ("fpn", "unet"))
+        for case in decoder_benchmark.cases(dataclasses.replace(settings, batch_size=size), ("fpn", "unet"))
     ]
 
 
-def report(journals: list, out: Path) -> list[Path]:
-    from segbench import plots, tables
+def report() -> Report:
+    import batch_report
 
-    rows = tables.batches(journals)
-    tables.write_csv(out / "batch_size_comparison.csv", rows)
-    plots.batches(rows, tables.dates(journals), out / "batch_size_comparison.png")
-    return [out / "batch_size_comparison.csv", out / "batch_size_comparison.png"]
-
-
-def show(journals: list) -> str:
-    from segbench import tables
-
-    rows = tables.batches(journals)
-    digits = {"throughput_img_s": 2, "latency_ms": 1, "over_batch_1": 2, "memory_mb_img": 1, "gflop_s": 0}
-    return tables.markdown(rows[["model", "decoder", "mode", "batch_size", *digits, "enough", "status"]], digits)
+    return Report(
+        csvs={"batch_size_comparison.csv": batch_report.batches},
+        pictures={"batch_size_comparison.png": batch_report.picture},
+        show=batch_report.terminal,
+        pages=(batch_report.by_batch,),
+    )
 
 
 BENCHMARK = cli.Benchmark(
-    Path(__file__).resolve(),
-    "batch_size_comparison",
-    __doc__,
-    cases,
-    report,
-    show,
-    modes=decoding.ENDS,
-    modes_without_bf16=decoding.ENDS_WITHOUT_BF16,
+    script=Path(__file__).resolve(),
+    name="batch_size_comparison",
+    description=__doc__,
+    cases=cases,
+    report=report,
+    modes=decoder_benchmark.ENDS,
+    modes_without_bf16=decoder_benchmark.ENDS_WITHOUT_BF16,
     defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=3, iterations=30),
     subfolder="batch_size_comparison",
 )

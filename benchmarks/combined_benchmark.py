@@ -6,40 +6,34 @@ interval) and combined_benchmark_plot.png beside this file from the journals of 
 
 from pathlib import Path
 
-from segbench import cli, decoding
+from segbench import cli, decoder_benchmark
+from segbench.reports import Report
 
 DIGITS = {"features_img_s": 2, "fpn_img_s": 2, "unet_img_s": 2, "fpn_over_unet": 2}
 
 
-def cases(settings: decoding.Settings) -> list:
-    return decoding.cases(settings, ("fpn", "unet"))
+def report() -> Report:
+    import combined_report
 
+    from segbench import markdown
 
-def report(journals: list, out: Path) -> list[Path]:
-    from segbench import plots, tables
-
-    table = tables.decoders(journals)
-    tables.write_csv(out / "combined_benchmark_results.csv", table)
-    plots.decoders(table, tables.dates(journals), out / "combined_benchmark_plot.png")
-    return [out / "combined_benchmark_results.csv", out / "combined_benchmark_plot.png"]
-
-
-def show(journals: list) -> str:
-    from segbench import tables
-
-    return tables.markdown(tables.decoders(journals)[["model", "mode", *DIGITS]], DIGITS)
+    return Report(
+        csvs={"combined_benchmark_results.csv": combined_report.side_by_side},
+        pictures={"combined_benchmark_plot.png": combined_report.picture},
+        show=lambda results: markdown.table(combined_report.side_by_side(results)[["model", "mode", *DIGITS]], DIGITS),
+        pages=(combined_report.over_all, combined_report.by_encoder),
+    )
 
 
 BENCHMARK = cli.Benchmark(
-    Path(__file__).resolve(),
-    "combined_benchmark",
-    __doc__,
-    cases,
-    report,
-    show,
-    modes=decoding.ENDS,
-    modes_without_bf16=decoding.ENDS_WITHOUT_BF16,
-    defaults=decoding.Settings(models=("dozen",)),
+    script=Path(__file__).resolve(),
+    name="combined_benchmark",
+    description=__doc__,
+    cases=lambda settings: decoder_benchmark.cases(settings, ("fpn", "unet")),
+    report=report,
+    modes=decoder_benchmark.ENDS,
+    modes_without_bf16=decoder_benchmark.ENDS_WITHOUT_BF16,
+    defaults=decoder_benchmark.DecoderSettings(models=("dozen",)),
     subfolder="combined_benchmark",
 )
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 from tqdm import tqdm
 
-from segbench import decoding, machine, measure, modes, stats
+from segbench import decoder_benchmark, machine, measure, modes, runtimes, stats
 from segbench.cases import Case
 from segbench.inputs import photograph
 from segbench.models import build
@@ -63,6 +63,12 @@ def made(model: str, decoder: str, settings: Settings) -> tuple[nn.Module, Tenso
     """The network and its input."""
     case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode="baseline", size=(512, 512))
     return build(case), photograph(case.size)
+
+
+def call_of(module: nn.Module, image: Tensor, mode: str) -> Callable:
+    """The network under a mode, run once."""
+    found = modes.MODES[mode]
+    return runtimes.of_mode(found).prepare(module, image, found, torch.get_num_threads(), machine.cache_folder()).call
 
 
 def part(name: str) -> str:
@@ -127,7 +133,7 @@ def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -
     for mode in pair:
         module, image = made(model, decoder, settings)
         owners = in_order(module, image)
-        call = modes.apply(mode, module, image)
+        call = call_of(module, image, mode)
         plain = fastest(call, settings.runs)
         found = calmest(call, owners, settings.runs)
         columns[mode] = found | {"together": sum(found.values()), "without the profiler": plain}
@@ -143,10 +149,10 @@ def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
     found = []
     for mode in pair:
         module, image = made(model, decoder, settings)
-        call = modes.apply(mode, module, image)
+        call = call_of(module, image, mode)
         (logits,) = call()
         network = fastest(call, settings.runs)
-        one = fastest(modes.apply(mode, Classes(module), image), settings.runs)
+        one = fastest(call_of(Classes(module), image, mode), settings.runs)
         planar = logits.contiguous()
         with torch.inference_mode():
             found.append(
@@ -171,7 +177,7 @@ def layout(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
         for name, memory_format in (("planar", torch.contiguous_format), ("innermost", torch.channels_last)):
             module, image = made(model, decoder, settings)
             module.layout = memory_format
-            calls[name] = modes.apply(mode, module, image)
+            calls[name] = call_of(module, image, mode)
             calls[name]()
         taken = {name: [] for name in calls}
         for _ in range(settings.runs):
@@ -192,7 +198,7 @@ def main() -> None:
     settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
     torch.set_num_threads(here.cores)
     measure.pin_allocator(room_mb=1000)
-    pair = decoding.ENDS if here.native_bf16 else decoding.ENDS_WITHOUT_BF16
+    pair = decoder_benchmark.ENDS if here.native_bf16 else decoder_benchmark.ENDS_WITHOUT_BF16
     print(json.dumps({"machine": here.label, "torch": torch.__version__, "threads": here.cores}))
     for name in settings.tables:
         networks = tqdm([*product(("fpn", "unet"), settings.models)], desc=name)  # a compilation takes half a minute

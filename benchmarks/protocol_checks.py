@@ -23,7 +23,7 @@ import tyro
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
-from segbench import machine, measure, modes, stats, worker
+from segbench import machine, measure, modes, runtimes, stats, worker
 from segbench.cases import Case
 from segbench.inputs import photograph
 from segbench.models import build, encoder
@@ -42,10 +42,9 @@ class Settings:
 def prepare(model: str, mode: str = "baseline") -> tuple[torch.nn.Module, torch.Tensor, Callable]:
     """The network, its input, and a call that was made once."""
     case = Case(model=model, mode=mode, size=(512, 512))
-    module, image = build(case), photograph(case.size)
-    call = modes.apply(mode, module, image)
-    call()
-    return module, image, call
+    module, image, found = build(case), photograph(case.size), modes.MODES[mode]
+    prepared = runtimes.of_mode(found).prepare(module, image, found, torch.get_num_threads(), machine.cache_folder())
+    return module, image, prepared.call
 
 
 def bias(model: str, seconds: float) -> list[dict]:

@@ -2,8 +2,8 @@
 
 A synthetic CT is resampled to 1.5 mm, cut into tiles, segmented in eager FP32 as TotalSegmentator does on a CPU,
 stitched together, classified by argmax and resampled back. Printed: the time inside the network beside what is
-predicted, tiles times the latency of one (measured alone in this process, and the journal's figure and what it met),
-the slowest tile, and the shares of the rest. Writes nothing.
+predicted, tiles times the latency of one (measured alone in this process, and the journal's estimate and that from all
+of its samples), the slowest tile, and the shares of the rest. Writes nothing.
 
     uv run benchmarks/volume_check.py
     uv run benchmarks/volume_check.py --models stunet_s --no-room
@@ -23,10 +23,11 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from scipy.ndimage import zoom
 from tabulate import tabulate
 
-from segbench import costs, inputs, machine, measure, tables, zoo
+from segbench import inputs, machine, measure, modes, whole_ct, zoo
 from segbench.cases import sides
 from segbench.journal import read_all
 from segbench.models.volume import build_volume
+from segbench.tables import Results
 
 RESOLUTION_MM, CLASSES = 1.5, 117
 RUNS = {run.model: run for run in zoo.RUNS if run.resolution_mm == RESOLUTION_MM}
@@ -80,7 +81,7 @@ def check(model: str, settings: Settings, published_s: tuple[float, float]) -> d
         net.register_forward_hook(lambda *_: inside.append(time.perf_counter() - starts[-1])),
     ]
     volume, predictor = inputs.ct(settings.voxels)[0, 0].numpy(), predictor_of(net, classes, settings.step)
-    target = costs.resampled(settings.voxels, costs.SPACING_MM, RESOLUTION_MM)
+    target = whole_ct.resampled(settings.voxels, whole_ct.SPACING_MM, RESOLUTION_MM)
     factors = np.divide(target, settings.voxels)
     image = lap("resampling", lambda: torch.from_numpy(zoom(volume, factors, order=3))[None])
     for _ in range(networks):
@@ -91,8 +92,8 @@ def check(model: str, settings: Settings, published_s: tuple[float, float]) -> d
         hook.remove()
     alone += [measure.seconds(lambda: net(tile)) for _ in range(ALONE)]
     network, whole = sum(inside), sum(lap.spent.values())
-    calls = networks * costs.tiles(target, settings.step)
-    alone_s, figure_s, met_s = (calls * each for each in (float(np.median(alone)), *published_s))
+    calls = networks * whole_ct.tiles(target, settings.step)
+    alone_s, estimate_s, all_samples_s = (calls * each for each in (float(np.median(alone)), *published_s))
     shares = {"network": network, "stitching": lap.spent["sliding window"] - network}
     shares |= {name: lap.spent[name] for name in ("argmax", "resampling")}
     return {
@@ -101,11 +102,11 @@ def check(model: str, settings: Settings, published_s: tuple[float, float]) -> d
         "tiles": len(inside),
         "network, s": network,
         "predicted from tiles alone, s": alone_s,
-        "predicted from the journal, s": figure_s,
-        "predicted from the journal as met, s": met_s,
+        "predicted from the journal, s": estimate_s,
+        "predicted from the journal, all samples, s": all_samples_s,
         "network over tiles alone": network / alone_s,
-        "network over the journal's": network / figure_s,
-        "network over the journal's as met": network / met_s,
+        "network over the journal's": network / estimate_s,
+        "network over the journal's, all samples": network / all_samples_s,
         "slowest tile over the median": max(inside) / float(np.median(inside)),
         "whole, s": whole,
         **{f"{name}, %": 100 * seconds / whole for name, seconds in shares.items()},
@@ -113,16 +114,16 @@ def check(model: str, settings: Settings, published_s: tuple[float, float]) -> d
 
 
 def published(model: str, here: str) -> tuple[float, float]:
-    """Seconds of one tile in this machine's journal, its figure and as met; NaN where there is none."""
-    rows = tables.rows([journal for journal in read_all(JOURNALS) if journal.header.name == here])
-    wanted = model, RUNS[model].classes or CLASSES, sides(zoo.TILE), tables.BASELINE
+    """Seconds of one tile in this machine's journal, its estimate and from all samples; NaN where there is none."""
+    rows = Results([journal for journal in read_all(JOURNALS) if journal.name == here]).rows
+    wanted = model, RUNS[model].classes or CLASSES, sides(zoo.TILE), modes.BASELINE
     for row in rows.itertuples():
         if (row.model, row.classes, row.size, row.mode) == wanted:
-            return row.latency_ms / 1e3, 1 / row.throughput_as_met
+            return row.latency_ms / 1e3, 1 / row.throughput_all
     return float("nan"), float("nan")
 
 
-def told(value: str | float) -> str:
+def shown(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
@@ -134,7 +135,7 @@ def main() -> None:
     measure.pin_allocator(room_mb=300 * machine.free_gb() if settings.room else 0)
     print(f"{here.label}, torch {torch.__version__}, {here.cores} threads, {sides(settings.voxels)} voxels")
     rows = [check(model, settings, published(model, here.name)) for model in settings.models]
-    names, *lines = ([key, *(told(row[key]) for row in rows)] for key in rows[0])
+    names, *lines = ([key, *(shown(row[key]) for row in rows)] for key in rows[0])
     print(tabulate(lines, headers=names, tablefmt="github", disable_numparse=True))
 
 

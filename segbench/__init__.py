@@ -1,4 +1,5 @@
 """What the benchmark scripts share. A module imports only from those before it:
 
-cases, zoo, inputs, models, modes, stats, measure, machine, worker, journal, sweep, tables, plots, cli.
+cases, zoo, modes, stats, machine, journal; inputs, models, counting; runtimes, measure, messages, worker, server;
+estimates, health, schedule, sweep; markdown, tables, compare, plots, whole_ct; reports, cli, decoder_benchmark.
 """

@@ -1,9 +1,21 @@
-"""What is measured, and what came out: a case is one row of every table, a visit one fresh process that measured it."""
+"""What is measured and what came of it: a case is one row of every table, a visit one fresh process that measured it."""
 
 import msgspec
 
-# What a visit can end as. Each but `ok` carries its reason; no row is ever dropped.
+# How a visit can end. Each but `ok` carries its reason; no row is ever dropped.
 STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
+MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
+# What a run sets once for all of its cases. Cases that differ in one of these are not comparable.
+SHARED = ("size", "batch_size", "threads", "pretrained", "seed")
+# What can follow an encoder, as tables and pictures call it and in their order.
+DECODERS = {
+    "": "with classifier",
+    "features": "encoder alone",
+    "fpn": "FPN",
+    "smp-fpn": "smp's FPN",
+    "unet": "UNet",
+    "smp-unet": "smp's UNet",
+}
 
 
 def sides(size: tuple[int, ...]) -> str:
@@ -21,8 +33,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     threads: int = 1
     allocator: str = "pinned"  # "pinned" or "plain", see measure.pin_allocator
     protocol: str = "quiet"  # or "usual", see measure.usual
-    decoder: str = ""  # "" for the encoder with its classifier, "features" for its maps alone, or "fpn", "unet"
-    classes: int = 0  # of the decoder
+    decoder: str = ""  # one of DECODERS
+    classes: int = 0  # of the decoder, or of a 3D network
     pretrained: bool = False
     weights: str = ""  # a file with a state dict, for the 3D networks
     seed: int = 0
@@ -42,37 +54,57 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def group(self) -> "Case":
-        """The same case whatever the mode, decoder, batch and allocator: what is visited next to each other and
-        compared."""
+        """The same case whatever the mode, decoder, batch and allocator: the cases of a group are visited next to each
+        other, so that the machine is in one state for what is compared."""
         return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0, batch_size=0)
 
 
-class Visit(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag="visit"):
-    """What one fresh process saw of one case. Times are raw; tables decide later which of them count."""
+class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag="visit"):
+    """What a sweep has to remember of a visit: how it ended and what it cost."""
 
     case: Case
-    session: int = 0
+    session: str = ""  # the journal's file that holds it; known from the file, not written into it
     round: int = 0  # from 1
     started: str = ""  # UTC, ISO 8601
     status: str = "ok"
     reason: str = ""
     budget_s: float = 0
     seconds: float = 0  # wall time of the visit, as the sweeping process saw it
+    cache: str = ""  # "cold" or "warm": whether what preparing makes was found on disk; "" where it makes nothing
+    # MB that one inference adds to the resident set of the loaded model, for the whole batch
+    memory_mb: float | None = None
+
+
+class Visit(Outcome, tag="visit"):
+    """What one fresh process saw of one case. Times are raw; tables decide later which of them count."""
+
     phases_s: dict[str, float] = {}  # wall time of its parts; `inference` and `readings` are parts of `measure`
     params: int = 0
     gmacs: float = 0  # of one batch, from torch's FLOP counter
     decoder_params: int = 0
     decoder_gmacs: float = 0  # of one batch
-    compiled: str = ""  # "cold" or "warm": whether Inductor found its graph on disk; "" where nothing is compiled
     per_sample: int = 1  # back-to-back inferences in one sample
     samples_ms: list[float] = []  # per inference
     readings_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
     page_faults: float = 0  # minor faults per timed inference
     others_cpus: float = 0  # CPUs that other processes used meanwhile
     stolen_cpus: float = 0  # CPUs that the hypervisor gave to others meanwhile
-    # MB that one inference adds to the resident set of the loaded model, for the whole batch
-    memory_mb: float | None = None
     rel_error: float | None = None  # relative L2 of the first output against FP32 eager; None where not finite
     argmax_agreement: float | None = None  # share of the pixels with the class that FP32 eager gives them
     output_std: float | None = None  # standard deviation of the first output in FP32 eager
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals
+
+    def outcome(self) -> Outcome:
+        """Without the samples."""
+        return Outcome(**{name: getattr(self, name) for name in Outcome.__struct_fields__})
+
+
+class Floor(msgspec.Struct, kw_only=True, tag_field="kind", tag="floor"):
+    """What the yardsticks and the largest workloads reached in a session before its first case of that many threads."""
+
+    threads: int
+    started: str  # UTC, ISO 8601
+    readings_ms: list[tuple[float, float]]
+    peak_gflops: dict[str, float]  # by precision
+    seconds: float = 0  # wall time, with the start of the server where that was needed
+    session: str = ""

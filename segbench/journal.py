@@ -1,21 +1,22 @@
-"""The journal: one file per machine and benchmark, appended to and never changed. It is the only state there is.
+"""The journal: a folder per machine, a file per session, appended to and never changed. It is the only state there is.
 
-The first line is the header, every further line a session (one run of a script), the floors that a session found for
-one number of threads, or a visit with all of its raw samples.
+`journals/<machine>[-label]/<session>.jsonl`: the first line is the header of the session, every further line the floor
+that it found for one number of threads, or a visit with all of its raw samples. Two nodes, two people or two pull
+requests never write into one file.
 """
 
 import contextlib
 import os
-from collections import defaultdict
-from datetime import datetime
+import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from .cases import Case, Visit
+from .cases import MEASURED, Case, Floor, Outcome, Visit
 from .machine import Machine
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class JournalError(Exception):
@@ -26,156 +27,159 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
     schema: int
     benchmark: str
     machine: Machine
-    versions: dict[str, str]  # of torch and what else the numbers depend on
     settings: dict[str, object]  # what changes what is measured
+    versions: dict[str, str]  # of what this session's numbers depend on
     label: str = ""
+    started: str = ""  # UTC, ISO 8601
+    boot_id: str = ""
+    commit: str = ""
+    load: float = 0  # 1-minute load average before anything was run
 
     @property
     def name(self) -> str:
-        """What tables call it: the machine's name, and the label where one was given."""
+        """What tables call it, and the name of its folder: the machine's name, and the label where one was given."""
         return f"{self.machine.name}-{self.label}" if self.label else self.machine.name
 
-
-class Session(msgspec.Struct, kw_only=True, tag_field="kind", tag="session"):
-    number: int
-    started: str  # UTC, ISO 8601
-    boot_id: str
-    commit: str
-    load: float  # 1-minute load average before anything was run
-
-
-class Floor(msgspec.Struct, kw_only=True, tag_field="kind", tag="floor"):
-    """What `worker.find_floors` saw in a session before the first case with that many threads."""
-
-    session: int
-    threads: int
-    started: str
-    readings_ms: list[tuple[float, float]]
-    peak_gflops: dict[str, float]  # by dtype
-    seconds: float = 0  # wall time, with the start of the server where that was needed
-
-
-Line = Header | Session | Floor | Visit
+    def difference(self, other: "Header") -> str:
+        """What keeps two sessions out of one journal, in words; "" where nothing does. Versions of packages that only
+        one of them uses do not matter."""
+        pairs = [("benchmark", self.benchmark, other.benchmark), ("machine", self.name, other.name)]
+        for key in sorted(self.versions.keys() & other.versions.keys()):
+            pairs.append((key, self.versions[key], other.versions[key]))
+        for key in sorted(self.settings.keys() | other.settings.keys()):
+            pairs.append((key, plain(self.settings.get(key)), plain(other.settings.get(key))))
+        return next((f"{key} {mine!r}, not {theirs!r}" for key, mine, theirs in pairs if mine != theirs), "")
 
 
 class Journal:
-    """A journal as it stands on disk. `append` writes a line at once: a kill at any moment loses at most that one."""
+    """All sessions of one machine, as they stand on disk. `append` writes a line at once: a kill at any moment loses at
+    most that one."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.header: Header
-        self.sessions: list[Session] = []
+    def __init__(self, folder: Path, samples: bool = True):
+        """`samples`: keep the raw samples of every visit, as tables need them; a sweep needs their outcome alone."""
+        self.folder, self.samples = folder, samples
+        self.headers: dict[str, Header] = {}  # by session, in the order of their starts
         self.floors: list[Floor] = []
-        self.visits: list[Visit] = []
+        self.visits: list[Outcome] = []
+        self.session = ""  # that is being written
 
     @classmethod
-    def create(cls, path: Path, header: Header) -> "Journal":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:  # a journal without a whole header never stands there
-            draft.write_bytes(msgspec.json.encode(header) + b"\n")
-        journal = cls(path)
-        journal.take(header)
+    def read(cls, folder: Path, samples: bool = True) -> "Journal":
+        """Raises JournalError for anything but sessions of one machine, with the same settings and versions."""
+        journal = cls(folder, samples)
+        decoder = msgspec.json.Decoder(Header | Floor | (Visit if samples else Outcome))
+        for path in visible(folder):
+            journal.read_session(path, decoder)
         return journal
 
-    @classmethod
-    def read(cls, path: Path) -> "Journal":
-        """Raises JournalError for anything but a journal of this schema. A torn last line, which a kill leaves behind,
-        is left out here and cut off by the next `mend`."""
-        journal, decoder = cls(path), msgspec.json.Decoder(Line)
-        raw = path.read_bytes()
-        for number, line in enumerate(whole_lines(raw), 1):
+    def read_session(self, path: Path, decoder: msgspec.json.Decoder) -> None:
+        # What follows the last line break was torn by a kill. No session appends to another's file, so it stays.
+        *lines, _ = path.read_bytes().split(b"\n")
+        for number, text in enumerate(lines, 1):
             try:
-                journal.take(decoder.decode(line))
+                line = decoder.decode(text)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise JournalError(
-                    f"{path}, line {number} is not a journal's: {error}; mend or move the file"
-                ) from None
-            if number == 1 and not hasattr(journal, "header"):
-                raise JournalError(f"{path} does not begin with a header; mend or move the file")
-        if not hasattr(journal, "header"):
+                problem = f"{path}, line {number} is not a journal's: {error}; mend or move the file"
+                raise JournalError(problem) from None
+            if (number == 1) != isinstance(line, Header):
+                raise JournalError(f"{path}, line {number}: a header is the first line, and no other; move the file")
+            if number == 1:
+                self.check(path, line)
+            self.take(line, path.stem)
+        if not lines:
             raise JournalError(f"{path} is empty; remove it")
-        if journal.header.schema != SCHEMA:
+
+    def check(self, path: Path, header: Header) -> None:
+        """Raises JournalError where a session does not belong to those that were read before."""
+        if header.schema != SCHEMA:
+            raise JournalError(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
+        if self.headers and (difference := header.difference(self.header)):
             raise JournalError(
-                f"{path} has schema {journal.header.schema}, this version reads {SCHEMA}; move it, or use --label"
+                f"{path} was measured with {difference} as the other sessions beside it: move it to a folder of its "
+                "own with a label"
             )
-        return journal
 
-    def take(self, line: Line) -> None:
-        match line:
-            case Header():
-                self.header = line
-            case Session():
-                self.sessions.append(line)
-            case Floor():
-                self.floors.append(line)
-            case Visit():
-                self.visits.append(line)
+    def take(self, line: Header | Floor | Outcome, session: str) -> None:
+        if isinstance(line, Header):
+            self.headers[session] = line
+            return
+        line.session = session
+        if isinstance(line, Floor):
+            self.floors.append(line)
+        else:
+            self.visits.append(line.outcome() if isinstance(line, Visit) and not self.samples else line)
 
-    def mend(self) -> None:
-        """Cut off a torn last line."""
-        raw = self.path.read_bytes()
-        whole = sum(len(line) + 1 for line in whole_lines(raw))
-        if whole < len(raw):
-            os.truncate(self.path, whole)
+    @property
+    def header(self) -> Header:
+        """Of the latest session; in what matters they are alike."""
+        return next(reversed(self.headers.values()))
 
-    def append(self, line: Line) -> None:
+    @property
+    def name(self) -> str:
+        return self.header.name
+
+    def begin(self, header: Header) -> None:
+        """Begin a session in a file of its own."""
+        start = datetime.fromisoformat(header.started).astimezone(UTC)
+        self.session = f"{start:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as draft:  # a file without a whole header never stands there
+                draft.write_bytes(msgspec.json.encode(header) + b"\n")
+        except OSError as error:
+            raise JournalError(f"{self.folder} cannot be written to: {error.strerror}") from None
+        self.take(header, self.session)
+
+    @property
+    def path(self) -> Path:
+        """Of the session that is being written."""
+        return self.folder / f"{self.session}.jsonl"
+
+    def append(self, line: Floor | Visit) -> None:
+        """Add to the session that was begun. Raises JournalError where the file cannot be written to."""
         try:
             with self.path.open("ab") as file:
                 file.write(msgspec.json.encode(line) + b"\n")  # one write
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise JournalError(
-                f"{self.path} cannot be written to: {error.strerror}; what it holds is unharmed"
-            ) from None
-        self.take(line)
+            problem = f"{self.path} cannot be written to: {error.strerror}; what it holds is unharmed"
+            raise JournalError(problem) from None
+        self.take(line, self.session)
 
-    def by_case(self) -> dict[Case, dict[int, Visit]]:
-        """Case -> round -> its last visit, in the order in which the cases were first met."""
-        found: dict[Case, dict[int, Visit]] = defaultdict(dict)
+    def by_case(self) -> dict[Case, list[Outcome]]:
+        """Case -> the visits that count, in the order in which the cases were first met. Every visit that was measured
+        counts; of a round that nobody could measure the last one, which says why."""
+        visits_of: dict[Case, dict[int, list[Outcome]]] = {}
         for visit in self.visits:
-            found[visit.case][visit.round] = visit
-        return dict(found)
-
-    def readings(self, session: int, threads: int) -> tuple[list[float], list[tuple[float, float]]]:
-        """All readings of the yardsticks in a session with that many threads: seconds since the epoch, (conv, GEMM) ms.
-
-        A visit's readings count as taken at its start: windows are far longer than visits.
-        """
-        times, readings = [], []
-        for line in (*self.floors, *self.visits):
-            of = line.threads if isinstance(line, Floor) else line.case.threads
-            if line.session == session and of == threads and line.readings_ms:
-                times += [datetime.fromisoformat(line.started).timestamp()] * len(line.readings_ms)
-                readings += line.readings_ms
-        return times, readings
-
-    def difference(self, header: Header) -> str:
-        """What keeps a run with that header from going on with this journal, in words; "" where nothing does."""
-        for what, here, there in (
-            ("benchmark", header.benchmark, self.header.benchmark),
-            ("machine", header.machine.name, self.header.machine.name),
-        ):
-            if here != there:
-                return f"{what} {there!r}, not {here!r}"
-        for here, there in ((header.versions, self.header.versions), (header.settings, self.header.settings)):
-            for key in sorted(here.keys() | there.keys()):
-                # A JSON round trip, so that tuples and lists compare equal.
-                if plain(here.get(key)) != plain(there.get(key)):
-                    return f"{key} {plain(there.get(key))!r}, not {plain(here.get(key))!r}"
-        return ""
+            rounds = visits_of.setdefault(visit.case, {})
+            measured = [other for other in rounds.get(visit.round, []) if other.status in MEASURED]
+            rounds[visit.round] = [*measured, visit] if visit.status in MEASURED else measured or [visit]
+        return {case: [visit for visits in rounds.values() for visit in visits] for case, rounds in visits_of.items()}
 
 
-def read_all(folder: Path) -> list[Journal]:
-    """Every journal of a folder in the order of the names that tables give them. Raises JournalError."""
-    return sorted((Journal.read(path) for path in folder.glob("*.jsonl")), key=lambda journal: journal.header.name)
+def folders(root: Path) -> list[Path]:
+    """The journals in a folder, by name. Raises JournalError for files of the layout that came before this one."""
+    if old := visible(root):
+        raise JournalError(
+            f"{old[0]} is a journal of an earlier layout, one file a machine; move it: sessions now lie in a folder "
+            "per machine"
+        )
+    return sorted(path for path in root.glob("[!.]*") if path.is_dir() and visible(path))
 
 
-def whole_lines(raw: bytes) -> list[bytes]:
-    return raw.split(b"\n")[:-1]
+def read_all(root: Path, samples: bool = True) -> list[Journal]:
+    """Every journal of a folder, by the names that tables give them. Raises JournalError."""
+    return sorted((Journal.read(folder, samples) for folder in folders(root)), key=lambda journal: journal.name)
+
+
+def visible(folder: Path) -> list[Path]:
+    """Sessions of a journal, in the order of their starts; drafts are hidden."""
+    return sorted(folder.glob("[!.]*.jsonl"))
 
 
 def plain(value: object) -> object:
+    """After a round trip through JSON, so that tuples and lists compare equal."""
     return msgspec.json.decode(msgspec.json.encode(value))
 
 

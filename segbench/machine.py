@@ -4,16 +4,16 @@ import math
 import os
 import platform
 import re
-import shutil
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 import psutil
 
-# Where a virtual machine hides the brand, family and model still tell the microarchitecture.
-# (vendor, family): ((first model, last model, name), ...); from the Linux kernel's and GCC's CPU tables.
+# x86-64 microarchitectures by vendor, family and models, from the Linux kernel's and GCC's CPU tables. archspec goes by
+# flags, of which a hypervisor hides some (it calls a virtual Zen 5 x86_64_v4), and has no Alder Lake or Emerald Rapids.
 MICROARCHITECTURES = {
     ("amd", 0x17): ((0x01, 0x2F, "Zen/Zen+"), (0x30, 0xFF, "Zen 2")),
     ("amd", 0x19): (
@@ -37,7 +37,6 @@ MICROARCHITECTURES = {
         (0xB7, 0xBF, "Raptor Lake"),
         (0xCF, 0xCF, "Emerald Rapids"),
     ),
-    ("arm", 8): ((0xD0C, 0xD0C, "Neoverse N1"), (0xD40, 0xD40, "Neoverse V1"), (0xD4F, 0xD4F, "Neoverse V2")),
 }
 VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "0x41": "arm", "0x61": "apple"}
 # What to call an instruction set -> the flags of /proc/cpuinfo (x86-64, aarch64) that show it.
@@ -49,8 +48,6 @@ ISA = {
     "AMX": ("amx_bf16",),
     "SVE": ("sve",),
 }
-# What else a number depends on: other builds are another environment.
-PACKAGES = ("torch", "timm", "dynamic_network_architectures", "numpy")
 
 
 class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -61,7 +58,7 @@ class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
     native_bf16: bool
     cores: int  # physical ones that this process may really use
     logical_cpus: int  # in its affinity mask
-    quota_cpus: float | None = None  # the cgroup's limit
+    quota_cpus: float | None = None  # the control group's limit
     governor: str | None = None
     mhz: float | None = None
     huge_pages: str | None = None
@@ -73,32 +70,35 @@ class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
     python: str = ""
 
 
+def cache_folder() -> Path:
+    """Where compiled graphs and converted models are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "benchmark_cnn"
+
+
 def free_gb() -> float:
     """Memory that a new process can have."""
     return psutil.virtual_memory().available / 1e9
 
 
-def describe() -> Machine:
+def describe(processors: Path = Path("/proc/cpuinfo")) -> Machine:
     """This machine. Raises SystemExit with one line where it is not Linux: there is no /proc to read it from."""
     if platform.system() != "Linux":
         raise SystemExit(
             f"{platform.system()} is not supported: page faults, memory and cores are read from Linux's /proc"
         )
-    info = cpuinfo()
+    info = first_processor(processors.read_text())
     vendor = VENDORS.get(info.get("vendor_id") or info.get("CPU implementer", ""), "unknown")
     family = int(info.get("cpu family") or info.get("CPU architecture") or 0)
     model = int(info.get("model") or info.get("CPU part") or "0", 0)
     flags = set((info.get("flags") or info.get("Features") or "").split())
     isa = [name for name, any_of in ISA.items() if flags & set(any_of)]
-    ranges = MICROARCHITECTURES.get((vendor, family), ())
-    named = (name for first, last, name in ranges if first <= model <= last)
-    architecture = next(named, f"family {family} model {model}")
     brand = re.sub(r"\((R|TM)\)|\d+-Core|Processor|CPU|@.*", "", info.get("model name") or vendor).strip()
     cores = usable_cores()
     shown = [name for name in isa if name not in ("AVX2", "VNNI") or "AVX-512" not in isa]
+    kind = ", ".join([microarchitecture(vendor, family, model), *shown])
     return Machine(
         name=f"{vendor}-{family}.{model}-{cores}c",
-        label=f"{' '.join(brand.split())} ({', '.join([architecture, *shown])}), {cores} cores",
+        label=f"{' '.join(brand.split())} ({kind}), {cores} cores",
         brand=brand,
         isa=isa,
         native_bf16="BF16" in isa or "AMX" in isa,
@@ -117,6 +117,27 @@ def describe() -> Machine:
     )
 
 
+def first_processor(text: str) -> dict[str, str]:
+    """The first block of the text of /proc/cpuinfo."""
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def microarchitecture(vendor: str, family: int, model: int) -> str:
+    """`Zen 4`; on Arm by archspec's part numbers; `family 6 model 167` where neither table has it."""
+    for first, last, name in MICROARCHITECTURES.get((vendor, family), ()):
+        if first <= model <= last:
+            return name
+    if vendor in ("arm", "apple"):
+        from archspec.cpu import TARGETS
+
+        for name, target in TARGETS.items():
+            if target.vendor.lower() == vendor and target.cpu_part == f"0x{model:03x}":
+                kind, _, generation = name.partition("_")
+                return f"{kind.title()} {generation.upper()}".strip()
+    return f"family {family} model {model}"
+
+
 def operating_system() -> str:
     try:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
@@ -124,39 +145,41 @@ def operating_system() -> str:
         return "Linux"
 
 
-def versions() -> dict[str, str]:
-    """The installed builds of what the numbers depend on."""
-    found = {}
-    for package in PACKAGES:
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Their versions, `missing` where there is none."""
+    versions = {}
+    for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "missing"
-    return found
+            versions[package] = "missing"
+    return versions
 
 
-def usable_cores() -> int:
-    """Physical cores in this process's affinity mask, at most the cgroup's quota, at least one."""
+# loky's cpu_count does the same but for two things that change what is measured: it rounds a quota of 1.5 CPUs up, so
+# that two threads would be throttled, and it reads the quota of the topmost control group alone.
+def usable_cores(root: Path = Path("/")) -> int:
+    """Physical cores in this process's affinity mask, at most the control group's quota, at least one. `root` is where
+    /proc and /sys lie."""
     siblings = {
-        read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+        read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
         for cpu in os.sched_getaffinity(0)
     }
-    quota = cgroup_quota()
+    quota = cgroup_quota(root)
     return max(1, min(len(siblings), math.floor(quota) if quota else len(siblings)))
 
 
-def cgroup_quota() -> float | None:
+def cgroup_quota(root: Path = Path("/")) -> float | None:
     """CPUs that the control group may use at a time, or None where it sets no limit (cgroup v2, then v1)."""
-    for line in (read("/proc/self/cgroup") or "").splitlines():
+    groups = root / "sys/fs/cgroup"
+    for line in (read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            quota, _, period = (
-                read(f"/sys/fs/cgroup{path}/cpu.max") or read("/sys/fs/cgroup/cpu.max") or "max"
-            ).partition(" ")
+            limit = read(groups / path.lstrip("/") / "cpu.max") or read(groups / "cpu.max") or "max"
+            quota, _, period = limit.partition(" ")
         elif "cpu" in controllers.split(","):
-            root = Path("/sys/fs/cgroup/cpu")
-            folder = root / path.lstrip("/")
-            folder = folder if (folder / "cpu.cfs_quota_us").exists() else root
+            folder = groups / "cpu" / path.lstrip("/")
+            folder = folder if (folder / "cpu.cfs_quota_us").exists() else groups / "cpu"
             quota, period = read(folder / "cpu.cfs_quota_us") or "-1", read(folder / "cpu.cfs_period_us") or "100000"
         else:
             continue
@@ -165,31 +188,19 @@ def cgroup_quota() -> float | None:
     return None
 
 
-def missing_compiler() -> str:
-    """Why torch.compile cannot work here, or "" where it can: Inductor calls $CXX, or g++."""
-    compiler = os.environ.get("CXX", "g++")
-    return "" if shutil.which(compiler) else f"no C++ compiler: {compiler} is not on the PATH (install g++, or set CXX)"
-
-
 def commit() -> str:
     """Commit of the code that measures, with a + where any of it was changed since; "" outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/*.py"], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip() + "+" * (changed.returncode == 1)
+    return head.stdout.strip() + "+" * (changed.returncode == 1)
 
 
 def boot_id() -> str:
     return read("/proc/sys/kernel/random/boot_id") or ""
-
-
-def cpuinfo() -> dict[str, str]:
-    """The first processor's block of /proc/cpuinfo."""
-    block = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in block.splitlines())}
 
 
 def read(path: str | Path) -> str | None:

@@ -113,8 +113,8 @@ def sample(
         alive()
         if getrusage(RUSAGE_SELF).ru_minflt - before < GROWS:
             break
-    samples, readings, faults, found = [], [yardsticks.read()], 0, 0
-    begun = said = time.perf_counter()
+    samples, readings, faults, quiet = [], [yardsticks.read()], 0, 0
+    begun = reported = time.perf_counter()
     while True:
         faults -= getrusage(RUSAGE_SELF).ru_minflt
         start = time.perf_counter()
@@ -123,13 +123,13 @@ def sample(
         samples.append((time.perf_counter() - start) / per_sample * 1e3)
         faults += getrusage(RUSAGE_SELF).ru_minflt
         readings.append(yardsticks.read())
-        found += bool(stats.quiet(readings[-2:], floor_ms)[0])
+        quiet += bool(stats.quiet(readings[-2:], floor_ms)[0])
         now = time.perf_counter()
-        if now - said > 1:
+        if now - reported > 1:
             alive()
-            said = now
-        content = found >= stats.MIN_QUIET and now - begun > budget_s * stats.CONTENT
-        if found >= quiet_wanted or content or now - begun > budget_s:
+            reported = now
+        content = quiet >= stats.MIN_QUIET and now - begun > budget_s * stats.CONTENT
+        if quiet >= quiet_wanted or content or now - begun > budget_s:
             break
     inferences, inference_s = len(samples) * per_sample, sum(samples) * per_sample / 1e3
     return Samples(per_sample, samples, readings, faults / inferences, output, inference_s, now - begun - inference_s)
@@ -138,13 +138,13 @@ def sample(
 def usual(call: Callable[[], object], alive: Callable[[], None] = lambda: None) -> list[float]:
     """The usual protocol, to compare with: ten warm-ups, then fifty iterations in ms, whatever the machine does
     (timm's benchmark.py and the benchmarks of most papers)."""
-    taken, said = [], 0.0
+    latencies_ms, reported = [], 0.0
     for _ in range(10 + 50):
-        if time.perf_counter() - said > 1:
+        if time.perf_counter() - reported > 1:
             alive()
-            said = time.perf_counter()
-        taken.append(seconds(call) * 1e3)
-    return taken[10:]
+            reported = time.perf_counter()
+        latencies_ms.append(seconds(call) * 1e3)
+    return latencies_ms[10:]
 
 
 class Neighbours:
@@ -193,8 +193,8 @@ def status_kb(field: str) -> int:
 def peak_gflops(dtype: torch.dtype, repeats: int = 5) -> float:
     """The highest rate in GFLOP/s that large matrix products and convolutions reach here with the threads that are set.
 
-    A GEMM of 2048 and a 3x3 convolution of 256 channels at 64x64: 17 and 4.8 GFLOP, far larger than any cache line of
-    bookkeeping. What a network reaches is told as a share of this, not of a data sheet.
+    A GEMM of 2048 and a 3x3 convolution of 256 channels at 64x64: 17 and 4.8 GFLOP, so large that nothing else shows.
+    What a network reaches is given as a share of this, not of a data sheet.
     """
     matrix, image = torch.rand(2048, 2048).to(dtype), torch.rand(1, 256, 64, 64).to(dtype)
     product, weight = torch.empty_like(matrix), (torch.rand(256, 256, 3, 3) / 100).to(dtype)

@@ -1,60 +1,75 @@
-"""The modes: a module and its input in, a callable without arguments out. To add a mode, add its line."""
+"""The modes: data only. To add a mode, add its line; what its options mean, its runtime knows (segbench/runtimes)."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:  # the sweeping process reads this table and never imports torch
-    from torch import Tensor, nn
+class Precision(NamedTuple):
+    """What follows from the numbers that a mode computes with."""
+
+    max_error: float  # the largest relative L2 error against FP32 eager on the same weights that still counts as right
+    ranking: str  # rows of one ranking compete for the fastest
+
+
+PRECISIONS = {
+    "fp32": Precision(1e-4, "floating point"),
+    "bf16": Precision(5e-2, "floating point"),
+}
 
 
 class Mode(NamedTuple):
     name: str
-    autocast: bool = False  # torch.autocast("cpu", torch.bfloat16)
-    compile: bool = False  # torch.compile with Inductor
-    freezing: bool = False  # weights become constants of the graph: folded, packed, cast once
-    channels_last: bool = False  # weights and input in NHWC
+    runtime: str  # a module of segbench/runtimes
+    precision: str  # one of PRECISIONS
+    options: Mapping[str, bool] = MappingProxyType({})  # read by the runtime alone
 
 
+BASELINE = "baseline"  # eager FP32: what speedups are over
+# fmt: off
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("baseline"),
-        Mode("autocast", autocast=True),
-        Mode("compile", compile=True),
-        Mode("autocast+compile", autocast=True, compile=True),
-        Mode("channels_last", channels_last=True),
-        Mode("compile+freezing", compile=True, freezing=True),
-        Mode("autocast+compile+freezing", autocast=True, compile=True, freezing=True),
+        #    name                         runtime  precision  options
+        Mode(BASELINE,                    "torch", "fp32"),
+        Mode("autocast",                  "torch", "bf16"),
+        Mode("compile",                   "torch", "fp32", {"compile": True}),
+        Mode("autocast+compile",          "torch", "bf16", {"compile": True}),
+        Mode("channels_last",             "torch", "fp32", {"channels_last": True}),
+        Mode("compile+freezing",          "torch", "fp32", {"compile": True, "freezing": True}),
+        Mode("autocast+compile+freezing", "torch", "bf16", {"compile": True, "freezing": True}),
     )
 }
-DEFAULT = ("baseline", "autocast", "compile", "autocast+compile")  # as the reference project defined them
-# The largest relative L2 error against FP32 eager on the same weights that still counts as right.
-MAX_ERROR_FP32 = 1e-4
-MAX_ERROR_BF16 = 5e-2
+# fmt: on
+DEFAULT = (BASELINE, "autocast", "compile", "autocast+compile")  # as the reference project defined them
+
+
+def find(name: str) -> Mode:
+    """The mode of that name; for one that only a journal knows, a mode without runtime and precision."""
+    return MODES.get(name) or Mode(name, "", "")
+
+
+def order(name: str) -> int:
+    """Its place in tables; modes that only a journal knows come last."""
+    return [*MODES, name].index(name)
+
+
+def in_order(names: list[str]) -> list[str]:
+    """Without repetitions, in the order of the tables."""
+    return sorted(dict.fromkeys(names), key=lambda name: (order(name), name))
+
+
+def emulated(name: str, native_bf16: bool) -> bool:
+    """Whether a CPU without native BF16 would have to emulate it: 40 to 90 times slower than FP32 in torch, whose
+    convolutions then leave oneDNN for a plain path (pytorch issue 183815; measured on Zen 3)."""
+    return find(name).precision == "bf16" and not native_bf16
 
 
 def max_error(name: str) -> float:
-    return MAX_ERROR_BF16 if MODES[name].autocast else MAX_ERROR_FP32
+    """Of a known mode's precision."""
+    return PRECISIONS[MODES[name].precision].max_error
 
 
-def apply(name: str, module: nn.Module, x: Tensor) -> Callable[[], tuple[Tensor, ...]]:
-    """A call that runs `module` on `x`, (B, 3, H, W) or (B, 1, D, H, W), under the mode. The first call compiles, where
-    the mode does.
-
-    Autocast is entered at every call, as a service would: around the loop its cache of cast weights would live on.
-    """
-    import torch
-
-    mode = MODES[name]
-    if mode.channels_last:
-        layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-        module, x = module.to(memory_format=layout), x.contiguous(memory_format=layout)
-    call = torch.compile(module, options={"freezing": mode.freezing}) if mode.compile else module
-
-    def run() -> tuple[Tensor, ...]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mode.autocast):
-            return call(x)
-
-    return run
+def ranking(precision: str) -> str:
+    """The ranking that rows of a precision compete in."""
+    return PRECISIONS[precision].ranking if precision in PRECISIONS else ""

@@ -7,18 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from tempfile import TemporaryFile
 
 import msgspec
 
 from . import machine, worker
 from .cases import Case, Visit
+from .messages import Done, Exited, Floors, Message, Order, Phase, Started
 
 # Longest silence of a worker in s, by phase ("" while torch is imported); in `measure` it is the budget and a second,
 # in `memory`, where an inference faults all of its pages in, twice the budget.
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "benchmark_cnn" / "inductor"
 
 
 class ServerDied(Exception):
@@ -28,29 +27,28 @@ class ServerDied(Exception):
 class Server:
     """The parent's side of worker.serve. Started at first use, and again if it dies."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
+        """`environment`: what the runtimes of its workers need set before the process starts."""
+        self.environment = environment
         self.process: subprocess.Popen | None = None
         self.log = TemporaryFile()  # noqa: SIM115 (closed with the server)
         self.buffer = b""
 
     def start(self) -> None:
-        environment = os.environ | {
-            "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(CACHE)),
-            "OPENBLAS_NUM_THREADS": "1",  # NumPy's; its threads would not survive a fork
-            "PYTHONUNBUFFERED": "1",
-        }
+        own = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # NumPy's threads would not survive a fork
         self.buffer = b""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "segbench.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env=environment,
+            env=os.environ | self.environment | own,
             start_new_session=True,  # Ctrl-C is for the sweep to handle
         )
 
-    def run(self, order: worker.Order) -> worker.Done | worker.Floors:
-        """Have one order obeyed in a fresh process. What becomes of a process that is too slow or dies is a Visit too.
+    def run(self, order: Order) -> Done | Floors:
+        """Have one order carried out in a fresh process. What becomes of a process that is too slow or dies is a Visit
+        too.
 
         Raises ServerDied where there is no process left to ask.
         """
@@ -69,25 +67,25 @@ class Server:
                 case None:
                     late = True
                     worker.kill_group(group)
-                case worker.Started(pid):
+                case Started(pid):
                     group = pid
-                case worker.Phase(name):
+                case Phase(name):
                     phase = name
-                case worker.Exited(by) if answer is None:
-                    return worker.Done(failure(order, phase, by, late, oom_kills() > kills))
-                case worker.Exited():
+                case Exited(by) if answer is None:
+                    return Done(failure(order, phase, by, late, oom_kills() > kills))
+                case Exited():
                     return answer
                 case _:
                     answer = message
 
-    def send(self, order: worker.Order) -> None:
+    def send(self, order: Order) -> None:
         try:
             self.process.stdin.write(msgspec.json.encode(order) + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             raise ServerDied(self.last_words()) from None
 
-    def receive(self, timeout_s: float) -> worker.Message | None:
+    def receive(self, timeout_s: float) -> Message | None:
         """The next message, or None if there is none in time."""
         end = time.monotonic() + timeout_s
         while b"\n" not in self.buffer:
@@ -99,7 +97,7 @@ class Server:
                 raise ServerDied(self.last_words())
             self.buffer += chunk
         line, self.buffer = self.buffer.split(b"\n", 1)
-        return msgspec.json.decode(line, type=worker.Message)
+        return msgspec.json.decode(line, type=Message)
 
     def last_words(self) -> str:
         self.log.seek(0)
@@ -117,7 +115,7 @@ class Server:
         self.process = None
 
 
-def failure(order: worker.Order, phase: str, by: int, late: bool, oom: bool) -> Visit:
+def failure(order: Order, phase: str, by: int, late: bool, oom: bool) -> Visit:
     """The visit of a process that ended without an answer."""
     visit = Visit(case=order.case or Case(model="floors", mode="", size=()), budget_s=order.budget_s, status="error")
     if late and phase in ("memory", "measure"):

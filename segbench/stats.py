@@ -1,4 +1,4 @@
-"""Estimators and intervals: arrays in, numbers out. Which samples count is decided here and nowhere else."""
+"""Which samples count, and how sure a mean is: arrays in, numbers out."""
 
 from statistics import NormalDist
 
@@ -8,34 +8,50 @@ from numpy.typing import ArrayLike, NDArray
 QUIET = 1.05  # a reading within 5 % of the floor: the two states of the machine lie 1.55 apart
 FLOOR_QUANTILE = 0.02  # of the readings in a window: the lowest single one may be a timer's luck
 WINDOW_S = 600  # floors are found per window, so that a machine that gets slower is seen and said
-MIN_QUIET = 3  # quiet samples that a figure needs
-# By how much quiet figures of sessions some minutes apart differ in common (standard deviation of logarithms): neither
-# the yardsticks nor the rounds of one session see it (notes.md, from benchmarks/repeatability).
+FULL_WINDOW = 50  # readings; a window with fewer has no low quantile to speak of
+MIN_QUIET = 3  # quiet samples that an estimate needs
+# By how much quiet estimates of sessions some minutes apart differ in common (standard deviation of logarithms):
+# neither the yardsticks nor the rounds of one session see it (notes.md, from benchmarks/repeatability).
 DRIFT = 0.02
-LONG_MS = 300  # an inference that outlasts the machine's states: what two readings say of it is little (notes.md)
+LONG_MS = 300  # an inference that outlasts the machine's states: two readings say little about it (notes.md)
 CONTENT = 1 / 3  # share of its budget after which a visit is content with MIN_QUIET of them
 # By which powers of what the two yardsticks lose a network gets slower: middle values (notes.md).
 NETWORK_LOSES = (0.85, 0.3)
 
 
-def window_floors(times_s: ArrayLike, readings_ms: ArrayLike) -> NDArray:
-    """Low quantile of both yardsticks' readings per window. Times (N,), readings (N, 2) -> (windows, 2) in ms."""
-    readings = np.asarray(readings_ms, dtype=float).reshape(-1, 2)
-    windows = (np.asarray(times_s, dtype=float) // WINDOW_S).astype(int)
-    counts = {window: int((windows == window).sum()) for window in np.unique(windows)}
-    # A window with few readings has no low quantile to speak of; the only one there is must do.
-    full = [window for window, count in counts.items() if count >= 50] or list(counts)
-    return np.array([np.quantile(readings[windows == window], FLOOR_QUANTILE, axis=0) for window in full])
+class Floors:
+    """What both yardsticks take when nothing disturbs them, kept up to date while readings of a session come in."""
+
+    def __init__(self) -> None:
+        self.readings: dict[int, list[NDArray]] = {}  # window -> blocks of (N, 2), in ms
+        self.quantiles: dict[int, NDArray] = {}
+
+    def add(self, time_s: float, readings_ms: ArrayLike) -> None:
+        """Readings (N, 2) in ms. All of a visit count as taken at its start: windows are far longer than visits."""
+        window = int(time_s // WINDOW_S)
+        self.readings.setdefault(window, []).append(np.asarray(readings_ms, dtype=float).reshape(-1, 2))
+        self.quantiles.pop(window, None)
+
+    def windows(self) -> NDArray:
+        """Low quantile of both yardsticks' readings per window, (windows, 2) in ms."""
+        sizes = {window: sum(map(len, blocks)) for window, blocks in self.readings.items()}
+        # Where no window is full, what there is must do.
+        counted = [window for window, size in sizes.items() if size >= FULL_WINDOW] or list(sizes)
+        for window in counted:
+            if window not in self.quantiles:
+                blocks = np.concatenate(self.readings[window])
+                self.quantiles[window] = np.quantile(blocks, FLOOR_QUANTILE, axis=0)
+        return np.array([self.quantiles[window] for window in counted])
+
+    def lowest(self) -> NDArray:
+        """The lowest of the windows' floors, (2,) in ms."""
+        return self.windows().min(axis=0)
 
 
-def floor(times_s: ArrayLike, readings_ms: ArrayLike) -> NDArray:
-    """What both yardsticks take in a session when nothing disturbs them: the lowest of the windows' floors, (2,) ms."""
-    return window_floors(times_s, readings_ms).min(axis=0)
-
-
-def quiet(readings_ms: ArrayLike, floor_ms: ArrayLike) -> NDArray:
+def quiet(readings_ms: ArrayLike, floor_ms: ArrayLike, bounds: ArrayLike = QUIET) -> NDArray:
     """Which samples lie between two good readings. Readings (N + 1, 2), floor (2,) -> bool (N,)."""
-    good = (np.asarray(readings_ms, dtype=float).reshape(-1, 2) <= np.asarray(floor_ms) * QUIET).all(axis=1)
+    readings = np.asarray(readings_ms, dtype=float).reshape(-1, 2)
+    good = (readings <= np.asarray(floor_ms) * bounds).all(axis=1)
     return good[:-1] & good[1:]
 
 
@@ -45,13 +61,13 @@ def scaled(
     """What every sample lost (the larger of both yardsticks' losses beside it, as a logarithm), and its latency in ms
     without what a network loses then. Samples (N,), readings (N + 1, 2), floor (2,) -> (N,), (N,)."""
     readings = np.asarray(readings_ms, dtype=float).reshape(-1, 2) / np.asarray(floor_ms)
-    lost = np.log(np.maximum((readings[:-1] + readings[1:]) / 2, 1))
-    return lost.max(axis=1), np.asarray(samples_ms) * np.exp(-lost @ NETWORK_LOSES)
+    losses = np.log(np.maximum((readings[:-1] + readings[1:]) / 2, 1))
+    return losses.max(axis=1), np.asarray(samples_ms) * np.exp(-losses @ NETWORK_LOSES)
 
 
-def calmest(lost: NDArray[np.float64], scaled_ms: NDArray[np.float64]) -> float:
+def calmest(losses: NDArray[np.float64], scaled_ms: NDArray[np.float64]) -> float:
     """Median of the scaled latencies of the twentieth of the samples that lost least, of three at least, in ms."""
-    order = np.argsort(lost, kind="stable")[: max(MIN_QUIET, len(lost) // 20)]
+    order = np.argsort(losses, kind="stable")[: max(MIN_QUIET, len(losses) // 20)]
     return float(np.median(scaled_ms[order]))
 
 
@@ -64,12 +80,12 @@ def half_width(values: ArrayLike, confidence: float = 0.95) -> float:
 
     Over rounds, never over the samples of one process: those share the process's luck.
     """
-    from scipy import stats
+    from scipy.special import stdtrit  # Student's quantile; scipy.stats takes half a second to import
 
     logs = np.log(np.asarray(values, dtype=float))
     if len(logs) < 2:
         return float("nan")
-    return float(stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    return float(stdtrit(len(logs) - 1, (1 + confidence) / 2) * logs.std(ddof=1) / np.sqrt(len(logs)))
 
 
 def normal_width(deviation: float, confidence: float = 0.95) -> float:

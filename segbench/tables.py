@@ -1,149 +1,224 @@
 """Journals in, data frames and CSV out. Nothing here measures, and nothing is asked of the machine it runs on."""
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pandas as pd
 
-from . import figures, modes, zoo
-from .cases import Case, Visit, sides
+from . import estimates, modes, zoo
+from .cases import DECODERS, Case, Visit, sides
+from .estimates import NAN, CaseEstimate
 from .journal import Journal, replacing
+from .modes import BASELINE
 
-BASELINE = "baseline"
-Others = dict[str, Callable[[Case], Case]]  # column -> the case that a case is set against
-SPEEDUP: Others = {"speedup": lambda case: msgspec.structs.replace(case, mode=BASELINE)}
-DECODERS = ("", "features", "fpn", "smp-fpn", "unet", "smp-unet")
-RIGHT = ("rank", "speedup", "as met", "quiet", "MB/img", "of peak")  # columns aligned to the right
+Other = Callable[[Case], Case]  # a case -> the one that it is set against
+NETWORK = ["machine", "model", "decoder"]  # what names a network of a machine
 
 
-def rows(journals: list[Journal], over: Others | None = None) -> pd.DataFrame:
-    """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode.
+class Results:
+    """What the journals of one benchmark say, computed once: everything that tables, pages and pictures are made of."""
 
-    `over` names further columns like `speedup`: throughput over that of the case that its function gives.
-    """
-    found = [row for journal in journals for row in machine_rows(journal, SPEEDUP | (over or {}))]
-    frame = pd.DataFrame(found, columns=list(found[0]) if found else None)
-    if frame.empty:
-        return frame
-    models, names = [*zoo.BY_MODEL, *zoo.VOLUMES], [*modes.MODES]
-    place = frame.model.map(lambda model: (models.index(model), "") if model in models else (len(models), model))
-    keys = pd.DataFrame({"machine": frame.machine, "model": place, "decoder": frame.decoder.map(DECODERS.index)})
-    keys = keys.assign(size=frame["size"], classes=frame.classes.fillna(0), mode=frame["mode"].map(names.index))
-    keys = keys.assign(batch_size=frame.batch_size, allocator=frame.allocator)
-    return frame.loc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)
+    def __init__(self, journals: list[Journal], computed: dict[str, dict[Case, CaseEstimate]] | None = None):
+        self.journals = [journal for journal in journals if journal.visits]
+        self.computed = {} if computed is None else computed
+
+    def estimates(self, journal: Journal) -> dict[Case, CaseEstimate]:
+        """Case -> its estimate."""
+        if journal.name not in self.computed:
+            self.computed[journal.name] = estimates.of_journal(journal)
+        return self.computed[journal.name]
+
+    def machines(self) -> list[str]:
+        """Their names without labels, that with the most cases first: it is shown where there is room for one."""
+        cases = {journal.header.machine.name: 0 for journal in self.journals}
+        for journal in self.journals:
+            cases[journal.header.machine.name] += len({visit.case for visit in journal.visits})
+        return sorted(cases, key=lambda name: (-cases[name], name))
+
+    def of_machine(self, name: str) -> "Results":
+        """The journals of one machine, whatever their labels."""
+        journals = [journal for journal in self.journals if journal.header.machine.name == name]
+        return Results(journals, self.computed)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode; `speedup` is
+        over baseline. The index is that of `cases`."""
+        peaks = {journal.name: peak_gflops(journal) for journal in self.journals}
+        found = [row(journal, case, self.estimates(journal), peaks[journal.name]) for journal, case in self.cases]
+        return pd.DataFrame(found, columns=list(found[0]) if found else None)
+
+    @cached_property
+    def cases(self) -> list[tuple[Journal, Case]]:
+        pairs = [(journal, case) for journal in self.journals for case in self.estimates(journal)]
+        return sorted(pairs, key=lambda pair: (pair[0].name, *place(pair[1])))
+
+    def ratios(self, column: str, other: Other) -> pd.DataFrame:
+        """For every row throughput over that of another case, with its interval: `column`, `column`_low and _high."""
+        found = []
+        for journal, case in self.cases:
+            of_journal = self.estimates(journal)
+            found.append(estimates.speedup(of_journal.get(other(case), estimates.NOTHING), of_journal[case]))
+        return pd.DataFrame(found, columns=[column, f"{column}_low", f"{column}_high"])
+
+    def dates(self) -> dict[str, str]:
+        """Machine -> the days of its first and last visit."""
+        return {journal.name: days(journal.visits) for journal in self.journals}
 
 
-def machine_rows(journal: Journal, over: Others) -> list[dict]:
-    cases = journal.by_case()
-    floors = figures.session_floors(journal)
-    latencies = {case: figures.of_visits(visits, floors) for case, visits in cases.items()}
+def days(visits: list[Visit]) -> str:
+    """`2026-11-24 to 2026-11-26`"""
+    first, last = (pick(visit.started for visit in visits)[:10] for pick in (min, max))
+    return first if first == last else f"{first} to {last}"
+
+
+def place(case: Case) -> tuple:
+    """Where a case stands in tables; what the code does not know comes last."""
+    models = [*zoo.BY_MODEL, *zoo.VOLUMES, case.model]
+    decoders = [*DECODERS, case.decoder]
+    return (
+        models.index(case.model),
+        case.model,
+        decoders.index(case.decoder),
+        sides(case.size),
+        case.classes,
+        modes.order(case.mode),
+        case.mode,
+        case.batch_size,
+        case.allocator,
+    )
+
+
+def peak_gflops(journal: Journal) -> dict[str, float]:
+    """Precision -> the highest rate that any session reached."""
     peaks: dict[str, float] = {}
     for floor in journal.floors:
-        for dtype, rate in floor.peak_gflops.items():
-            peaks[dtype] = max(rate, peaks.get(dtype, 0))
-    found = []
-    for case, visits in cases.items():
-        ratios = {}
-        for column, other in over.items():
-            ratio = figures.speedup(latencies.get(other(case), {}), latencies[case])
-            ratios |= dict(zip((column, f"{column}_low", f"{column}_high"), ratio, strict=True))
-        alone = latencies.get(msgspec.structs.replace(case, decoder="features", classes=0)) if case.classes else None
-        both = alone and latencies[case]  # their figures: they may have been measured in sessions of their own
-        share = 1 - figures.figure(alone)[1] / figures.figure(latencies[case])[1] if both else float("nan")
-        ratios["decoder_share"] = share
-        found.append(row(journal, case, list(visits.values()), latencies[case], ratios, peaks))
-    return found
+        for precision, rate in floor.peak_gflops.items():
+            peaks[precision] = max(rate, peaks.get(precision, 0))
+    return peaks
 
 
-def row(journal: Journal, case: Case, visits: list[Visit], of: dict, ratios: dict, peaks: dict) -> dict:
+def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peaks: dict[str, float]) -> dict:
     """One row. Columns end in their unit; what was not seen is empty."""
-    nan = float("nan")
-    seen = [visit for visit in visits if visit.samples_ms]
-    good = [visit for visit in seen if visit.status == "ok"]
-    worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
-    failures = [visit for visit in visits if visit.status != "ok"]
-    how, latency, (low, high) = figures.figure(of) if of else ("", nan, (nan, nan))
-    params, gmacs = (seen[0].params, seen[0].gmacs) if seen else (0, nan)
-    as_met = float(np.median([figure.as_met_ms for figure in of.values()])) if of else nan
-    throughput = case.batch_size / latency * 1e3
-    gflops = 2 * gmacs / latency * 1e3
-    memory = [visit.memory_mb for visit in good if visit.memory_mb is not None]
-    agreement = [visit.argmax_agreement for visit in seen if visit.argmax_agreement is not None]
-    errors = [visit.rel_error for visit in seen if visit.rel_error is not None]
+    estimate, mode = of_journal[case], modes.find(case.mode)
+    visits = estimate.raw
+    measured = [visit for visit in visits if visit.samples_ms]
+    seen = measured[0] if measured else Visit(case=case, gmacs=NAN)
+    low, high = estimate.interval_ms
+    latency, throughput = estimate.latency_ms, case.batch_size / estimate.latency_ms * 1e3
+    gflops = 2 * seen.gmacs / latency * 1e3
+    params = seen.params or NAN
     known = zoo.BY_MODEL.get(case.model)
+    before = of_journal.get(msgspec.structs.replace(case, mode=BASELINE), estimates.NOTHING)
+    speedup = estimates.speedup(before, estimate)
     return {
-        "machine": journal.header.name,
+        "machine": journal.name,
         "cpu": journal.header.machine.label,
         "family": zoo.family(case.model),
         "model": case.model,
         "decoder": case.decoder,
-        "classes": case.classes or nan,
+        "classes": case.classes or NAN,
         "mode": case.mode,
+        "runtime": mode.runtime,
+        "precision": mode.precision,
         "size": sides(case.size),
         "batch_size": case.batch_size,
         "threads": case.threads,
         "allocator": case.allocator,
-        "status": "ok" if good and worst.status != "wrong" else worst.status,
-        "reason": f"{len(failures)} of {len(visits)} visits: {failures[-1].reason}" if failures else "",
-        "params_m": params / 1e6 if params else nan,
-        "decoder_params_m": seen[0].decoder_params / 1e6 if seen and seen[0].decoder_params else nan,
-        "gmacs": gmacs / case.batch_size,
-        "decoder_gmacs": seen[0].decoder_gmacs / case.batch_size if seen and seen[0].decoder_gmacs else nan,
+        **ending(visits, measured),
+        "params_m": params / 1e6,
+        "decoder_params_m": (seen.decoder_params or NAN) / 1e6,
+        "gmacs": seen.gmacs / case.batch_size,
+        "decoder_gmacs": (seen.decoder_gmacs or NAN) / case.batch_size,
         "latency_ms": latency,
         "throughput_img_s": throughput,
         "throughput_low": case.batch_size / high * 1e3,
         "throughput_high": case.batch_size / low * 1e3,
-        "throughput_as_met": case.batch_size / as_met * 1e3,
-        "figure": how,
-        **ratios,
-        "quiet_share": sum(len(f.quiet) for f in of.values()) / sum(f.samples for f in of.values()) if of else nan,
-        "rounds": len(figures.per_round(of)[1]) if of else 0,
-        "samples": sum(len(f.quiet) if how == "quiet" else f.samples for f in of.values()),
-        "page_faults": mean([visit.page_faults for visit in good]),
-        "memory_mb_img": min(memory) / case.batch_size if memory else nan,  # a heap's fragments only ever add
-        "prepare_s": mean([visit.phases_s["prepare"] for visit in good if visit.compiled != "warm"]),
-        "prepare_warm_s": mean([visit.phases_s["prepare"] for visit in good if visit.compiled == "warm"]),
+        "throughput_all": case.batch_size / estimate.all_samples_ms * 1e3,
+        "estimator": estimate.estimator,
+        **dict(zip(("speedup", "speedup_low", "speedup_high"), speedup, strict=True)),
+        "decoder_share": decoder_share(case, of_journal),
+        "quiet_share": estimate.quiet_share,
+        "rounds": len(estimate.latencies_ms),
+        "samples": estimate.samples,
+        **costs(case, [visit for visit in measured if visit.status == "ok"]),
         "gflop_s": gflops,
-        "peak_share": gflops / peaks.get("bfloat16" if modes.MODES[case.mode].autocast else "float32", nan),
-        "rel_error": max(errors) if errors else nan,
-        "argmax_agreement": min(agreement) if agreement else nan,
-        "output_std": seen[0].output_std if seen else nan,
-        "efficiency_img_s_m": throughput / (params / 1e6) if params else nan,
-        "top1": known.top1 if known and known.top1 else nan,
+        "peak_share": gflops / peaks.get(mode.precision, NAN),
+        "rel_error": max((v.rel_error for v in measured if v.rel_error is not None), default=NAN),
+        "argmax_agreement": min((v.argmax_agreement for v in measured if v.argmax_agreement is not None), default=NAN),
+        "output_std": NAN if seen.output_std is None else seen.output_std,
+        "efficiency_img_s_m": throughput / (params / 1e6),
+        "top1": known.top1 if known and known.top1 else NAN,
+        "torch": journal.header.versions.get("torch", ""),
     }
 
 
-def mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+def ending(visits: list[Visit], measured: list[Visit]) -> dict[str, str]:
+    """How a case ended: well where any visit did and none computed something else."""
+    worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
+    failures = [visit for visit in visits if visit.status != "ok"]
+    well = any(visit.status == "ok" for visit in measured) and worst.status != "wrong"
+    reason = f"{len(failures)} of {len(visits)} visits: {failures[-1].reason}" if failures else ""
+    return {"status": "ok" if well else worst.status, "reason": reason}
 
 
-def best(frame: pd.DataFrame) -> pd.DataFrame:
-    """The row of the fastest right mode per machine and model, allocator pinned."""
-    ranked = frame[(frame.status == "ok") & (frame.allocator == "pinned")].dropna(subset="throughput_img_s")
-    return frame.loc[ranked.groupby(["machine", "model", "decoder"], sort=False).throughput_img_s.idxmax()]
+def decoder_share(case: Case, of_journal: dict[Case, CaseEstimate]) -> float:
+    """Of the latency, by the estimates: they may have been measured in sessions of their own."""
+    alone = of_journal.get(msgspec.structs.replace(case, decoder="features", classes=0)) if case.classes else None
+    return 1 - alone.latency_ms / of_journal[case].latency_ms if alone and of_journal[case] else NAN
 
 
-def ranking(frame: pd.DataFrame) -> pd.DataFrame:
+def costs(case: Case, visits: list[Visit]) -> dict[str, float]:
+    """What visits that went well needed beside time."""
+    memory = [visit.memory_mb for visit in visits if visit.memory_mb is not None]
+    return {
+        "page_faults": mean(visit.page_faults for visit in visits),
+        "memory_mb_img": min(memory, default=NAN) / case.batch_size,  # a heap's fragments only ever add
+        "prepare_s": mean(visit.phases_s["prepare"] for visit in visits if visit.cache != "warm"),
+        "prepare_warm_s": mean(visit.phases_s["prepare"] for visit in visits if visit.cache == "warm"),
+    }
+
+
+def mean(values: Iterable[float]) -> float:
+    values = [*values]
+    return float(np.mean(values)) if values else NAN
+
+
+def pinned(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the allocator pinned, or, where there are none, with the other."""
+    return frame[frame.allocator == min(frame.allocator, default="")]
+
+
+def best(frame: pd.DataFrame, by: str = "throughput_img_s", keys: list[str] = NETWORK) -> pd.DataFrame:
+    """The row of the fastest right mode per network and ranking, allocator pinned; a mode that the code does not know
+    is in no ranking."""
+    rankings = frame.precision.map(modes.ranking)
+    right = (frame.status == "ok") & (frame.allocator == "pinned") & (rankings != "") & frame[by].notna()
+    return frame.loc[frame[right].groupby([*keys, rankings[right]], sort=False)[by].idxmax()]
+
+
+def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
     """`best` per machine in the order of speed, with `rank`, and `separated`: whether the intervals tell a row from the
-    one above it."""
-    top = best(frame).assign(place=lambda rows: rows.machine.map([*dict.fromkeys(frame.machine)].index))
-    top = top.sort_values(["place", "throughput_img_s"], ascending=[True, False], kind="stable").drop(columns="place")
+    one above it. The one function that ranks."""
+    by = of_best.get("by", "throughput_img_s")
+    low, high = (by.replace("_img_s", "") + end for end in ("_low", "_high"))
+    top = best(frame, **of_best).assign(place=lambda rows: rows.machine.map([*dict.fromkeys(frame.machine)].index))
+    top = top.sort_values(["place", by], ascending=[True, False], kind="stable").drop(columns="place")
     machines = top.groupby("machine", sort=False)
     top["rank"] = machines.cumcount() + 1
-    top["separated"] = (top["rank"] == 1) | (top.throughput_high < machines.throughput_low.shift())
+    top["separated"] = (top["rank"] == 1) | (top[high] < machines[low].shift())
     return top
 
 
-def results(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per machine and model at its fastest right mode, with what autocast+compile and that mode bring; the
+def fastest(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per machine and network at its fastest right mode, with what autocast+compile and that mode bring; the
     fastest first."""
-    keys = ["machine", "model", "decoder"]
-    both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "pinned")].set_index(keys).speedup
+    both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "pinned")].set_index(NETWORK).speedup
     both = both.rename("speedup_autocast_compile")
-    top = ranking(frame).join(both, on=keys).rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
+    top = ranking(frame).join(both, on=NETWORK).rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
     columns = ["machine", "rank", "separated", "family", "model", "best_mode", "params_m", "throughput_img_s"]
     columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
     columns += ["efficiency_img_s_m", "top1"]
@@ -152,124 +227,30 @@ def results(frame: pd.DataFrame) -> pd.DataFrame:
     return top[columns]
 
 
-def comparison(frame: pd.DataFrame) -> pd.DataFrame:
+def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per machine and model: throughput per mode, speedups over baseline with intervals, the best mode."""
     keys = ["machine", "family", "model"]
     frame = frame[frame.allocator == "pinned"]
-    present = [mode for mode in modes.MODES if (frame["mode"] == mode).any()]
     table = frame[keys].drop_duplicates().set_index(keys)
-    for mode in present:
-        of_mode = frame[frame["mode"] == mode].set_index(keys)
-        table[f"{mode}_img_s"] = of_mode.throughput_img_s
+    for mode in modes.in_order(frame["mode"]):
+        rows = frame[frame["mode"] == mode].set_index(keys)
+        table[f"{mode}_img_s"] = rows.throughput_img_s
         if mode != BASELINE:
             for column in ("speedup", "speedup_low", "speedup_high"):
-                table[f"{mode}_{column}"] = of_mode[column]
+                table[f"{mode}_{column}"] = rows[column]
     table["best_mode"] = best(frame).set_index(keys)["mode"]
     return table.reset_index()
 
 
-def pinned(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the allocator pinned, or, where there are none, with the other."""
-    return frame[frame.allocator == min(frame.allocator)]
-
-
-def decoders(journals: list[Journal]) -> pd.DataFrame:
-    """A row per machine, model and mode: the encoder's feature maps, FPN and UNet side by side, FPN over UNet."""
-    frame = pinned(rows(journals, {"over_unet": lambda case: msgspec.structs.replace(case, decoder="unet")}))
-    keys = ["machine", "cpu", "family", "model", "mode"]
-    columns = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
-    columns |= {"gmacs": "gmacs", "memory_mb_img": "memory_mb_img", "gflop_s": "gflop_s", "status": "status"}
-    table = frame[keys].drop_duplicates().set_index(keys)
-    for decoder in ("features", "fpn", "unet"):
-        of_decoder = frame[frame.decoder == decoder].set_index(keys)
-        for column, name in columns.items():
-            table[f"{decoder}_{name}"] = of_decoder[column]
-        if decoder == "fpn":
-            for column in ("over_unet", "over_unet_low", "over_unet_high"):
-                table[f"fpn_{column}"] = of_decoder[column]
-    return table.reset_index()
-
-
-def peers(journals: list[Journal]) -> pd.DataFrame:
-    """A row per machine, model, decoder and mode: this project's decoder and the library's of the same name."""
-    smp = {"over_peer": lambda case: msgspec.structs.replace(case, decoder=f"smp-{case.decoder}")}
-    frame = pinned(rows(journals, smp))
-    keys = ["machine", "cpu", "family", "model", "decoder", "mode"]
-    columns = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
-    frame = frame.rename(columns={"throughput_img_s": "img_s"})
-    their = frame.decoder.str.startswith("smp-")
-    theirs, ours = frame[their].assign(decoder=frame.decoder.str.removeprefix("smp-")), frame[~their]
-    table = ours[[*keys, *columns, "over_peer", "over_peer_low", "over_peer_high"]]
-    return table.join(theirs.set_index(keys)[columns].add_prefix("smp_"), on=keys)
-
-
-def batches(journals: list[Journal]) -> pd.DataFrame:
-    """All rows with `over_batch_1`, throughput over that of a single image, and `enough`: the smallest batch whose
-    throughput is within 5 % of the best."""
-    keys = ["machine", "model", "decoder", "mode"]
-    frame = pinned(rows(journals))
-    single = frame[frame.batch_size == 1].set_index(keys).throughput_img_s.rename("single")
-    frame["over_batch_1"] = frame.throughput_img_s / frame.join(single, on=keys).single
-    good = frame.throughput_img_s >= 0.95 * frame.groupby(keys).throughput_img_s.transform("max")
-    smallest = frame.batch_size.where(good & (frame.status == "ok")).groupby([frame[key] for key in keys])
-    frame["enough"] = frame.batch_size == smallest.transform("min")
-    return frame
-
-
-def dates(journals: list[Journal]) -> dict[str, str]:
-    """Machine -> the days of its first and last visit."""
-    found = {}
-    for journal in journals:
-        days = sorted({visit.started[:10] for visit in journal.visits})
-        found[journal.header.name] = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else ""
-    return found
-
-
-def spans(low: pd.Series, high: pd.Series, digits: int = 1) -> list[str]:
-    """Intervals as text, empty where there is none."""
-    pairs = zip(low, high, strict=True)
-    return [f"{one:.{digits}f} to {two:.{digits}f}" if one == one else "" for one, two in pairs]
-
-
-def marked(top: pd.DataFrame) -> list[str]:
-    """Ranks, with a sign where the intervals do not tell a row from the one above it."""
-    return [f"{rank}" if apart else f"≈ {rank}" for rank, apart in zip(top["rank"], top.separated, strict=True)]
-
-
-def terminal(frame: pd.DataFrame) -> str:
-    """For the terminal: all rows, then each model at its fastest right mode, ranked."""
-    from tabulate import tabulate
-
-    everything = {
-        "model": frame.model,
-        "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
-        "img/s": frame.throughput_img_s.map("{:.2f}".format),
-        "95 % interval": spans(frame.throughput_low, frame.throughput_high, 2),
-        "speedup": frame.speedup.map("{:.2f}".format),
-        "as met": frame.throughput_as_met.map("{:.2f}".format),
-        "quiet": frame.quiet_share.map("{:.0%}".format),
-        "MB/img": frame.memory_mb_img.map("{:.1f}".format),
-        "of peak": frame.peak_share.map("{:.0%}".format),
-        "status": frame.status.where(frame.status != "ok", frame.figure),
-    }
-    top = ranking(frame)
-    fastest = {
-        "rank": marked(top),
-        "model": top.model,
-        "fastest right mode": top["mode"],
-        "img/s": top.throughput_img_s.map("{:.2f}".format),
-        "95 % interval": spans(top.throughput_low, top.throughput_high, 2),
-    }
-    told = []
-    for columns, machines in ((everything, frame.machine), (fastest, top.machine)):
-        shown = pd.DataFrame(columns).replace(["nan", "nan%"], "")
-        if frame.machine.nunique() > 1:
-            shown.insert(0, "machine", machines)
-        align = ["right" if "g/s" in c or c in RIGHT else "left" for c in shown]
-        told.append(tabulate(shown, headers="keys", showindex=False, colalign=align, disable_numparse=True))
-    if not top.separated.all():
-        told.append("≈: not told from the row above by their 95 % intervals; more --rounds, or --until 2%")
-    return "\n\n".join(told)
+def gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per mode: the lowest, median and highest speedup over baseline, of all networks that ran under it."""
+    found = []
+    for mode in modes.in_order(frame["mode"]):
+        ratios = frame[(frame["mode"] == mode) & (frame.status == "ok")].speedup.dropna()
+        if mode != BASELINE and len(ratios):
+            low, median, high = ratios.quantile((0, 0.5, 1))
+            found.append({"mode": mode, "encoders": len(ratios), "lowest": low, "median": median, "highest": high})
+    return pd.DataFrame(found, columns=["mode", "encoders", "lowest", "median", "highest"])
 
 
 def csv(frame: pd.DataFrame) -> str:
@@ -280,29 +261,3 @@ def csv(frame: pd.DataFrame) -> str:
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     with replacing(path) as draft:
         draft.write_text(csv(frame))
-
-
-def digest(frame: pd.DataFrame) -> str:
-    """Of the data that a picture shows."""
-    return hashlib.sha256(csv(frame).encode()).hexdigest()[:16]
-
-
-def markdown(frame: pd.DataFrame, digits: dict[str, int] | None = None) -> str:
-    """A table for a README: numbers right, `digits` decimals per column, empty where nothing was seen."""
-    from tabulate import tabulate
-
-    shown = frame.copy().astype(object)
-    for column, places in (digits or {}).items():
-        shown[column] = [f"{value:.{places}f}" if value == value else "" for value in frame[column]]
-    align = ["left" if column not in (digits or {}) else "right" for column in frame]
-    return tabulate(
-        shown.fillna(""), headers="keys", tablefmt="github", showindex=False, colalign=align, disable_numparse=True
-    )
-
-
-def per_machine(table: Callable[[pd.DataFrame], pd.DataFrame], frame: pd.DataFrame, digits: dict[str, int]) -> str:
-    """One table a machine, each under the machine's name."""
-    return "\n\n".join(
-        f"**{name}**: {rows.cpu.iloc[0]}\n\n{markdown(table(rows), digits)}"
-        for name, rows in frame.groupby("machine", sort=False)
-    )

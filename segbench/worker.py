@@ -18,47 +18,12 @@ from pathlib import Path
 
 import msgspec
 
+from . import machine, modes, runtimes
 from .cases import Case, Visit
+from .messages import Done, Exited, Floors, Message, Order, Phase, Started
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 FLOOR_S = 2  # readings for the first floors of a session; every visit adds to them
-
-
-class Order(msgspec.Struct, tag=True):
-    """What to do in a fresh process: visit a case, or, without one, find this machine's floors and peaks."""
-
-    threads: int
-    case: Case | None = None
-    floor_ms: tuple[float, float] = (0, 0)
-    quiet_wanted: int = 10
-    budget_s: float = 15
-    native_bf16: bool = False
-
-
-class Started(msgspec.Struct, tag=True):
-    pid: int  # also the process group's
-
-
-class Phase(msgspec.Struct, tag=True):
-    """What the process does from now on; sent again as a sign of life."""
-
-    name: str  # build, prepare, memory, measure, check
-
-
-class Floors(msgspec.Struct, tag=True):
-    readings_ms: list[tuple[float, float]]
-    peak_gflops: dict[str, float]  # by dtype: float32, bfloat16 where it is native
-
-
-class Done(msgspec.Struct, tag=True):
-    visit: Visit
-
-
-class Exited(msgspec.Struct, tag=True):
-    signal: int = 0  # that ended the process; 0 if it ended by itself
-
-
-Message = Started | Phase | Floors | Done | Exited
 
 
 def serve() -> None:
@@ -81,22 +46,23 @@ def serve() -> None:
 
     # Whatever a visit needs, so that no fork imports it again.
     importlib.import_module("torch.utils.flop_counter")
-    from . import inputs, measure, models, modes  # noqa: F401
+    from . import inputs, measure, models  # noqa: F401
 
     inputs.astronaut()
 
     orders, server, imported = msgspec.json.Decoder(Order), os.getpid(), 0
     for line in sys.stdin.buffer:
         order = orders.decode(line)
-        if order.case and modes.MODES[order.case.mode].compile:
-            importlib.import_module("torch._inductor.compile_fx")  # takes 2.5 s
+        if order.case:
+            mode = modes.MODES[order.case.mode]
+            runtimes.of_mode(mode).preload(mode)
         if imported != len(sys.modules):
             imported = len(sys.modules)
             gc.collect()
             gc.freeze()  # a fork's collections neither walk nor copy what was imported
         child = os.fork()
         if child == 0:
-            obey(order, server, send)
+            run_order(order, server, send)
             os._exit(0)
         # The process stays a zombie until its group is gone: its number cannot be another's yet.
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
@@ -106,7 +72,7 @@ def serve() -> None:
         send(Exited(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0))
 
 
-def obey(order: Order, server: int, send: Callable[[Message], None]) -> None:
+def run_order(order: Order, server: int, send: Callable[[Message], None]) -> None:
     """The forked process's whole life."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent(signal.SIGKILL, server)
@@ -118,7 +84,7 @@ def obey(order: Order, server: int, send: Callable[[Message], None]) -> None:
         return
     visit = Visit(case=order.case, budget_s=order.budget_s)
     try:
-        look(visit, order, lambda name: send(Phase(name)))
+        measure_case(visit, order, lambda name: send(Phase(name)))
     except Exception as error:
         text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
@@ -127,101 +93,110 @@ def obey(order: Order, server: int, send: Callable[[Message], None]) -> None:
     send(Done(visit))
 
 
-def look(visit: Visit, order: Order, phase: Callable[[str], None]) -> None:
+class Stopwatch:
+    """Wall time of the parts of a visit, in s."""
+
+    def __init__(self, parts_s: dict[str, float]):
+        self.parts_s, self.since = parts_s, time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.parts_s[part], self.since = now - self.since, now
+
+
+def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None:
     """Build, prepare, measure and check one case, and write down what was seen. Raises whatever the network raises."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    from . import machine, measure, models, modes
+    from . import measure, models
     from .inputs import picture
 
-    case, spent = visit.case, visit.phases_s
-    clock = time.perf_counter()
-
-    def lap(name: str) -> None:
-        nonlocal clock
-        now = time.perf_counter()
-        spent[name], clock = now - clock, now
-
+    case, watch = visit.case, Stopwatch(visit.phases_s)
     if case.allocator == "pinned":
         measure.spread_allocator()  # until memory is measured
     torch.set_num_threads(case.threads)
-    phase("build")
+    say("build")
     if reason := too_large_volume(case):
         visit.status, visit.reason = "skipped", reason
         return
-    module = models.build(case)
-    visit.params = models.count(module)
-    visit.decoder_params = sum(models.count(part) for part in models.decoder_parts(module).values())
+    network = models.build(case)
+    visit.params = models.count(network)
+    visit.decoder_params = models.decoder_params(network)
     image = picture(case.size, case.batch_size)
-    call = modes.apply(case.mode, module, image)
-    lap("build")
+    watch.lap("build")
 
-    phase("prepare")
-    call()
-    if modes.MODES[case.mode].compile:
-        from torch._dynamo.utils import counters
-        from torch._inductor.async_compile import shutdown_compile_workers
-
-        hits = counters["inductor"]
-        visit.compiled = "warm" if hits["fxgraph_cache_hit"] and not hits["fxgraph_cache_miss"] else "cold"
-        shutdown_compile_workers()  # nothing may run beside a measurement
-    lap("prepare")
+    say("prepare")
+    mode = modes.MODES[case.mode]
+    prepared = runtimes.of_mode(mode).prepare(network, image, mode, case.threads, machine.cache_folder())
+    visit.cache = prepared.cache
+    visit.phases_s |= prepared.steps_s
+    watch.lap("prepare")
 
     if case.protocol == "usual":
-        phase("measure")
-        visit.samples_ms = [shorten(value) for value in measure.usual(call, lambda: phase("measure"))]
-        return lap("measure")
+        say("measure")
+        visit.samples_ms = shortened(measure.usual(prepared.call, lambda: say("measure")))
+        return watch.lap("measure")
 
-    phase("memory")
-    visit.memory_mb = measure.memory(call)
+    say("memory")
+    visit.memory_mb = measure.memory(prepared.call)
     if case.allocator == "pinned":
-        # With twice of it the heap still grew by an output of 117 MB in the midst of the samples. Where an inference
-        # takes gigabytes, to fault in three times of it takes as long as the inference, and may not fit.
-        needed = visit.memory_mb or 0
-        measure.pin_allocator(room_mb=min(3 * needed, needed + 2000, 500 * machine.free_gb()))
-    lap("memory")
+        measure.pin_allocator(room_mb(visit.memory_mb or 0))
+    watch.lap("memory")
+    result = take_samples(visit, order, prepared.call, say, watch)
 
-    phase("measure")
+    say("check")
+    check_output(visit, network, image, prepared.outputs(result))
+    visit.ran = prepared.ran()
+    watch.lap("check")
+
+
+def room_mb(needed_mb: float) -> float:
+    """By how much the heap is grown beforehand. With twice of what an inference needs it still grew by an output of
+    117 MB in the midst of the samples. Where an inference takes gigabytes, to fault in three times of it takes as long
+    as the inference, and may not fit."""
+    return min(3 * needed_mb, needed_mb + 2000, 500 * machine.free_gb())
+
+
+def take_samples(visit: Visit, order: Order, call: Callable, say: Callable[[str], None], watch: Stopwatch) -> object:
+    """Returns what the last timed inference returned."""
+    from . import measure
+
+    say("measure")
     yardsticks = measure.Yardsticks()
-    lap("yardsticks")
+    watch.lap("yardsticks")
     neighbours = measure.Neighbours()
-    seen = measure.sample(
-        call, yardsticks, order.floor_ms, order.quiet_wanted, order.budget_s, lambda: phase("measure")
+    samples = measure.sample(
+        call, yardsticks, order.floor_ms, order.quiet_wanted, order.budget_s, lambda: say("measure")
     )
     visit.others_cpus, visit.stolen_cpus = (round(cpus, 2) for cpus in neighbours.cpus())
-    lap("measure")
-    spent |= {"inference": seen.inference_s, "readings": seen.readings_s}
-    visit.per_sample, visit.page_faults = seen.per_sample, seen.page_faults
-    visit.samples_ms = [shorten(value) for value in seen.samples_ms]
-    visit.readings_ms = [tuple(shorten(value) for value in reading) for reading in seen.readings_ms]
+    watch.lap("measure")
+    visit.phases_s |= {"inference": samples.inference_s, "readings": samples.readings_s}
+    visit.per_sample, visit.page_faults = samples.per_sample, samples.page_faults
+    visit.samples_ms = shortened(samples.samples_ms)
+    visit.readings_ms = [tuple(shortened(reading)) for reading in samples.readings_ms]
+    return samples.output
 
-    phase("check")
+
+def check_output(visit: Visit, network, image, outputs) -> None:
+    """Against FP32 eager on the same weights; and count the multiply-adds. Moves the network to the meta device."""
+    import torch
+
+    from . import models
+
     with torch.inference_mode():
-        expected = module(image)
+        expected = network(image)[0]
         # Counted apart and without arithmetic: under the counter a bilinear interpolation takes seconds.
-        with FlopCounterMode(display=False) as flops:
-            module.to("meta")(image.to("meta"))
-    visit.gmacs = flops.get_total_flops() / 2e9
-    counts = flops.get_flop_counts()
-    parts = [f"{type(module).__name__}.{name}" for name in models.decoder_parts(module)]
-    visit.decoder_gmacs = sum(sum(counts[part].values()) for part in parts if part in counts) / 2e9
-    if case.classes:
-        same = seen.output[0].argmax(dim=1) == expected[0].argmax(dim=1)
-        visit.argmax_agreement = float(same.float().mean())
-    visit.rel_error, visit.output_std = relative_error(seen.output[0], expected[0]), float(expected[0].std())
-    finite = all(bool(output.isfinite().all()) for output in seen.output)
-    if not finite:
+        visit.gmacs, visit.decoder_gmacs = models.count_gmacs(network.to("meta"), image.to("meta"))
+    first = outputs[0]
+    if visit.case.classes:
+        visit.argmax_agreement = float((first.argmax(dim=1) == expected.argmax(dim=1)).float().mean())
+    visit.rel_error, visit.output_std = relative_error(first, expected), float(expected.std())
+    bound = modes.max_error(visit.case.mode)
+    if not all(bool(output.isfinite().all()) for output in outputs):
         visit.status, visit.reason, visit.rel_error = "wrong", "the output holds NaN or infinity", None
-    elif visit.rel_error > modes.max_error(case.mode):
+    elif visit.rel_error > bound:
         visit.status = "wrong"
-        visit.reason = f"relative error {visit.rel_error:.2g} against FP32 eager exceeds {modes.max_error(case.mode):g}"
-    visit.ran = {
-        "dtype": str(seen.output[0].dtype).removeprefix("torch."),
-        "threads": str(torch.get_num_threads()),
-        "denormals": "kept" if float(torch.tensor(1e-30) * torch.tensor(1e-10)) else "flushed",
-    }
-    lap("check")
+        visit.reason = f"relative error {visit.rel_error:.2g} against FP32 eager exceeds {bound:g}"
 
 
 def too_large_volume(case: Case) -> str:
@@ -232,7 +207,7 @@ def too_large_volume(case: Case) -> str:
     """
     if len(case.size) < 3:
         return ""
-    from . import counting, machine
+    from . import counting
 
     counts = counting.count(counting.network(case.model, case.classes, case.size), case.size)
     needed, free = 3 * (counts.weights_mb + counts.peak_mb * case.batch_size) / 1e3, machine.free_gb()
@@ -251,9 +226,10 @@ def find_floors(order: Order) -> Floors:
     yardsticks = measure.Yardsticks()
     readings, end = [], time.perf_counter() + min(FLOOR_S, order.budget_s)
     while time.perf_counter() < end:
-        readings.append(tuple(shorten(value) for value in yardsticks.read()))
-    dtypes = [torch.float32, torch.bfloat16] if order.native_bf16 else [torch.float32]
-    return Floors(readings, {str(d).removeprefix("torch."): shorten(measure.peak_gflops(d)) for d in dtypes})
+        readings.append(tuple(shortened(yardsticks.read())))
+    dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if order.native_bf16 else {})
+    peaks = {precision: shortened([measure.peak_gflops(dtype)])[0] for precision, dtype in dtypes.items()}
+    return Floors(readings, peaks)
 
 
 def relative_error(output, expected) -> float:
@@ -261,9 +237,9 @@ def relative_error(output, expected) -> float:
     return float((output.float() - expected).norm() / expected.norm())
 
 
-def shorten(value: float) -> float:
-    """Five significant digits: a journal of thousands of samples is read and committed."""
-    return float(f"{value:.5g}")
+def shortened(values) -> list[float]:
+    """To five significant digits: a journal of thousands of samples is read and committed."""
+    return [float(f"{value:.5g}") for value in values]
 
 
 def die_with_parent(how: signal.Signals, parent: int) -> None:

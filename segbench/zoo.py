@@ -129,8 +129,8 @@ def match(name: str) -> list[str]:
         return list(HEADLINE)
     if name.lower() == "dozen":
         return list(DOZEN)
-    of_family = [encoder.model for encoder in ENCODERS if encoder.family.lower() == name.lower()]
-    return of_family or fnmatch.filter(BY_MODEL, name)
+    members = [encoder.model for encoder in ENCODERS if encoder.family.lower() == name.lower()]
+    return members or fnmatch.filter(BY_MODEL, name)
 
 
 def near(name: str, known: list[str]) -> list[str]:

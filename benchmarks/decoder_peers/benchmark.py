@@ -9,7 +9,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from segbench import cli, decoding
+from segbench import cli, decoder_benchmark
+from segbench.reports import Report
+from segbench.settings import Problem
 
 LIBRARY = "segmentation-models-pytorch"
 MODELS = (
@@ -20,16 +22,14 @@ MODELS = (
     "resnet18",
     "efficientnet_b0",
 )
-DIGITS = {"img_s": 2, "smp_img_s": 2, "over_peer": 2, "over_peer_low": 2, "over_peer_high": 2, "params_m": 2}
-DIGITS |= {"smp_params_m": 2, "gmacs": 2, "smp_gmacs": 2, "gflop_s": 0, "smp_gflop_s": 0}
 
 
 @dataclass
-class Settings(decoding.Settings):
+class Settings(decoder_benchmark.DecoderSettings):
     def check(self) -> None:
         super().check()
         if find_spec("segmentation_models_pytorch") is None:
-            raise cli.Problem(f"{LIBRARY} is missing: `uv sync` installs it with the development tools")
+            raise Problem(f"{LIBRARY} is missing: `uv sync` installs it with the development tools")
 
     def header(self) -> dict[str, object]:
         return super().header() | {LIBRARY: version(LIBRARY)}
@@ -37,31 +37,26 @@ class Settings(decoding.Settings):
 
 def cases(settings: Settings) -> list:
     wanted = ("fpn", "smp-fpn", "unet", "smp-unet")
-    return [case for case in decoding.cases(settings, wanted) if case.decoder in wanted]
+    return [case for case in decoder_benchmark.cases(settings, wanted) if case.decoder in wanted]
 
 
-def report(journals: list, out: Path) -> list[Path]:
-    from segbench import plots, tables
+def report() -> Report:
+    import peer_report
 
-    table = tables.peers(journals)
-    tables.write_csv(out / "benchmark_results.csv", table)
-    plots.peers(table, tables.dates(journals), out / "benchmark_plot.png")
-    return [out / "benchmark_results.csv", out / "benchmark_plot.png"]
-
-
-def show(journals: list) -> str:
-    from segbench import tables
-
-    return tables.markdown(tables.peers(journals)[["model", "decoder", "mode", *DIGITS]], DIGITS)
+    return Report(
+        csvs={"benchmark_results.csv": peer_report.side_by_side},
+        pictures={"benchmark_plot.png": peer_report.picture},
+        show=peer_report.terminal,
+        pages=(peer_report.by_encoder,),
+    )
 
 
 BENCHMARK = cli.Benchmark(
-    Path(__file__).resolve(),
-    "decoder_peers",
-    __doc__,
-    cases,
-    report,
-    show,
+    script=Path(__file__).resolve(),
+    name="decoder_peers",
+    description=__doc__,
+    cases=cases,
+    report=report,
     modes=("baseline", "compile"),
     defaults=Settings(models=MODELS),
 )

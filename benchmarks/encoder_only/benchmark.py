@@ -7,31 +7,34 @@ benchmark_results.csv (each model at its fastest right mode) and benchmark_plot.
 from pathlib import Path
 
 from segbench import cli
+from segbench.reports import Report
+from segbench.settings import Settings
 
 
-def report(journals: list, out: Path) -> list[Path]:
-    from segbench import plots, tables
+def report() -> Report:
+    import encoder_pages
 
-    rows = tables.rows(journals)
-    tables.write_csv(out / "benchmark_results_all.csv", rows)
-    tables.write_csv(out / "benchmark_results_comparison.csv", tables.comparison(rows))
-    tables.write_csv(out / "benchmark_results.csv", tables.results(rows))
-    plots.encoders(rows, tables.dates(journals), out / "benchmark_plot.png")
-    return [
-        out / "benchmark_results_all.csv",
-        out / "benchmark_results_comparison.csv",
-        out / "benchmark_results.csv",
-        out / "benchmark_plot.png",
-    ]
+    from segbench import markdown, pages, plots, tables
 
-
-def show(journals: list) -> str:
-    from segbench import tables
-
-    return tables.terminal(tables.rows(journals))
+    return Report(
+        csvs={
+            "benchmark_results_all.csv": lambda results: results.rows,
+            "benchmark_results_comparison.csv": lambda results: tables.by_mode(results.rows),
+            "benchmark_results.csv": lambda results: tables.fastest(results.rows),
+        },
+        pictures={"benchmark_plot.png": lambda results: plots.encoders(results.rows, results.dates())},
+        show=markdown.terminal,
+        pages=(pages.ranking, pages.every_mode, pages.gains, *encoder_pages.TABLES),
+    )
 
 
-BENCHMARK = cli.Benchmark(Path(__file__).resolve(), "encoder_only", __doc__, cli.Settings.cases, report, show)
+BENCHMARK = cli.Benchmark(
+    script=Path(__file__).resolve(),
+    name="encoder_only",
+    description=__doc__,
+    cases=Settings.cases,
+    report=report,
+)
 
 if __name__ == "__main__":
     cli.main(BENCHMARK)

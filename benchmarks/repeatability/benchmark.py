@@ -2,19 +2,23 @@
 iterations), each several times in turn.
 
 Writes benchmark_results.csv (a row per machine, protocol, model and mode: spread over the repetitions, coverage of the
-intervals, cost), benchmark_plot.png, and states_plot.png (latency against the yardstick) from all machines' journals.
+intervals, cost), study_*.csv (what else could have been made of the same samples), benchmark_plot.png, and
+states_plot.png (latency against the yardstick) from the journals of all machines.
 """
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench import cli, stress
+import neighbour
+
+from segbench import cli, settings
 from segbench.cases import Case
+from segbench.reports import Report
 
 
 @dataclass
-class Settings(cli.Settings):
+class Settings(settings.Settings):
     stress: bool = False
     """Let a noisy neighbour compute and copy memory in bursts meanwhile; its journal is labelled `stress`."""
 
@@ -33,36 +37,32 @@ def cases(settings: Settings) -> list[Case]:
     return [*dict.fromkeys(case for pair in zip(quiet, usual, strict=True) for case in pair)]
 
 
-def report(journals: list, out: Path) -> list[Path]:
-    from segbench import plots, repeats, tables
+def report() -> Report:
+    import estimator_study
+    import repetition_report
+    import repetitions
 
-    rows = repeats.protocols(journals)
-    if rows.empty:
-        return []  # no repetition is complete yet
-    tables.write_csv(out / "benchmark_results.csv", rows)
-    plots.repetitions(rows, repeats.repetitions(journals), tables.dates(journals), out / "benchmark_plot.png")
-    plots.states(repeats.samples(journals), out / "states_plot.png")
-    return [out / "benchmark_results.csv", out / "benchmark_plot.png", out / "states_plot.png"]
-
-
-def show(journals: list) -> str:
-    from segbench import repeats, tables
-
-    rows = repeats.protocols(journals)
-    return "no repetition is complete yet" if rows.empty else tables.markdown(rows, repeats.DIGITS)
+    return Report(
+        csvs={
+            "benchmark_results.csv": repetitions.protocols,
+            **{f"study_{table.__name__}.csv": table for table in estimator_study.TABLES},
+        },
+        pictures={"benchmark_plot.png": repetition_report.picture, "states_plot.png": repetition_report.states},
+        show=repetition_report.terminal,
+        pages=repetition_report.TABLES,
+    )
 
 
 def beside(settings: Settings) -> AbstractContextManager:
-    return stress.neighbour() if settings.stress else nullcontext()
+    return neighbour.running() if settings.stress else nullcontext()
 
 
 BENCHMARK = cli.Benchmark(
-    Path(__file__).resolve(),
-    "repeatability",
-    __doc__,
-    cases,
-    report,
-    show,
+    script=Path(__file__).resolve(),
+    name="repeatability",
+    description=__doc__,
+    cases=cases,
+    report=report,
     modes=("baseline", "compile"),
     defaults=Settings(
         models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"), budget=4.5, repetitions=6

@@ -4,9 +4,9 @@ Writes benchmark_results_all.csv (everything, the encoder's feature maps alone i
 model at its fastest right mode) and benchmark_plot.png from the journals of all machines.
 """
 
-from segbench import cli, decoding
+from segbench import cli, decoder_benchmark
 
-BENCHMARK = decoding.benchmark(__file__, "unet", __doc__)
+BENCHMARK = decoder_benchmark.benchmark(__file__, "unet", __doc__)
 
 if __name__ == "__main__":
     cli.main(BENCHMARK)

@@ -1,6 +1,8 @@
 """The networks. `build` is the one place that makes one from a case."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..cases import Case
 from ..zoo import VOLUMES
@@ -9,14 +11,14 @@ from .peers import PEERS, build_peer
 from .segmenter import DECODERS, build_segmenter
 from .volume import build_volume
 
-__all__ = ["DECODERS", "build", "build_segmenter", "count", "decoder_parts"]
+__all__ = ["DECODERS", "build", "build_segmenter", "count", "count_gmacs", "decoder_params"]
 
 
 def build(case: Case) -> nn.Module:
     """The network of a case in eval mode, FP32, reparameterised, with weights that keep activations in range.
 
     Its forward takes (B, 3, H, W), or (B, 1, D, H, W) for the 3D networks, and returns a tuple of tensors: what is
-    timed is what is checked.
+    timed is what is checked. Its `encoder` is the module that a decoder comes behind, itself where there is none.
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
     if case.model in VOLUMES:
@@ -33,7 +35,22 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def decoder_parts(module: nn.Module) -> dict[str, nn.Module]:
-    """What a network has beside its encoder, by name."""
-    names = ("neck", "decoder", "net.decoder", "net.segmentation_head")
-    return {name: part for name, part in module.named_modules() if name in names}
+def decoder_params(network: nn.Module) -> int:
+    """Parameters of what a network of `build` has behind its encoder; 0 where there is no decoder."""
+    return count(network) - count(network.encoder)
+
+
+@torch.inference_mode()
+def count_gmacs(network: nn.Module, image: Tensor) -> tuple[float, float]:
+    """Multiply-adds of one inference in 10^9: of all, and of what comes behind the encoder."""
+    marks = []  # before and after the encoder
+    with FlopCounterMode(display=False) as flops:
+        hooks = [
+            network.encoder.register_forward_pre_hook(lambda *_: marks.append(flops.get_total_flops())),
+            network.encoder.register_forward_hook(lambda *_: marks.append(flops.get_total_flops())),
+        ]
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    total, (before, after) = flops.get_total_flops(), marks
+    return total / 2e9, (total - (after - before)) / 2e9

@@ -19,6 +19,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.net = net
 
+    @property
+    def encoder(self) -> nn.Module:
+        return self
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.net.forward_features(x)
         return features, self.net.forward_head(features)

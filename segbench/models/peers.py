@@ -17,6 +17,10 @@ class Peer(nn.Module):
         super().__init__()
         self.net = net
 
+    @property
+    def encoder(self) -> nn.Module:
+        return self.net.encoder
+
     def forward(self, x: Tensor) -> tuple[Tensor]:
         return (self.net(x),)
 

@@ -24,6 +24,10 @@ class Volume(nn.Module):
         super().__init__()
         self.net = net
 
+    @property
+    def encoder(self) -> nn.Module:
+        return self
+
     def forward(self, x: Tensor) -> tuple[Tensor]:
         return (self.net(x),)
 
@@ -75,9 +79,9 @@ def load(net: nn.Module, weights: Path | str) -> None:
         "unexpected": sorted(state.keys() - own.keys()),
         "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
     }
-    told = [
+    problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})" for what, keys in wrong.items() if keys
     ]
-    if told:
-        raise ValueError(f"{Path(weights).name} does not fit: {'; '.join(told)}")
+    if problems:
+        raise ValueError(f"{Path(weights).name} does not fit: {'; '.join(problems)}")
     net.load_state_dict(state)

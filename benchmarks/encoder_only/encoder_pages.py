@@ -1,0 +1,120 @@
+"""Tables of encoders alone that no other benchmark has: what a visit costs, what the journals must hold, and the studies
+in studies/."""
+
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from segbench import modes, stats, zoo
+from segbench.cases import Visit
+from segbench.journal import folders, read_all
+from segbench.modes import BASELINE
+from segbench.reports import Shown
+from segbench.tables import Results
+
+STUDIES = Path(__file__).resolve().parent / "studies"
+REPEATS = {"repeat 1": "repeat-1", "repeat 2": "repeat-2"}
+NETWORK = ("build", "prepare", "inference", "check")  # phases: building, compiling and running it
+PHASES = ("build", "prepare", "yardsticks", "measure", "memory", "check")
+VISITS = {"": "eager", "warm": "compiled, warm", "cold": "compiled, cold"}
+
+
+def study(name: str, results: Results) -> Results:
+    """A study's journals of the machines that the results are of."""
+    root = STUDIES / name / "journals"
+    return Results(read_all(root) if folders(root) else []).of_machine(*results.machines()[:1])
+
+
+def visit_costs(results: Results) -> Shown:
+    """What a visit costs by its parts, medians in seconds. Building, preparing, inference and the check are the
+    network's own time; the rest (forking, the yardsticks' set-up and readings, the memory's measurement) is the
+    protocol's."""
+    rows = []
+    for journal in results.journals:
+        for cache, kind in VISITS.items():
+            visits = [visit for visit in journal.visits if visit.phases_s and visit.cache == cache]
+            if visits:
+                besides = [without(visit, NETWORK) for visit in visits]
+                row = {"visit": kind, "visits": len(visits)}
+                row["fork, exit"] = median(without(visit, PHASES) for visit in visits)
+                for phase in ("build", "prepare", "yardsticks", "inference", "readings", "memory", "check"):
+                    row[phase] = median(visit.phases_s.get(phase, 0) for visit in visits)
+                rows.append(row | {"besides the network": median(besides), "90 %": float(np.quantile(besides, 0.9))})
+    columns = [name for name in rows[0] if name not in ("visit", "visits")] if rows else []
+    return Shown(pd.DataFrame(rows), {"visits": 0} | dict.fromkeys(columns, 2))
+
+
+def without(visit: Visit, phases: tuple[str, ...]) -> float:
+    """Seconds of a visit, some of its phases left out."""
+    return visit.seconds - sum(visit.phases_s.get(phase, 0) for phase in phases)
+
+
+def limits(results: Results) -> Shown:
+    """What the journals must hold: the worst of all rows."""
+    rows = results.rows
+    rows = rows[rows.model.isin(zoo.BY_MODEL) & rows.params_m.notna()]
+    known = [zoo.BY_MODEL[model] for model in rows.model]
+    checks = {
+        "parameters, difference from the zoo's table (M)": (rows.params_m - [e.params_m for e in known]).abs(),
+        "GMACs, difference from the zoo's table": (rows.gmacs - [e.gmacs for e in known]).abs(),
+        "feature map's standard deviation, smallest": -rows.output_std,
+        "feature map's standard deviation, largest": rows.output_std,
+        "page faults per inference, baseline": rows.page_faults[rows["mode"] == BASELINE],
+    }
+    for mode in modes.in_order(rows["mode"]):
+        if mode != BASELINE:
+            checks[f"relative error, {mode}"] = rows.rel_error[rows["mode"] == mode]
+    worst = []
+    for check, values in checks.items():
+        if values.notna().any():
+            index = values.idxmax()
+            worst.append({"what": check, "worst": f"{abs(values[index]):.2g}", "encoder": rows.model[index]})
+    return Shown(pd.DataFrame(worst), {})
+
+
+def repeats(results: Results) -> Shown:
+    """The same sweep at different moments, as far as the repeats go, in img/s."""
+    keys = ["model", "mode"]
+    runs = {"main journal": results} | {name: study(folder, results) for name, folder in REPEATS.items()}
+    frames = {name: run.rows.set_index(keys) for name, run in runs.items() if run.journals}
+    if len(frames) < 2:
+        return Shown(pd.DataFrame(), {})
+    shared = next(frame for name, frame in frames.items() if name in REPEATS).index
+    frames = {name: frame.reindex(shared) for name, frame in frames.items()}
+    table = pd.concat([frame.throughput_img_s for frame in frames.values()], axis=1, keys=frames)
+    all_samples = pd.concat([frame.throughput_all for frame in frames.values()], axis=1)
+    quiet = pd.concat([frame.quiet_share for frame in frames.values()], axis=1)
+    estimators = pd.concat([frame.estimator for frame in frames.values()], axis=1)
+    table["max/min"] = table.max(axis=1) / table.min(axis=1)
+    table["all samples, max/min"] = all_samples.max(axis=1) / all_samples.min(axis=1)
+    table["quiet, %"] = quiet.mean(axis=1) * 100
+    table["estimator"] = [", ".join(dict.fromkeys(names.dropna())) for _, names in estimators.iterrows()]
+    digits = dict.fromkeys(frames, 1) | {"max/min": 3, "all samples, max/min": 3, "quiet, %": 0}
+    return Shown(table.reset_index(), digits)
+
+
+def allocators(results: Results) -> Shown:
+    """The allocator pinned against plain glibc, eager mode, in the same rounds; medians of all samples on both sides,
+    for page faults are no matter of the machine's state."""
+    found, results = [], study("allocators", results)
+    for journal in results.journals:
+        estimates = results.estimates(journal)
+        for case, plain in estimates.items():
+            if case.allocator == "plain":
+                pinned = estimates[msgspec.structs.replace(case, allocator="pinned")]
+                shared = sorted(plain.visits.keys() & pinned.visits.keys())
+                ratios = [plain.visits[key].all_samples_ms / pinned.visits[key].all_samples_ms for key in shared]
+                row = {"encoder": case.model}
+                for name, estimate in (("pinned", pinned), ("plain", plain)):
+                    row[f"{name}, ms"] = estimate.all_samples_ms
+                    row[f"faults, {name}"] = float(np.mean([visit.page_faults for visit in estimate.raw]))
+                row["plain over pinned"] = median(ratios)
+                found.append(row | {"95 % interval": "{:.2f} to {:.2f}".format(*stats.interval(ratios))})
+    digits = {"pinned, ms": 1, "faults, pinned": 0, "plain, ms": 1, "faults, plain": 0, "plain over pinned": 2}
+    return Shown(pd.DataFrame(found), digits)
+
+
+TABLES = (visit_costs, limits, repeats, allocators)

@@ -1,0 +1,45 @@
+"""A noisy neighbour on demand: one process of one thread that computes or copies memory in bursts."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from segbench.worker import die_with_parent
+
+PAUSE_S, BURST_S = 1.2, 0.6  # means of exponential distributions: a third of the time one core is taken
+LONGEST_S = 5
+
+
+@contextlib.contextmanager
+def running() -> Iterator[None]:
+    """It runs until the block ends, however that ends."""
+    command = [sys.executable, __file__, str(os.getpid())]
+    process = subprocess.Popen(command, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    import numpy as np
+
+    die_with_parent(signal.SIGKILL, int(sys.argv[1]))
+    chance = random.Random(0)
+    matrix, block = np.random.default_rng(0).random((256, 256)), np.zeros(8 << 20)  # 64 MB: far more than any L2
+    kinds = (lambda: matrix @ matrix, block.copy)
+    while True:
+        time.sleep(min(chance.expovariate(1 / PAUSE_S), LONGEST_S))
+        work, end = chance.choice(kinds), time.monotonic() + min(chance.expovariate(1 / BURST_S), LONGEST_S)
+        while time.monotonic() < end:
+            work()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What the benchmarks of encoders with a decoder share: their flags, their cases, their tables."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from . import cli
+from .cases import Case
+from .reports import Report
+from .settings import Problem, Settings
+
+# Without native BF16 compile+freezing is the fastest that is worth a try; the others are skipped unless asked for.
+MODES = ("baseline", "compile", "autocast+compile", "autocast+compile+freezing")
+MODES_WITHOUT_BF16 = ("baseline", "compile", "compile+freezing", "autocast+compile", "autocast+compile+freezing")
+# The slowest and the fastest of them.
+ENDS = ("baseline", "autocast+compile+freezing")
+ENDS_WITHOUT_BF16 = ("baseline", "compile+freezing")
+
+
+@dataclass
+class DecoderSettings(Settings):
+    num_classes: int = 117
+    """Classes that the decoder tells apart; 117 as TotalSegmentator."""
+
+    def check(self) -> None:
+        if self.num_classes < 1:
+            raise Problem(f"--num-classes {self.num_classes} is not positive")
+
+    def header(self) -> dict[str, object]:
+        return super().header() | {"num_classes": self.num_classes}
+
+
+def cases(settings: DecoderSettings, decoders: tuple[str, ...]) -> list[Case]:
+    """Every model under every mode: its feature maps alone, so that a decoder's share is known, and each decoder."""
+    return [
+        case
+        for decoder in ("features", *decoders)
+        for case in settings.cases(decoder=decoder, classes=settings.num_classes if decoder != "features" else 0)
+    ]
+
+
+def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
+    """The benchmark of one decoder."""
+    path = Path(script).resolve()
+
+    def report() -> Report:
+        from . import markdown, pages, plots, tables
+
+        def with_decoder(results: tables.Results):
+            return results.rows[results.rows.decoder == decoder]
+
+        return Report(
+            csvs={
+                "benchmark_results_all.csv": lambda results: results.rows,
+                "benchmark_results.csv": lambda results: tables.fastest(with_decoder(results)),
+            },
+            pictures={"benchmark_plot.png": lambda results: plots.encoders(with_decoder(results), results.dates())},
+            show=partial(markdown.terminal, decoder=decoder),
+            pages=(partial(pages.ranking, decoder=decoder), partial(pages.every_mode, decoder=decoder)),
+        )
+
+    return cli.Benchmark(
+        path,
+        path.parent.name,
+        description,
+        cases=lambda settings: cases(settings, (decoder,)),
+        report=report,
+        defaults=DecoderSettings(),
+        modes=MODES,
+        modes_without_bf16=MODES_WITHOUT_BF16,
+    )

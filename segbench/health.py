@@ -1,0 +1,69 @@
+"""What disturbed a session, in words: the number, what follows from it, and what to do."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from . import stats
+from .cases import Visit
+from .estimates import session_floors
+from .journal import Journal
+
+HARDLY_QUIET = 0.05  # of the samples
+BUSY_CPUS = 0.1  # of one CPU, used by others
+STOLEN_CPUS = 0.05
+
+
+def warnings(visits: list[Visit], floors: stats.Floors) -> dict[str, str]:
+    """By kind, for visits of one session and one number of threads that took readings."""
+    warnings: dict[str, str] = {}
+    if not visits:
+        return warnings
+    windows = floors.windows()
+    drift = (windows.max(axis=0) / windows.min(axis=0)).max()
+    if drift > stats.QUIET:
+        warnings["drift"] = (
+            f"the undisturbed speed moved by a factor of {drift:.2f} within the session, so samples from its slower "
+            "stretches do not count as quiet; if it goes on, look for heat or a power limit"
+        )
+    masks = [stats.quiet(visit.readings_ms, windows.min(axis=0)) for visit in visits]
+    share = float(np.concatenate(masks).mean())
+    if share < HARDLY_QUIET and len(masks) > 1:
+        warnings["quiet"] = (
+            f"only {share:.1%} of the samples were quiet, so estimates may be `scaled`, which repeat less well; close "
+            "what else runs, come back at another hour, or give a larger --budget and more --rounds"
+        )
+    others, stolen = (float(np.median([getattr(v, name) for v in visits])) for name in ("others_cpus", "stolen_cpus"))
+    if others > BUSY_CPUS:
+        warnings["busy"] = (
+            f"other processes used {others:.2f} CPUs meanwhile, so most samples are disturbed and a visit takes "
+            "longer; stop them, or leave cores to them with --threads"
+        )
+    if stolen > STOLEN_CPUS:
+        warnings["stolen"] = (
+            f"the hypervisor gave {stolen:.2f} CPUs to other machines meanwhile, so most samples are disturbed; come "
+            "back at another hour, or take a machine with cores of its own"
+        )
+    return warnings
+
+
+def summary(journal: Journal) -> list[str]:
+    """What a reader should know of a journal's sessions before trusting it."""
+    lines, visits, floors = [], defaultdict(list), session_floors(journal)
+    for visit in journal.visits:
+        if visit.readings_ms:
+            visits[visit.session, visit.case.threads].append(visit)
+    for (session, threads), of_session in sorted(visits.items()):
+        started = journal.headers[session].started[:16].replace("T", " ")
+        texts = warnings(of_session, floors[session, threads]).values()
+        lines += [f"session of {started}: {text}" for text in texts]
+    for threads in sorted({threads for _, threads in visits}):
+        lowest = np.array([floors[key].lowest() for key in visits if key[1] == threads])
+        apart = lowest.max(axis=0) / lowest.min(axis=0)
+        if (apart > stats.QUIET).any():
+            lines.append(
+                f"sessions with {threads} threads differ in their floors by {apart[0]:.2f} (convolution) and "
+                f"{apart[1]:.2f} (GEMM): another host of this kind, or a machine that never was quiet; compare only "
+                "within a session"
+            )
+    return lines

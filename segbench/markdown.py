@@ -1,0 +1,71 @@
+"""Data frames as text: for pages, and for the terminal."""
+
+import math
+
+import pandas as pd
+from tabulate import tabulate
+
+from . import tables
+
+RIGHT = ("rank", "speedup", "all samples", "quiet", "MB/img", "of peak")  # columns aligned to the right
+
+
+def table(frame: pd.DataFrame, digits: dict[str, int] | None = None) -> str:
+    """A Markdown table: numbers right, `digits` decimals per column, empty where nothing was seen."""
+    shown = frame.astype(object)
+    for column in (column for column in digits or {} if column in frame):
+        shown[column] = [number(value, digits[column]) for value in frame[column]]
+    align = ["right" if column in (digits or {}) else "left" for column in frame]
+    return tabulate(
+        shown.fillna(""), headers="keys", tablefmt="github", showindex=False, colalign=align, disable_numparse=True
+    )
+
+
+def number(value: float, digits: int) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def spans(low: pd.Series, high: pd.Series, digits: int = 1) -> list[str]:
+    """Intervals as text, empty where there is none."""
+    pairs = zip(low, high, strict=True)
+    return [f"{one:.{digits}f} to {two:.{digits}f}" if one == one else "" for one, two in pairs]
+
+
+def ranks(top: pd.DataFrame) -> list[str]:
+    """Ranks, with a sign where the intervals do not tell a row from the one above it."""
+    return [f"{rank}" if apart else f"≈ {rank}" for rank, apart in zip(top["rank"], top.separated, strict=True)]
+
+
+def terminal(results: tables.Results, decoder: str = "") -> str:
+    """All rows of a decoder, then each model at its fastest right mode, ranked."""
+    frame = results.rows[results.rows.decoder == decoder]
+    everything = {
+        "model": frame.model,
+        "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
+        "img/s": frame.throughput_img_s.map("{:.2f}".format),
+        "95 % interval": spans(frame.throughput_low, frame.throughput_high, 2),
+        "speedup": frame.speedup.map("{:.2f}".format),
+        "all samples": frame.throughput_all.map("{:.2f}".format),
+        "quiet": frame.quiet_share.map("{:.0%}".format),
+        "MB/img": frame.memory_mb_img.map("{:.1f}".format),
+        "of peak": frame.peak_share.map("{:.0%}".format),
+        "status": frame.status.where(frame.status != "ok", frame.estimator),
+    }
+    top = tables.ranking(frame)
+    fastest = {
+        "rank": ranks(top),
+        "model": top.model,
+        "fastest right mode": top["mode"],
+        "img/s": top.throughput_img_s.map("{:.2f}".format),
+        "95 % interval": spans(top.throughput_low, top.throughput_high, 2),
+    }
+    texts = []
+    for columns, machines in ((everything, frame.machine), (fastest, top.machine)):
+        shown = pd.DataFrame(columns).replace(["nan", "nan%"], "")
+        if frame.machine.nunique() > 1:
+            shown.insert(0, "machine", machines)
+        align = ["right" if "g/s" in c or c in RIGHT else "left" for c in shown]
+        texts.append(tabulate(shown, headers="keys", showindex=False, colalign=align, disable_numparse=True))
+    if not top.separated.all():
+        texts.append("≈: not told from the row above by their 95 % intervals; more --rounds, or --until 2%")
+    return "\n\n".join(texts)

@@ -1,0 +1,42 @@
+"""What the sweeping process and the server that forks its workers say to each other: JSON, one message a line."""
+
+import msgspec
+
+from .cases import Case, Visit
+
+
+class Order(msgspec.Struct, tag=True):
+    """What to do in a fresh process: visit a case, or, without one, find this machine's floors and peaks."""
+
+    threads: int
+    case: Case | None = None
+    floor_ms: tuple[float, float] = (0, 0)
+    quiet_wanted: int = 10
+    budget_s: float = 15
+    native_bf16: bool = False
+
+
+class Started(msgspec.Struct, tag=True):
+    pid: int  # also the process group's
+
+
+class Phase(msgspec.Struct, tag=True):
+    """What the process does from now on; sent again as a sign of life."""
+
+    name: str  # build, prepare, memory, measure, check
+
+
+class Floors(msgspec.Struct, tag=True):
+    readings_ms: list[tuple[float, float]]
+    peak_gflops: dict[str, float]  # by precision: fp32, bf16 where it is native
+
+
+class Done(msgspec.Struct, tag=True):
+    visit: Visit
+
+
+class Exited(msgspec.Struct, tag=True):
+    signal: int = 0  # that ended the process; 0 if it ended by itself
+
+
+Message = Started | Phase | Floors | Done | Exited

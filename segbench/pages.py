@@ -1,0 +1,45 @@
+"""Tables of a machine's page that several benchmarks have."""
+
+import pandas as pd
+
+from . import markdown, modes, tables
+from .reports import Shown
+
+
+def ranking(results: tables.Results, decoder: str = "") -> Shown:
+    """Each network at its fastest right mode, the fastest first; ≈ marks what the intervals do not tell from the row
+    above."""
+    top = tables.fastest(results.rows[results.rows.decoder == decoder])
+    columns = {
+        "rank": markdown.ranks(top),
+        "encoder": top.model,
+        "fastest right mode": top.best_mode,
+        "img/s": top.throughput_img_s,
+        "95 % interval": markdown.spans(top.throughput_low, top.throughput_high),
+        "over baseline": top.speedup_best,
+        "MB/img": top.memory_mb_img,
+        "params, M": top.params_m,
+    }
+    digits = {"img/s": 1, "over baseline": 2, "MB/img": 1, "params, M": 2}
+    if decoder:
+        columns |= {"decoder's share, %": 100 * top.decoder_share, "decoder's, M": top.decoder_params_m}
+        columns |= {"GMACs": top.gmacs, "decoder's GMACs": top.decoder_gmacs}
+        digits |= {"decoder's share, %": 0, "decoder's, M": 2, "GMACs": 2, "decoder's GMACs": 2}
+    else:
+        columns |= {"autocast+compile over baseline": top.speedup_autocast_compile}
+        columns |= {"img/s per M": top.efficiency_img_s_m, "top-1, %": top.top1}
+        digits |= {"autocast+compile over baseline": 2, "img/s per M": 1, "top-1, %": 1}
+    return Shown(pd.DataFrame(columns), digits)
+
+
+def every_mode(results: tables.Results, decoder: str = "") -> Shown:
+    """Throughput in img/s under every mode that was measured."""
+    rows = results.rows[(results.rows.decoder == decoder) & (results.rows.status == "ok")]
+    wide = tables.pinned(rows).pivot_table(index="model", columns="mode", values="throughput_img_s", sort=False)
+    names = modes.in_order(wide.columns)
+    return Shown(wide[names].reset_index().rename(columns={"model": "encoder"}), dict.fromkeys(names, 1))
+
+
+def gains(results: tables.Results) -> Shown:
+    """What each mode brings: speedup over baseline, over all encoders that were measured under it."""
+    return Shown(tables.gains(results.rows), {"encoders": 0, "lowest": 2, "median": 2, "highest": 2})

@@ -1,0 +1,93 @@
+"""From journals to files: what a benchmark shows of its results, and writing that down."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # the sweeping process reads scripts that name these, and never imports pandas or matplotlib
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from .journal import Journal
+    from .tables import Results
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Shown(NamedTuple):
+    """A table of a page, with the decimals of its columns of numbers."""
+
+    frame: "DataFrame"
+    digits: dict[str, int]
+
+
+class Report(NamedTuple):
+    """What a benchmark shows. Everything is a function of results, so that nothing here can measure."""
+
+    csvs: "dict[str, Callable[[Results], DataFrame]]"  # by file name, of all machines
+    pictures: "dict[str, Callable[[Results], tuple[Figure, DataFrame] | None]]"  # of one machine, with its data
+    show: "Callable[[Results], str]"  # for the terminal
+    pages: "tuple[Callable[[Results], Shown], ...]"  # tables of a machine's page; their docstrings are the captions
+
+
+def write(report: Report, results: "Results", out: Path, plots: Path) -> list[Path]:
+    """Every CSV, and a picture a machine: that with the most cases into `out`, the others into `plots`. Returns the
+    paths; what has no row yet is left out."""
+    from . import plots as drawing
+    from . import tables
+
+    written = []
+    for name, table in report.csvs.items():
+        frame = table(results)
+        if len(frame):
+            tables.write_csv(out / name, frame)
+            written.append(out / name)
+    for place, machine in enumerate(results.machines()):
+        for number, (name, draw) in enumerate(report.pictures.items()):
+            own = plots / (f"{machine}-{Path(name).stem}.png" if number else f"{machine}.png")
+            if picture := draw(results.of_machine(machine)):
+                path = own if place else out / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                drawing.save(*picture, path)
+                written.append(path)
+            if not place:
+                own.unlink(missing_ok=True)  # of a time when another machine had more cases
+    return written
+
+
+def section(report: Report, results: "Results") -> str:
+    """All tables of one machine's page, each with its caption and where it comes from."""
+    from . import markdown
+
+    source = provenance(results.journals)
+    parts = []
+    for table in report.pages:
+        frame, digits = table(results)
+        if len(frame):
+            caption = " ".join((inspect.getdoc(plain(table)) or "").split())
+            parts.append(f"{caption}\n\n{markdown.table(frame, digits)}\n\n<sub>{source}; `{origin(table)}`</sub>")
+    return "\n\n".join(parts)
+
+
+def provenance(journals: "list[Journal]") -> str:
+    """The journals, their visits and dates: `benchmarks/encoder_only/journals/amd-25.17-2c, 667 visits, 2026-11-24`"""
+    from .tables import days
+
+    texts = []
+    for journal in journals:
+        folder = journal.folder.resolve()
+        shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+        texts.append(f"{shown}, {len(journal.visits)} visits, {days(journal.visits)}")
+    return "; ".join(texts)
+
+
+def origin(function: Callable[..., Any]) -> str:
+    """The file and the name of the function that made a table."""
+    path = Path(inspect.getsourcefile(plain(function))).resolve()
+    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}:{plain(function).__name__}"
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a partial the function itself."""
+    return getattr(function, "func", function)

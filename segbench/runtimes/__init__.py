@@ -1,0 +1,39 @@
+"""The runtimes: a network and its input in, a call out. A module here is a runtime, with these functions:
+
+missing(mode, machine) -> str
+    Why a mode cannot run on a machine, "" where it can.
+versions() -> dict[str, str]
+    The builds that its numbers depend on, by package.
+environment(threads) -> dict[str, str]
+    What a process needs set before it starts.
+expected_prepare_s(mode) -> tuple[float, float]
+    A first guess of the seconds that preparing takes with its result found on disk, and without.
+preload(mode) -> None
+    Import what every visit needs, in the process that forks them.
+prepare(network, example, mode, threads, cache) -> Prepared
+    Make a network run on an input, (B, 3, H, W) or (B, 1, D, H, W), and run it once. `cache` is a folder. Raises
+    whatever the network or the runtime raises.
+
+Only `preload` and `prepare` may import anything heavy: the sweeping process asks the others. Nothing outside a runtime
+reads a mode's options. To add a runtime, add its module; to add a mode, its line in segbench/modes.py.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ..modes import Mode
+
+
+class Prepared(NamedTuple):
+    call: Callable[[], Any]  # one inference, and what is timed
+    outputs: Callable[[Any], Sequence[Any]]  # what a call returned -> torch tensors, logits or the feature map first
+    ran: Callable[[], dict[str, str]]  # what ran, as the runtime itself tells it: precision, threads
+    steps_s: dict[str, float]  # seconds of each step of preparing
+    cache: str  # "cold" or "warm": whether the result was found on disk; "" where nothing is made
+
+
+def of_mode(mode: Mode) -> ModuleType:
+    """Its runtime. Raises ModuleNotFoundError for a mode that the code does not know."""
+    return import_module(f"{__name__}.{mode.runtime}")

@@ -1,0 +1,86 @@
+"""PyTorch: eager, autocast, channels_last, and torch.compile with Inductor.
+
+Options: `compile`; `freezing`, which makes the weights constants of the compiled graph (folded, packed, cast once);
+`channels_last`, weights and input in NHWC. BF16 is autocast's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..machine import Machine, cache_folder, installed
+from ..modes import Mode
+from . import Prepared
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def missing(mode: Mode, machine: Machine) -> str:
+    if not mode.options.get("compile"):
+        return ""
+    compiler = os.environ.get("CXX", "g++")  # as Inductor finds it
+    return "" if shutil.which(compiler) else f"no C++ compiler: {compiler} is not on the PATH (install g++, or set CXX)"
+
+
+def versions() -> dict[str, str]:
+    return installed(("torch",))
+
+
+def environment(threads: int) -> dict[str, str]:
+    return {"TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))}
+
+
+def expected_prepare_s(mode: Mode) -> tuple[float, float]:
+    return (5, 35) if mode.options.get("compile") else (0, 0)
+
+
+def preload(mode: Mode) -> None:
+    if mode.options.get("compile"):
+        importlib.import_module("torch._inductor.compile_fx")  # takes 2.5 s
+
+
+def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path) -> Prepared:
+    """Autocast is entered at every call, as a service would: around the loop its cache of cast weights would live on.
+    Inductor takes its cache's folder from the environment."""
+    import torch
+
+    if mode.options.get("channels_last"):
+        layout = torch.channels_last if example.dim() == 4 else torch.channels_last_3d
+        network, example = network.to(memory_format=layout), example.contiguous(memory_format=layout)
+    compiles = bool(mode.options.get("compile"))
+    if compiles:
+        network = torch.compile(network, options={"freezing": bool(mode.options.get("freezing"))})
+
+    def call() -> tuple[Tensor, ...]:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mode.precision == "bf16"):
+            return network(example)
+
+    start = time.perf_counter()
+    dtype = str(call()[0].dtype).removeprefix("torch.")  # the output is not kept: 123 MB with a decoder
+    steps_s = {"compile": time.perf_counter() - start} if compiles else {}
+
+    def ran() -> dict[str, str]:
+        return {
+            "dtype": dtype,
+            "threads": str(torch.get_num_threads()),
+            "denormals": "kept" if float(torch.tensor(1e-30) * torch.tensor(1e-10)) else "flushed",
+        }
+
+    return Prepared(call, lambda result: result, ran, steps_s, found_on_disk() if compiles else "")
+
+
+def found_on_disk() -> str:
+    """Whether Inductor had the graph that it was just asked for. Its pool of processes is shut down: nothing may run
+    beside a measurement."""
+    from torch._dynamo.utils import counters
+    from torch._inductor.async_compile import shutdown_compile_workers
+
+    shutdown_compile_workers()
+    hits = counters["inductor"]
+    return "warm" if hits["fxgraph_cache_hit"] and not hits["fxgraph_cache_miss"] else "cold"

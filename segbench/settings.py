@@ -1,0 +1,191 @@
+"""The flags that every script has, and what is wrong with them."""
+
+import dataclasses
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from . import machine, modes, zoo
+from .cases import SHARED, Case
+
+# Run in a child: which of its arguments timm knows, a line each, then all that it knows.
+LOOK_UP = """
+import sys, timm
+for name in sys.argv[1:]:
+    print(*(timm.list_models(name) or [name] * timm.is_model(name)))
+print(*timm.list_models())
+"""
+
+
+class Problem(Exception):
+    """Bad input. Its text is one line: what is wrong and what to do."""
+
+
+@dataclass
+class Settings:
+    """What a run measures and how. The same for every script; the defaults are the script's."""
+
+    models: tuple[str, ...] = ("all",)
+    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline', 'dozen' or 'all'. A pattern that no model
+    of the zoo matches is looked up in all of timm."""
+    modes: tuple[str, ...] | None = None
+    """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,
+    channels_last, compile+freezing, autocast+compile+freezing."""
+    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
+    """Height and width of the input in pixels."""
+    batch_size: int = 1
+    """Images per inference."""
+    iterations: int = 50
+    """Quiet samples per case in all, spread over the rounds."""
+    rounds: int = 5
+    """Visits per case, each in a fresh process; intervals are over them."""
+    until: str = ""
+    """'2%': after the rounds go on with the cases whose 95 % interval is wider than +- 2 % of the estimate."""
+    max_rounds: int = 20
+    """Rounds per case at most under --until."""
+    repetitions: int = 1
+    """Sweeps one after the other, each a session of its own that shares nothing with the others."""
+    threads: int | None = None
+    """Threads per inference; by default all physical cores that this process may really use."""
+    budget: float = 15.0
+    """Seconds of measuring that one visit may take at most, preparing not counted."""
+    quick: bool = False
+    """A few models and rounds, into a folder of its own: to try it out."""
+    fresh: bool = False
+    """Begin this machine's journal anew; the old one is kept in journals/old/."""
+    label: str = ""
+    """A name for a journal of its own, where this machine has one of other settings or versions."""
+    report: bool = False
+    """Rebuild CSV and PNG from the journals, measure nothing."""
+    list: bool = False
+    """Say what would run and how long it will take about, run nothing."""
+    out: Path | None = None
+    """Folder for journals, CSV and PNG; by default the script's own."""
+    pretrained: bool = False
+    """timm's weights instead of calibrated random ones (needs the network, once)."""
+    allocator: tuple[Literal["pinned", "plain"], ...] = ("pinned",)
+    """Keep freed memory in the process (pinned), or glibc's defaults (plain); both are compared in the same rounds."""
+    seed: int = 0
+    """Of the random weights and of the order of the visits."""
+
+    def shared(self) -> dict[str, object]:
+        """What all cases of a run have in common."""
+        return {field: getattr(self, field) for field in SHARED}
+
+    def header(self) -> dict[str, object]:
+        """What changes what is measured: another value is another journal."""
+        return self.shared()
+
+    def check(self) -> None:
+        """Raises Problem for what a script's own flags cannot mean."""
+
+    def cases(self, **particular: object) -> Sequence[Case]:
+        """A case per model, mode and allocator, with what a script sets of the other fields."""
+        return [
+            Case(**{"model": model, "mode": mode, "allocator": allocator, **self.shared(), **particular})
+            for model in self.models
+            for mode in self.modes
+            for allocator in self.allocator
+        ]
+
+
+def resolve(
+    settings: Settings, folder: Path, defaults: Settings, quick: dict[str, object], default_modes: tuple[str, ...]
+) -> Settings:
+    """The settings with names looked up and defaults filled in; `folder` is the script's. Raises Problem for what cannot
+    be measured."""
+    changed = dataclasses.replace(settings, out=settings.out or folder)
+    if settings.quick:
+        untouched = [key for key in quick if getattr(settings, key) == getattr(defaults, key)]
+        given = {key: quick[key] for key in untouched}
+        changed = dataclasses.replace(changed, **given, out=settings.out or folder / "quick")
+    check(changed)
+    cores = machine.usable_cores()
+    threads = changed.threads if changed.threads is not None else cores
+    if not 1 <= threads <= cores:
+        raise Problem(f"--threads {threads} is not between 1 and {cores}, the physical cores that this process may use")
+    return dataclasses.replace(
+        changed,
+        threads=threads,
+        size=tuple(changed.size),
+        modes=find_modes(changed.modes or default_modes),
+        models=find_models(changed.models),
+        allocator=tuple(dict.fromkeys(changed.allocator)),
+    )
+
+
+def check(settings: Settings) -> None:
+    """Raises Problem for values that mean nothing."""
+    for key in ("batch_size", "iterations", "rounds", "budget", "repetitions", "max_rounds"):
+        if not 0 < getattr(settings, key) < math.inf:
+            raise Problem(f"--{key.replace('_', '-')} {getattr(settings, key):g} is not positive")
+    if settings.until and not 0 < percent(settings.until) < 1:
+        raise Problem(f"--until {settings.until!r} is not a share: say 2% or 0.02")
+    if settings.until and settings.repetitions > 1:
+        raise Problem("--until and --repetitions exclude each other: repetitions that stop by themselves are not alike")
+    settings.check()
+    if min(settings.size) <= 0:
+        raise Problem(
+            f"--size {settings.size[0]} {settings.size[1]} is not a size: height and width in pixels, both positive"
+        )
+    if not re.fullmatch(r"[a-z0-9.-]*", settings.label):
+        raise Problem(
+            f"--label {settings.label!r} becomes part of a folder's name: lower-case letters, digits, dots and dashes"
+        )
+
+
+def percent(text: str) -> float:
+    """`2%` and `0.02` alike; 0 for nothing, NaN for what is no number."""
+    try:
+        return float(text.removesuffix("%") or 0) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return math.nan
+
+
+def find_modes(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in modes.MODES and name != "all":
+            known = ", ".join(modes.MODES)
+            raise Problem(f"unknown mode {name!r}{did_you_mean(name, [*modes.MODES])}; modes: {known}, all")
+    if not names:
+        raise Problem("--modes names no mode")
+    return tuple(modes.in_order(modes.MODES if "all" in names else names))
+
+
+def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Zoo models without importing anything; other names are looked up by a child that imports timm."""
+    if not names:
+        raise Problem("--models names no model")
+    if volumes := [name for name in names if name in zoo.VOLUMES]:
+        raise Problem(f"{volumes[0]} is a 3D model: benchmark_official.py takes it with --volumes")
+    models = {name: zoo.match(name) for name in names}
+    if foreign := [name for name in names if not models[name]]:
+        models |= look_up(foreign)
+    return tuple(dict.fromkeys(model for name in names for model in models[name]))
+
+
+def look_up(names: list[str]) -> dict[str, list[str]]:
+    """What timm knows by names or patterns that the zoo does not know."""
+    print(f"looking up {', '.join(names)} in timm ...", file=sys.stderr)
+    child = subprocess.run([sys.executable, "-W", "ignore", "-c", LOOK_UP, *names], capture_output=True, text=True)
+    if child.returncode:
+        raise Problem(f"timm could not be asked: {(child.stderr.strip().splitlines() or ['no message'])[-1]}")
+    *answers, everything = child.stdout.split("\n")[: len(names) + 1]
+    models = {name: answer.split() for name, answer in zip(names, answers, strict=True)}
+    for name in names:
+        if not models[name]:
+            known = [*dict.fromkeys([*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()])]
+            raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the zoo")
+    return models
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    near = zoo.near(name, known)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

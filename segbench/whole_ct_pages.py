@@ -1,0 +1,113 @@
+"""What benchmark_official.py shows: tables of 2D networks against the official 3D models."""
+
+import pandas as pd
+
+from . import markdown, modes, whole_ct, zoo
+from .modes import BASELINE
+from .reports import Shown
+from .tables import NETWORK, Results
+
+REPEATED = 3  # sessions that a spread needs
+
+
+def terminal(results: Results) -> str:
+    digits = {"latency_ms": 0, "eq_s": 2, "gmacs": 1, "peak_gb": 1, "gflop_s": 0}
+    rows = whole_ct.equivalents(results)
+    measured = markdown.table(rows[["model", "decoder", "classes", "size", "mode", "status", *digits]], digits)
+    digits = {"inferences": 0, "inferences_half": 0, "latency_s": 2, "ct_s": 0, "ct_half_s": 0, "ct_tmac": 1}
+    return measured + "\n\n" + markdown.table(whole_ct.costs(results)[["way", "mode", *digits]], digits)
+
+
+def equivalents(results: Results) -> Shown:
+    """Slices per second (eq/s: 128x128x64 voxels count as four slices of 512x512), each network at its fastest right
+    mode. GB are the weights of one network in FP32 and what one inference adds to them at its peak."""
+    frame = whole_ct.equivalents(results)
+    slow = frame[(frame["mode"] == BASELINE) & frame.eq_s.notna()].set_index(NETWORK)[["eq_s", "peak_gb"]]
+    top = whole_ct.ranked_equivalents(frame).join(slow.add_suffix("_baseline"), on=NETWORK)
+    columns = {
+        "network": whole_ct.networks(top),
+        "input": top["size"],
+        "fastest right mode": top["mode"],
+        "eq/s": top.eq_s,
+        "95 % interval": markdown.spans(top.eq_s_low, top.eq_s_high, 2),
+        "eq/s, baseline": top.eq_s_baseline,
+        "latency, ms": top.latency_ms,
+        "estimator": top.estimator,
+        "GMACs": top.gmacs,
+        "GMACs/slice": top.gmacs_slice,
+        "params, M": top.params_m,
+        "GB": top.peak_gb,
+        "GB, baseline": top.peak_gb_baseline,
+    }
+    digits = {"eq/s": 2, "eq/s, baseline": 2, "latency, ms": 0, "GMACs": 1, "GMACs/slice": 1, "params, M": 2}
+    return Shown(pd.DataFrame(columns), digits | {"GB": 2, "GB, baseline": 2})
+
+
+def whole_cts(results: Results) -> Shown:
+    """A whole CT of 512x512x300 voxels, each way at its fastest right mode: the networks alone, without resampling,
+    stitching and reading files. From all samples is what a shared machine gives on average."""
+    frame = whole_ct.costs(results)
+    slow = frame[frame["mode"] == BASELINE].set_index(["machine", "way"])[["ct_s", "peak_gb"]]
+    top = whole_ct.ranked_costs(frame).join(slow.add_suffix("_baseline"), on=["machine", "way"])
+    columns = {
+        "network": top.way,
+        "fastest right mode": top["mode"],
+        "inferences": top.inferences,
+        "s each": top.latency_s,
+        "s per CT": top.ct_s,
+        "95 % interval": markdown.spans(top.ct_low_s, top.ct_high_s, 0),
+        "all samples, s": top.ct_all_s,
+        "baseline, s": top.ct_s_baseline,
+        "TMAC": top.ct_tmac,
+        "s per CT, step 0.5": top.ct_half_s,
+        "TMAC, step 0.5": top.ct_half_tmac,
+        "GB": top.peak_gb,
+        "GB, baseline": top.peak_gb_baseline,
+    }
+    digits = {"inferences": 0, "s each": 2, "s per CT": 0, "all samples, s": 0, "baseline, s": 0, "TMAC": 1}
+    digits |= {"s per CT, step 0.5": 0, "TMAC, step 0.5": 1, "GB": 2, "GB, baseline": 2}
+    return Shown(pd.DataFrame(columns), digits)
+
+
+def by_mode(results: Results) -> Shown:
+    """Latency in ms of each 3D case under every mode."""
+    frame = results.rows[(results.rows.decoder == "") & (results.rows.status == "ok")]
+    keys = ["model", "size", "classes"]
+    wide = frame.pivot_table(index=keys, columns="mode", values="latency_ms", sort=False)
+    names = modes.in_order(wide.columns)
+    wide = wide[names].reset_index().rename(columns={"model": "network", "classes": "outputs"})
+    return Shown(wide.replace({"network": whole_ct.NAMES}), dict.fromkeys(("outputs", *names), 0))
+
+
+def over_2d(results: Results) -> Shown:
+    """How much a 3D network costs over the reference project's 2D one, mobileone_s0 + UNet, by each measure."""
+    frame, whole = whole_ct.equivalents(results), whole_ct.costs(results)
+    good = frame[(frame.status == "ok") & frame.eq_s.notna()]
+    flat = good[(good.model == "mobileone_s0") & (good.decoder == "unet")]
+    flat_way, found = whole[whole.way == "mobileone_s0 + unet"], []
+    for run in zoo.RUNS:
+        deep, way = good[(good.model == run.model) & (good.decoder == "")], whole[whole.way == run.name]
+        slow, slow_flat = (rows[rows["mode"] == BASELINE].eq_s.max() for rows in (deep, flat))
+        row = {"network": run.name, "eq/s, baseline": slow_flat / slow}
+        row |= {"eq/s, fastest modes": flat.eq_s.max() / deep.eq_s.max()}
+        row |= {"GMACs per slice": deep.gmacs_slice.max() / flat.gmacs_slice.max()}
+        for column, name in (("ct_s", "s per CT"), ("ct_all_s", "s per CT, all samples")):
+            row[name] = way[column].min() / flat_way[column].min()
+        found.append(row | {"TMAC per CT": way.ct_tmac.max() / flat_way.ct_tmac.max()})
+    table = pd.DataFrame(found).dropna(how="all", subset=["eq/s, baseline", "s per CT"])
+    return Shown(table, {column: 1 for column in table if column != "network"})
+
+
+def spreads(results: Results) -> Shown:
+    """Max/min over repetitions of what the 3D networks' latencies would be published as, where there are three or more;
+    a repetition is a session's visits to a case."""
+    frame = whole_ct.spreads(results)
+    if len(frame):
+        frame = frame[(frame.decoder == "") & (frame.repetitions >= REPEATED)]
+        frame = frame[
+            ["network", "classes", "size", "mode", "repetitions", "latency_ms", "spread", "all_samples_spread"]
+        ]
+    return Shown(frame, {"repetitions": 0, "latency_ms": 0, "spread": 3, "all_samples_spread": 3})
+
+
+TABLES = (equivalents, whole_cts, by_mode, over_2d, spreads)
