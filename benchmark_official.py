@@ -68,16 +68,17 @@ def cases(settings: Settings) -> list[Case]:
 
 
 def report() -> Report:
-    from segbench import plots, whole_ct, whole_ct_pages
+    import official_report
+    from segbench import whole_ct
 
     return Report(
         csvs={
             "benchmark_official_results.csv": whole_ct.equivalents,
             "benchmark_official_costs.csv": whole_ct.costs,
         },
-        pictures={"benchmark_official_plot.png": plots.official},
-        show=whole_ct_pages.terminal,
-        pages=whole_ct_pages.TABLES,
+        pictures={"benchmark_official_plot.png": official_report.picture},
+        show=official_report.terminal,
+        pages=official_report.TABLES,
     )
 
 

@@ -146,7 +146,7 @@ def main() -> int:
         print(tables.csv(frame), end="")
     else:
         whole = {column: frame[column].map("{:,}".format) for column in ("params", "trainable", "buffers")}
-        print(markdown.table(frame.assign(**whole), DIGITS))
+        print(markdown.aligned(frame.assign(**whole), DIGITS))
     return 0
 
 

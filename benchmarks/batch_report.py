@@ -5,8 +5,8 @@ from matplotlib import pyplot as plt
 
 from segbench import markdown
 from segbench.cases import DECODERS
+from segbench.markdown import Shown
 from segbench.plots import COLOURS, WIDTH, Picture, caption
-from segbench.reports import Shown
 from segbench.tables import Results, pinned
 
 KEYS = ["model", "decoder", "mode"]
@@ -28,7 +28,7 @@ def batches(results: Results) -> pd.DataFrame:
 
 def terminal(results: Results) -> str:
     digits = {"throughput_img_s": 2, "latency_ms": 1, "over_batch_1": 2, "memory_mb_img": 1, "gflop_s": 0}
-    return markdown.table(batches(results)[[*KEYS, "batch_size", *digits, "enough", "status"]], digits)
+    return markdown.aligned(batches(results)[[*KEYS, "batch_size", *digits, "enough", "status"]], digits)
 
 
 def by_batch(results: Results) -> Shown:

@@ -9,18 +9,14 @@ from pathlib import Path
 from segbench import cli, decoder_benchmark
 from segbench.reports import Report
 
-DIGITS = {"features_img_s": 2, "fpn_img_s": 2, "unet_img_s": 2, "fpn_over_unet": 2}
-
 
 def report() -> Report:
     import combined_report
 
-    from segbench import markdown
-
     return Report(
         csvs={"combined_benchmark_results.csv": combined_report.side_by_side},
         pictures={"combined_benchmark_plot.png": combined_report.picture},
-        show=lambda results: markdown.table(combined_report.side_by_side(results)[["model", "mode", *DIGITS]], DIGITS),
+        show=combined_report.terminal,
         pages=(combined_report.over_all, combined_report.by_encoder),
     )
 

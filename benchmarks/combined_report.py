@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
+from segbench import markdown
 from segbench.cases import DECODERS
-from segbench.markdown import spans
+from segbench.markdown import Shown, spans
 from segbench.plots import COLOURS, WIDTH, Picture, plain_log
-from segbench.reports import Shown
 from segbench.tables import Results, pinned
 
 COLUMNS = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
@@ -32,19 +32,24 @@ def side_by_side(results: Results) -> pd.DataFrame:
     return table.reset_index()
 
 
+def terminal(results: Results) -> str:
+    digits = {"features_img_s": 2, "fpn_img_s": 2, "unet_img_s": 2, "fpn_over_unet": 2}
+    return markdown.aligned(side_by_side(results)[["model", "mode", *digits]], digits)
+
+
 def over_all(results: Results) -> Shown:
     """FPN's throughput over UNet's, and FPN's parameters, GMACs and memory per image over UNet's in the median, over
     all encoders that were measured with both in the same rounds."""
-    frame, found = side_by_side(results).dropna(subset="fpn_over_unet"), []
+    frame, summary = side_by_side(results).dropna(subset="fpn_over_unet"), []
     for mode, rows in frame.groupby("mode", sort=False):
         ratio = rows.fpn_over_unet
         row = {"mode": mode, "encoders": len(rows), "interval above 1": (rows.fpn_over_unet_low > 1).sum()}
         row |= {"FPN over UNet, lowest": ratio.min(), "median": ratio.median(), "highest": ratio.max()}
         for name, column in (("parameters", "params_m"), ("GMACs", "gmacs"), ("memory", "memory_mb_img")):
             row[name] = (rows[f"fpn_{column}"] / rows[f"unet_{column}"]).median()
-        found.append(row)
+        summary.append(row)
     ratios = {"FPN over UNet, lowest": 2, "median": 2, "highest": 2, "parameters": 2, "GMACs": 2, "memory": 2}
-    return Shown(pd.DataFrame(found), {"encoders": 0, "interval above 1": 0} | ratios)
+    return Shown(pd.DataFrame(summary), {"encoders": 0, "interval above 1": 0} | ratios)
 
 
 def by_encoder(results: Results) -> Shown:

@@ -67,8 +67,8 @@ def made(model: str, decoder: str, settings: Settings) -> tuple[nn.Module, Tenso
 
 def call_of(module: nn.Module, image: Tensor, mode: str) -> Callable:
     """The network under a mode, run once."""
-    found = modes.MODES[mode]
-    return runtimes.of_mode(found).prepare(module, image, found, torch.get_num_threads(), machine.cache_folder()).call
+    chosen = modes.MODES[mode]
+    return runtimes.of_mode(chosen).prepare(module, image, chosen, torch.get_num_threads(), machine.cache_folder()).call
 
 
 def part(name: str) -> str:
@@ -83,15 +83,15 @@ def part(name: str) -> str:
 
 def in_order(module: nn.Module, image: Tensor) -> list[str]:
     """The parts that the convolutions of one inference belong to, in the order in which they run."""
-    found, hooks = [], []
+    owners, hooks = [], []
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: found.append(part(name))))
+            hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: owners.append(part(name))))
     with torch.inference_mode():
         module(image)
     for hook in hooks:
         hook.remove()
-    return found
+    return owners
 
 
 def is_convolution(event) -> bool:
@@ -117,10 +117,10 @@ def calmest(call: Callable, owners: list[str], runs: int) -> dict[str, float]:
         raise RuntimeError(f"{len(convolutions)} convolutions ran, the network has {len(owners)}: not attributable")
     last = convolutions[-1].time_range.end  # what follows is the output's: upsampling, if any
     starts = [run.time_range.start, *(event.time_range.start for event in convolutions[1:]), last, run.time_range.end]
-    found: dict[str, float] = {}
+    parts_ms: dict[str, float] = {}
     for owner, (start, end) in zip([*owners, "after the last convolution"], pairwise(starts), strict=True):
-        found[owner] = found.get(owner, 0) + (end - start) / 1e3
-    return found
+        parts_ms[owner] = parts_ms.get(owner, 0) + (end - start) / 1e3
+    return parts_ms
 
 
 def fastest(call: Callable, runs: int) -> float:
@@ -135,8 +135,8 @@ def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -
         owners = in_order(module, image)
         call = call_of(module, image, mode)
         plain = fastest(call, settings.runs)
-        found = calmest(call, owners, settings.runs)
-        columns[mode] = found | {"together": sum(found.values()), "without the profiler": plain}
+        parts_ms = calmest(call, owners, settings.runs)
+        columns[mode] = parts_ms | {"together": sum(parts_ms.values()), "without the profiler": plain}
     return [
         {"network": f"{model} + {decoder}", "part": name}
         | {f"{mode}, ms": of[name] for mode, of in columns.items()}
@@ -146,7 +146,7 @@ def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -
 
 
 def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
-    found = []
+    rows = []
     for mode in pair:
         module, image = made(model, decoder, settings)
         call = call_of(module, image, mode)
@@ -155,7 +155,7 @@ def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
         one = fastest(call_of(Classes(module), image, mode), settings.runs)
         planar = logits.contiguous()
         with torch.inference_mode():
-            found.append(
+            rows.append(
                 {
                     "network": f"{model} + {decoder}",
                     "mode": mode,
@@ -167,11 +167,11 @@ def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
                     "argmax in the network, ms": one,
                 }
             )
-    return found
+    return rows
 
 
 def layout(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
-    found = []
+    rows = []
     for mode in (pair[0], "compile", pair[1]):
         calls = {}
         for name, memory_format in (("planar", torch.contiguous_format), ("innermost", torch.channels_last)):
@@ -187,8 +187,8 @@ def layout(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
         low, high = stats.interval(ratios)
         row = {"network": f"{model} + {decoder}", "mode": mode}
         row |= {f"{name}, ms": min(of) for name, of in taken.items()}
-        found.append(row | {"times as fast": stats.geometric_mean(ratios), "low": low, "high": high})
-    return found
+        rows.append(row | {"times as fast": stats.geometric_mean(ratios), "low": low, "high": high})
+    return rows
 
 
 TABLES = {"parts": parts, "output": output, "layout": layout}

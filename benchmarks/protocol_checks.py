@@ -42,8 +42,8 @@ class Settings:
 def prepare(model: str, mode: str = "baseline") -> tuple[torch.nn.Module, torch.Tensor, Callable]:
     """The network, its input, and a call that was made once."""
     case = Case(model=model, mode=mode, size=(512, 512))
-    module, image, found = build(case), photograph(case.size), modes.MODES[mode]
-    prepared = runtimes.of_mode(found).prepare(module, image, found, torch.get_num_threads(), machine.cache_folder())
+    module, image, chosen = build(case), photograph(case.size), modes.MODES[mode]
+    prepared = runtimes.of_mode(chosen).prepare(module, image, chosen, torch.get_num_threads(), machine.cache_folder())
     return module, image, prepared.call
 
 
@@ -68,9 +68,9 @@ def bias(model: str, seconds: float) -> list[dict]:
         ratios.append((before * after) ** 0.5 / run)
         before = after
     low, high = stats.interval(ratios)
-    found = {"encoder": model, "per sample": per_sample, "per run": per_run, "pairs": len(ratios)}
+    row = {"encoder": model, "per sample": per_sample, "per run": per_run, "pairs": len(ratios)}
     shares = {"bias, %": stats.geometric_mean(ratios), "low": low, "high": high}
-    return [found | {name: (value - 1) * 100 for name, value in shares.items()}]
+    return [row | {name: (value - 1) * 100 for name, value in shares.items()}]
 
 
 def memory(model: str, seconds: float) -> list[dict]:
@@ -178,8 +178,7 @@ def main() -> None:
             if not (child := os.fork()):  # a heap of its own for every model, as in a sweep
                 (measure.spread_allocator if check == "memory" else measure.pin_allocator)()
                 torch.set_num_threads(here.cores)
-                found = CHECKS[check]
-                os.write(writer, json.dumps(found(model, settings.seconds)).encode())
+                os.write(writer, json.dumps(CHECKS[check](model, settings.seconds)).encode())
                 os._exit(0)
             os.close(writer)
             with os.fdopen(reader) as pipe:

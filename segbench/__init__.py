@@ -1,5 +1,6 @@
 """What the benchmark scripts share. A module imports only from those before it:
 
 cases, zoo, modes, stats, machine, journal; inputs, models, counting; runtimes, measure, messages, worker, server;
-estimates, health, schedule, sweep; markdown, tables, compare, plots, whole_ct; reports, cli, decoder_benchmark.
+estimates, health, schedule, sweep; tables, markdown, pages, compare, whole_ct, plots; reports, settings, cli,
+decoder_benchmark.
 """

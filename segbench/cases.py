@@ -1,4 +1,4 @@
-"""What is measured and what came of it: a case is one row of every table, a visit one fresh process that measured it."""
+"""What is measured and what came of it: a case is a row of every table, a visit one fresh process that measured it."""
 
 import msgspec
 

@@ -100,10 +100,10 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
 
 def versions(names: Sequence[str]) -> dict[str, str]:
     """The builds that the numbers of these modes depend on."""
-    found = machine.installed(PACKAGES)
+    builds = machine.installed(PACKAGES)
     for name in names:
-        found |= runtimes.of_mode(modes.MODES[name]).versions()
-    return found
+        builds |= runtimes.of_mode(modes.MODES[name]).versions()
+    return builds
 
 
 class Run:

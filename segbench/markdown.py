@@ -1,6 +1,7 @@
 """Data frames as text: for pages, and for the terminal."""
 
 import math
+from typing import NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
@@ -10,15 +11,34 @@ from . import tables
 RIGHT = ("rank", "speedup", "all samples", "quiet", "MB/img", "of peak")  # columns aligned to the right
 
 
+class Shown(NamedTuple):
+    """A table of a page, with the decimals of its columns of numbers."""
+
+    frame: pd.DataFrame
+    digits: dict[str, int]
+
+
 def table(frame: pd.DataFrame, digits: dict[str, int] | None = None) -> str:
-    """A Markdown table: numbers right, `digits` decimals per column, empty where nothing was seen."""
-    shown = frame.astype(object)
-    for column in (column for column in digits or {} if column in frame):
-        shown[column] = [number(value, digits[column]) for value in frame[column]]
-    align = ["right" if column in (digits or {}) else "left" for column in frame]
-    return tabulate(
-        shown.fillna(""), headers="keys", tablefmt="github", showindex=False, colalign=align, disable_numparse=True
-    )
+    """For a page: numbers right, `digits` decimals per column, empty where nothing was seen."""
+    digits = digits or {}
+    lines = [frame.columns, ["--:" if column in digits else "---" for column in frame]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [*lines, *written(frame, digits).itertuples(index=False)])
+
+
+def aligned(frame: pd.DataFrame, digits: dict[str, int]) -> str:
+    """The same for the terminal."""
+    align = ["right" if column in digits else "left" for column in frame]
+    return tabulate(written(frame, digits), headers="keys", showindex=False, colalign=align, disable_numparse=True)
+
+
+def written(frame: pd.DataFrame, digits: dict[str, int]) -> pd.DataFrame:
+    """Every cell as text."""
+    columns = {}
+    for column in frame:
+        values = frame[column]
+        plain = ["" if missing else str(value) for value, missing in zip(values, values.isna(), strict=True)]
+        columns[column] = [number(value, digits[column]) for value in values] if column in digits else plain
+    return pd.DataFrame(columns)
 
 
 def number(value: float, digits: int) -> str:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from . import markdown, modes, tables
-from .reports import Shown
+from .markdown import Shown
 
 
 def ranking(results: tables.Results, decoder: str = "") -> Shown:

@@ -13,16 +13,16 @@ from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from . import modes, tables, whole_ct, zoo
+from . import modes, tables, zoo
 from .journal import replacing
 from .modes import BASELINE
 
 WIDTH = 11  # inches at 100 dpi: a README shows about 900 pixels
 # Okabe and Ito's palette: apart for colour-blind readers; the marker tells families of one colour apart, also in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
-KINDS = {"2D": (COLOURS[0], "o"), "3D": (COLOURS[1], "s")}
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True})
 
 Picture = tuple[Figure, pd.DataFrame] | None  # with the data that it shows; None where there is nothing to show
@@ -91,10 +91,11 @@ def labelled(best: pd.DataFrame) -> pd.DataFrame:
 
 
 def label(axes: Axes, rows: pd.DataFrame, points: pd.DataFrame) -> None:
-    """Names beside the points of `rows`, clear of each other and of all `points`, in their family's colour."""
+    """Names beside the points of `rows`, clear of each other and of all `points`."""
     axes.figure.canvas.draw()  # the layout decides how much room a name takes
+    halo = [withStroke(linewidth=2, foreground="white")]
     texts = [
-        axes.text(row.params_m, row.throughput_img_s, row.model, fontsize=7.5, color=style(row.family)["color"])
+        axes.text(row.params_m, row.throughput_img_s, row.model, fontsize=7.5, path_effects=halo, zorder=5)
         for row in rows.itertuples()
     ]
     adjust_text(
@@ -102,10 +103,10 @@ def label(axes: Axes, rows: pd.DataFrame, points: pd.DataFrame) -> None:
         points.params_m.to_numpy(),
         points.throughput_img_s.to_numpy(),
         ax=axes,
-        expand=(1.1, 1.5),
-        force_text=(0.3, 0.6),
-        force_static=(0.2, 0.4),
-        iter_lim=400,
+        expand=(1.15, 1.9),
+        force_text=(0.6, 1.2),
+        force_static=(0.3, 0.6),
+        iter_lim=1000,
         arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.6},
     )
 
@@ -137,51 +138,6 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_ylim(len(shown) - 0.4, -0.7)
     plain_log(axes.xaxis)
     axes.set_xlabel("speedup over baseline (median as a line)")
-    axes.grid(color="0.92", axis="x")
-
-
-def official(results: tables.Results) -> Picture:
-    """Each network at its fastest right mode: slices per second by the reference project's rule, and seconds per whole
-    CT, a line from TotalSegmentator's step between tiles to nnU-Net's."""
-    rows = whole_ct.ranked_equivalents(whole_ct.equivalents(results))
-    whole = whole_ct.ranked_costs(whole_ct.costs(results))
-    if rows.empty:
-        return None
-    machines = [*dict.fromkeys(rows.machine)]
-    height = 1.6 + 0.28 * max(rows.groupby("machine").size().max(), 4)
-    figure, axes = plt.subplots(
-        len(machines), 2, figsize=(WIDTH, height * len(machines)), squeeze=False, layout="constrained"
-    )
-    for (left, right), machine in zip(axes, machines, strict=True):
-        top = rows[rows.machine == machine]
-        kinds = top.decoder.map(lambda decoder: "2D" if decoder else "3D")
-        dots(left, whole_ct.networks(top), top.eq_s, kinds, top.eq_s_low, top.eq_s_high)
-        left.set_xlabel("slices of 512x512 per second, with 95 % interval\n128x128x64 voxels are four")
-        left.set_title(f"{machine}: {top.cpu.iloc[0]}\n{results.dates()[machine]}", loc="left", fontsize=9)
-        top = whole[whole.machine == machine]
-        dots(right, top.way, top.ct_s, top.kind, top.ct_s, top.ct_half_s)
-        right.set_xlabel("seconds per CT of 512x512x300, the networks alone\nline: to tiles at half a tile's distance")
-        for panel in (left, right):
-            panel.invert_yaxis()
-    handles = [
-        plt.Line2D([], [], ls="", color=colour, marker=marker, label=name) for name, (colour, marker) in KINDS.items()
-    ]
-    figure.legend(handles=handles, ncols=2, loc="outside lower center", frameon=False)
-    return figure, pd.concat([rows, whole])
-
-
-def dots(axes: Axes, names: pd.Series, values: pd.Series, kinds: pd.Series, low: pd.Series, high: pd.Series) -> None:
-    """Points with their names and a line from `low` to `high` on a logarithmic axis, 2D apart from 3D."""
-    spots = np.arange(len(names))
-    for kind, (colour, marker) in KINDS.items():
-        chosen = (kinds == kind).to_numpy()
-        axes.hlines(spots[chosen], low[chosen], high[chosen], color=colour, alpha=0.4, lw=3)
-        axes.scatter(values[chosen], spots[chosen], s=28, color=colour, marker=marker, zorder=3)
-    axes.set_yticks(spots, names, fontsize=8)
-    axes.set_xscale("log")
-    if len(values):  # after one or two rounds an interval may span decades
-        axes.set_xlim(values.min() / 2, values.max() * 2)
-    plain_log(axes.xaxis, ticks=(1, 2, 5))
     axes.grid(color="0.92", axis="x")
 
 

@@ -10,16 +10,10 @@ if TYPE_CHECKING:  # the sweeping process reads scripts that name these, and nev
     from pandas import DataFrame
 
     from .journal import Journal
+    from .markdown import Shown
     from .tables import Results
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class Shown(NamedTuple):
-    """A table of a page, with the decimals of its columns of numbers."""
-
-    frame: "DataFrame"
-    digits: dict[str, int]
 
 
 class Report(NamedTuple):

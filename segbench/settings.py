@@ -99,8 +99,8 @@ class Settings:
 def resolve(
     settings: Settings, folder: Path, defaults: Settings, quick: dict[str, object], default_modes: tuple[str, ...]
 ) -> Settings:
-    """The settings with names looked up and defaults filled in; `folder` is the script's. Raises Problem for what cannot
-    be measured."""
+    """With names looked up and defaults filled in; `folder` is the script's. Raises Problem for what cannot be
+    measured."""
     changed = dataclasses.replace(settings, out=settings.out or folder)
     if settings.quick:
         untouched = [key for key in quick if getattr(settings, key) == getattr(defaults, key)]

@@ -48,8 +48,8 @@ class Results:
         """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode; `speedup` is
         over baseline. The index is that of `cases`."""
         peaks = {journal.name: peak_gflops(journal) for journal in self.journals}
-        found = [row(journal, case, self.estimates(journal), peaks[journal.name]) for journal, case in self.cases]
-        return pd.DataFrame(found, columns=list(found[0]) if found else None)
+        rows = [row(journal, case, self.estimates(journal), peaks[journal.name]) for journal, case in self.cases]
+        return pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
 
     @cached_property
     def cases(self) -> list[tuple[Journal, Case]]:
@@ -58,11 +58,11 @@ class Results:
 
     def ratios(self, column: str, other: Other) -> pd.DataFrame:
         """For every row throughput over that of another case, with its interval: `column`, `column`_low and _high."""
-        found = []
+        ratios = []
         for journal, case in self.cases:
             of_journal = self.estimates(journal)
-            found.append(estimates.speedup(of_journal.get(other(case), estimates.NOTHING), of_journal[case]))
-        return pd.DataFrame(found, columns=[column, f"{column}_low", f"{column}_high"])
+            ratios.append(estimates.speedup(of_journal.get(other(case), estimates.NOTHING), of_journal[case]))
+        return pd.DataFrame(ratios, columns=[column, f"{column}_low", f"{column}_high"])
 
     def dates(self) -> dict[str, str]:
         """Machine -> the days of its first and last visit."""
@@ -244,13 +244,13 @@ def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
 
 def gains(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per mode: the lowest, median and highest speedup over baseline, of all networks that ran under it."""
-    found = []
+    summary = []
     for mode in modes.in_order(frame["mode"]):
         ratios = frame[(frame["mode"] == mode) & (frame.status == "ok")].speedup.dropna()
         if mode != BASELINE and len(ratios):
             low, median, high = ratios.quantile((0, 0.5, 1))
-            found.append({"mode": mode, "encoders": len(ratios), "lowest": low, "median": median, "highest": high})
-    return pd.DataFrame(found, columns=["mode", "encoders", "lowest", "median", "highest"])
+            summary.append({"mode": mode, "encoders": len(ratios), "lowest": low, "median": median, "highest": high})
+    return pd.DataFrame(summary, columns=["mode", "encoders", "lowest", "median", "highest"])
 
 
 def csv(frame: pd.DataFrame) -> str:

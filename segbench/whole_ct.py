@@ -95,15 +95,15 @@ def costs(results: tables.Results) -> pd.DataFrame:
     """A row per machine, way to segment and right mode: seconds and TMAC per reference volume, for both of STEPS."""
     frame = equivalents(results)
     frame = frame[frame.status == "ok"]
-    found = []
+    ways = []
     for row in frame[frame.decoder != ""].itertuples():
-        found.append(cost(row, "2D", f"{row.model} + {row.decoder}", [VOXELS[0]] * len(STEPS)))
+        ways.append(cost(row, "2D", f"{row.model} + {row.decoder}", [VOXELS[0]] * len(STEPS)))
     cubes = frame[(frame.decoder == "") & (frame["size"] == sides(TILE))]
     for run in RUNS:
         counts = [run.networks * tiles(resampled(VOXELS, SPACING_MM, run.resolution_mm), step) for step in STEPS]
         rows = cubes[(cubes.model == run.model) & ((cubes.classes == run.classes) | (run.classes == 0))]
-        found += [cost(row, "3D", run.name, counts) for row in rows.itertuples()]
-    return pd.DataFrame(found, columns=Cost._fields)
+        ways += [cost(row, "3D", run.name, counts) for row in rows.itertuples()]
+    return pd.DataFrame(ways, columns=Cost._fields)
 
 
 def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
@@ -139,7 +139,7 @@ def ranked_costs(frame: pd.DataFrame) -> pd.DataFrame:
 
 def spreads(results: tables.Results) -> pd.DataFrame:
     """A row per machine and case that has several sessions: max/min of the latencies that each would publish alone."""
-    found = []
+    rows = []
     for journal, case in results.cases:
         whole = results.estimates(journal)[case]
         well = {(visit.session, visit.round) for visit in whole.raw if visit.status == "ok"}
@@ -151,5 +151,5 @@ def spreads(results: tables.Results) -> pd.DataFrame:
             row |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}
             row |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
             row |= {"spread": max(alone) / min(alone), "all_samples_spread": max(all_samples) / min(all_samples)}
-            found.append(row)
-    return pd.DataFrame(found)
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from segbench.journal import Journal
+
 # Every script that a test starts imports torch: 3 s from bytecode, 10 s where none may be written.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -47,14 +49,14 @@ class Script:
 
     def processes(self) -> list[psutil.Process]:
         """Those of this script that are alive, zombies left out."""
-        found = []
+        alive = []
         for process in psutil.process_iter():
             try:
                 if process.environ().get("SEGBENCH_TEST") == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                    alive.append(process)
             except psutil.Error:
                 pass
-        return found
+        return alive
 
     def worker(self) -> psutil.Process | None:
         """The process that measures just now: a fork of one with the same command line."""
@@ -64,9 +66,13 @@ class Script:
                     return process
         return None
 
-    def journal(self) -> Path:
-        (path,) = (self.out / "journals").glob("*.jsonl")
+    def folder(self) -> Path:
+        """Of this machine's journal."""
+        (path,) = {path.parent for path in (self.out / "journals").rglob("*.jsonl")}
         return path
+
+    def journal(self) -> Journal:
+        return Journal.read(self.folder())
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,21 @@
 """Real runs of the scripts with decoders at 64x64."""
 
-import msgspec
 import pandas as pd
 import pytest
-from PIL import Image
 
-from segbench import sweep
-from segbench.cases import Case, Visit
+from segbench.cases import Case
+from segbench.journal import Journal
+from segbench.schedule import Durations, Plan
+from segbench.sweep import Sweep
 
 from .conftest import ROOT
+from .test_journal import header
 
 FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
 COMBINED = ROOT / "benchmarks" / "combined_benchmark.py"
 BATCHES = ROOT / "benchmarks" / "batch_size_comparison.py"
 PEERS = ROOT / "benchmarks" / "decoder_peers" / "benchmark.py"
 EAGER = ("--models", "lcnet_100", "--modes", "baseline")
-CASE = Case(model="lcnet_100", decoder="unet", classes=117, mode="baseline", size=(512, 512))
 
 
 def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
@@ -37,22 +37,24 @@ def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
     assert whole.decoder_params_m * 1e6 == pytest.approx(laterals + smooth + head, abs=2)
     assert whole.params_m - alone.params_m == pytest.approx(whole.decoder_params_m, rel=1e-4)
     assert whole.gmacs - alone.gmacs == pytest.approx(whole.decoder_gmacs, rel=1e-4)
-    assert 0 < whole.decoder_share < 1 and whole.argmax_agreement == 1 and whole.rel_error < 1e-6
-    assert Image.open(script.out / "benchmark_plot.png").width > 900
+    assert whole.decoder_share == pytest.approx(1 - alone.latency_ms / whole.latency_ms, rel=1e-4)
+    assert whole.argmax_agreement == 1 and whole.rel_error < 1e-6
+    assert (script.out / "benchmark_plot.png").exists()
 
 
+@pytest.mark.slow
 def test_alone_fpn_and_unet_side_by_side(script):
     script.path = COMBINED
     done = script.run(*EAGER)
     assert done.returncode == 0, done.stderr
     (row,) = pd.read_csv(script.out / "combined_benchmark_results.csv").to_dict("records")
-    assert row["features_img_s"] > row["fpn_img_s"] > 0 and row["unet_img_s"] > 0
-    assert row["fpn_over_unet_low"] <= row["fpn_over_unet"] <= row["fpn_over_unet_high"]
+    assert row["features_img_s"] > row["fpn_img_s"] and row["features_img_s"] > row["unet_img_s"]
     assert row["unet_params_m"] > row["fpn_params_m"] > row["features_params_m"]
     assert [*(script.out / "journals" / "combined_benchmark").glob("*.jsonl")]
-    assert Image.open(script.out / "combined_benchmark_plot.png").width > 900
+    assert (script.out / "combined_benchmark_plot.png").exists()
 
 
+@pytest.mark.slow
 def test_batches_that_fit_are_measured_and_others_are_skipped(script):
     script.path = BATCHES
     done = script.run(*EAGER, "--batch-sizes", "4", "1", "10000000")
@@ -66,17 +68,19 @@ def test_batches_that_fit_are_measured_and_others_are_skipped(script):
     )
     assert fits.enough.groupby("decoder").sum().tolist() == [1, 1, 1]
     assert fits.gmacs.groupby("decoder").nunique().tolist() == [1, 1, 1], "GMACs are per image"
-    assert Image.open(script.out / "batch_size_comparison.png").width > 900
+    assert (script.out / "batch_size_comparison.png").exists()
 
 
+@pytest.mark.slow
 def test_a_peer_stands_beside_each_decoder(script):
     script.path = PEERS
     done = script.run(*EAGER)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_csv(script.out / "benchmark_results.csv").set_index("decoder")
     assert [*rows.index] == ["fpn", "unet"]
-    assert (rows.over_peer > 0).all() and (rows.smp_gmacs > rows.gmacs).all()
-    assert Image.open(script.out / "benchmark_plot.png").width > 900
+    assert (rows.over_peer - rows.img_s / rows.smp_img_s).abs().max() < 0.2 * rows.over_peer.max()
+    assert (rows.smp_gmacs > rows.gmacs).all()
+    assert (script.out / "benchmark_plot.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -93,16 +97,9 @@ def test_bad_input_is_one_line_and_status_2(script, path, flags, says):
     assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_batch_is_judged_by_what_smaller_ones_took():
-    seen = [Visit(case=msgspec.structs.replace(CASE, batch_size=size), memory_mb=300 * size) for size in (1, 2)]
-    assert sweep.too_large(msgspec.structs.replace(CASE, batch_size=4), []) == ""
-    assert sweep.too_large(msgspec.structs.replace(CASE, batch_size=4, mode="compile"), seen) == ""
-    assert "needs about 900000.0 GB" in sweep.too_large(msgspec.structs.replace(CASE, batch_size=1_000_000), seen)
-
-
-def test_emulated_bf16_is_a_row_that_says_so():
-    case = msgspec.structs.replace(CASE, mode="autocast+compile")
-    plan = sweep.Plan([case], 3, False, [], 15, [])
-    plan.skip_emulated = True
-    visit = sweep.attend(None, None, 1, plan, case, 1)
+def test_emulated_bf16_is_a_row_that_says_so(tmp_path):
+    case = Case(model="lcnet_100", decoder="unet", classes=117, mode="autocast+compile", size=(512, 512))
+    plan = Plan([case], 3, native_bf16=False, skip_emulated=True)
+    about = header()
+    visit = Sweep(Journal(tmp_path), plan, about, Durations()).visit_case(case)
     assert visit.status == "skipped" and "no native BF16" in visit.reason

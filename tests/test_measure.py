@@ -41,6 +41,7 @@ def test_yardsticks_read_their_own_workloads(yardsticks):
     assert eight_times > 3 * conv and same < 3 * gemm
 
 
+@pytest.mark.slow
 def test_memory_agrees_with_torchs_own_allocations():
     """Within 20 %; the profiler counts them one by one."""
     command = [sys.executable, ROOT / "benchmarks" / "protocol_checks.py", "memory"]

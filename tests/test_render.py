@@ -1,23 +1,177 @@
-"""Every committed figure comes from a committed journal."""
+"""Every committed number comes from a committed journal; and two unlike machines go through every table and picture."""
 
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+from PIL import Image
+
+from segbench.cases import Case, Floor, Visit
+from segbench.journal import Header, Journal, read_all
 
 from .conftest import ROOT
 
-RENDER = ROOT / "tools" / "render.py"
+sys.path.insert(0, str(ROOT / "tools"))
+import render
+
+AMD, OTHER = "amd-25.17-2c", "amd-25.1-2c"
+MODELS = ("mobileone_s0", "lcnet_100", "resnet18", "mobilenetv3_small_100", "convnext_small")
+VOLUMES = ("stunet_s", "totalsegmentator")
+SMALL = ROOT / "tests" / "journals"  # what two Intel machines sent: a quick run, and sweeps that were stopped
 
 
 def test_what_is_committed_is_what_the_journals_give():
-    done = subprocess.run([sys.executable, RENDER, "--check"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT / "tools" / "render.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_figure_changed_by_hand_is_found():
-    sys.path.insert(0, str(RENDER.parent))
-    import render
-
+def test_a_number_changed_by_hand_is_found(tmp_path):
     text = "before\n<!-- table: families -->\nby hand\n<!-- end -->\nafter\n"
-    made = render.rendered(text)
+    made = render.rendered(text, {})
     assert made != text and "`resnet18`" in made and made.startswith("before\n") and made.endswith("after\n")
-    assert render.rendered(made) == made
+    assert render.rendered(made, {}) == made
+
+
+def shortened(journal: Journal, folder: Path, keep: int, native_bf16: bool) -> None:
+    """The first sessions' visits to a few models, with a few samples each; without native BF16 as a machine that skips
+    what it would have to emulate, slower by a half."""
+    sessions = [*journal.headers][:keep]
+    name = AMD if native_bf16 else OTHER
+    for session in sessions:
+        header = journal.headers[session]
+        machine = msgspec.structs.replace(header.machine, name=name, native_bf16=native_bf16, isa=["AVX2"])
+        header = msgspec.structs.replace(header, machine=machine)
+        copy = Journal(folder / header.name)
+        copy.begin(header)
+        for line in (*journal.floors, *journal.visits):
+            if line.session == session and (isinstance(line, Floor) or line.case.model in MODELS + VOLUMES):
+                copy.append(smaller(line, native_bf16))
+
+
+def smaller(line: Floor | Visit, native_bf16: bool) -> Floor | Visit:
+    readings = line.readings_ms[:13]
+    if isinstance(line, Floor):
+        return msgspec.structs.replace(line, readings_ms=readings)
+    if not native_bf16 and line.case.mode.startswith("autocast"):
+        return Visit(case=line.case, round=line.round, started=line.started, status="skipped", reason="no native BF16")
+    samples = [ms if native_bf16 else 1.5 * ms for ms in line.samples_ms[:12]]
+    return msgspec.structs.replace(line, samples_ms=samples, readings_ms=readings)
+
+
+@pytest.fixture(scope="module")
+def two_machines(tmp_path_factory) -> tuple[Path, Path]:
+    """Journals of two machines, one without native BF16, as small as they can be; and all that is made of them."""
+    root, out = (tmp_path_factory.mktemp(name) for name in ("journals", "rendered"))
+    for name in render.SCRIPTS:
+        benchmark = render.load(ROOT / name).BENCHMARK
+        for journal in read_all(benchmark.journals(benchmark.script.parent)):
+            if journal.header.machine.name == AMD:
+                repeated = benchmark.name == "repeatability"
+                for native in (True, False):
+                    folder = benchmark.journals((root / name).parent)
+                    shortened(journal, folder, 2 if repeated else 3, native)
+    shutil.copy(ROOT / "README.md", root / "README.md")
+    render.render(root, out)
+    return root, out
+
+
+def test_two_unlike_machines_have_every_table(two_machines):
+    _, out = two_machines
+    frames = {path.relative_to(out).as_posix(): pd.read_csv(path) for path in out.rglob("*.csv")}
+    studies = {name for name in frames if "study_" in name}
+    assert len(frames) - len(studies) == 13 and len(studies) == 5
+    for name, frame in frames.items():
+        assert {AMD, OTHER} <= {machine.removesuffix("-stress").removesuffix("-long") for machine in frame.machine}, (
+            name
+        )
+    rows = frames["benchmarks/encoder_only/benchmark_results_all.csv"].set_index(["machine", "model", "mode"])
+    fast, slow = (rows.loc[name, "mobileone_s0", "baseline"] for name in (AMD, OTHER))
+    assert fast.throughput_all == pytest.approx(1.5 * slow.throughput_all, rel=1e-4)
+    skipped = rows.loc[OTHER, "mobileone_s0", "autocast"]
+    assert skipped.status == "skipped" and skipped.throughput_img_s != skipped.throughput_img_s
+    best = frames["benchmarks/encoder_only/benchmark_results.csv"].set_index(["machine", "model"]).best_mode
+    assert "autocast" in best[AMD, "mobileone_s0"] and "autocast" not in best[OTHER, "mobileone_s0"]
+
+
+def test_two_unlike_machines_have_every_page(two_machines):
+    _, out = two_machines
+    pages = {name: (out / "results" / f"{name}.md").read_text() for name in (AMD, OTHER)}
+    for name, page in pages.items():
+        assert re.findall("^## (.*)", page, re.MULTILINE) == [*render.SCRIPTS.values()]
+        tables = page.count("|---|") + page.count("| --- |") + page.count("| --: |")
+        sources = re.findall(r"<sub>(.*); `(.*):(\w+)`</sub>", page)
+        assert len(sources) >= 15 and tables, name
+        for _, path, function in sources:
+            assert f"def {function}(" in (ROOT / path).read_text()
+        assert all(name in journals and " visits, 2026-" in journals for journals, _, _ in sources)
+    assert "nan" not in pages[AMD] + pages[OTHER]
+
+
+def test_two_unlike_machines_have_every_picture(two_machines):
+    _, out = two_machines
+    main = [path for path in out.rglob("*.png") if "plots" not in path.parts]
+    others = [path for path in out.rglob("*.png") if "plots" in path.parts]
+    assert len(main) == len(others) == 9 and all(path.stem.startswith((AMD, OTHER)) for path in others)
+    assert len({Image.open(path).info["Description"] for path in (*main, *others)}) == 18, "each shows data of its own"
+
+
+def test_two_unlike_machines_have_a_row_each_in_the_readme(two_machines):
+    _, out = two_machines
+    text = (out / "README.md").read_text()
+    answers = text.split("<!-- table: answers -->\n")[1].split("<!-- end -->")[0].strip().splitlines()
+    assert len(answers) == 4 and AMD in answers[2] + answers[3] and OTHER in answers[2] + answers[3]
+    widths = [line.count(" | ") + 1 for line in text.splitlines() if line.startswith("| ")]
+    assert max(widths) <= 6
+
+
+def test_the_readme_stays_a_page():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150 and len(text.encode()) <= 10_000
+
+
+@pytest.mark.parametrize("name", ["encoder_only", "encoder_only_quick", "benchmark_official"])
+def test_sweeps_that_were_stopped_and_other_versions_are_rows_too(name):
+    from segbench.tables import Results
+
+    script = "benchmark_official.py" if name == "benchmark_official" else "benchmarks/encoder_only/benchmark.py"
+    report, results = render.load(ROOT / script).BENCHMARK.report(), Results(read_all(SMALL / name))
+    rows = results.rows
+    assert len(rows) == len({visit.case for journal in results.journals for visit in journal.visits})
+    assert rows.torch.unique().tolist() == (["2.15.0"] if name == "encoder_only_quick" else ["2.11.0"])
+    assert rows.throughput_img_s.notna().all() and report.show(results)
+
+
+def test_a_mode_that_only_a_journal_knows_comes_last(tmp_path):
+    (journal,) = read_all(SMALL / "encoder_only_quick")
+    copy = Journal(tmp_path / journal.name)
+    copy.begin(journal.header)
+    for line in (*journal.floors, *journal.visits):
+        copy.append(line)
+        if isinstance(line, Visit) and line.case.mode == "compile":
+            copy.append(msgspec.structs.replace(line, case=Case(**as_fields(line.case) | {"mode": "a mode of old"})))
+    from segbench import tables
+
+    results = tables.Results([Journal.read(copy.folder)])
+    of_model = results.rows[results.rows.model == "lcnet_100"]
+    assert of_model["mode"].tolist() == ["baseline", "compile", "a mode of old"]
+    assert of_model.precision.tolist() == ["fp32", "fp32", ""]
+    assert "a mode of old" not in tables.ranking(results.rows)["mode"].tolist()
+    report = render.load(ROOT / "benchmarks/encoder_only/benchmark.py").BENCHMARK.report()
+    assert "a mode of old" in report.show(results)
+    assert [*report.pages[1](results).frame] == ["encoder", "baseline", "compile", "a mode of old"]
+
+
+def as_fields(struct: msgspec.Struct) -> dict:
+    return {name: getattr(struct, name) for name in struct.__struct_fields__}
+
+
+def test_headers_of_committed_journals_are_of_this_schema():
+    for path in ROOT.glob("**/journals/**/*.jsonl"):
+        if ".venv" not in path.parts:
+            first = path.read_bytes().split(b"\n", 1)[0]
+            assert msgspec.json.decode(first, type=Header).started, path

@@ -10,17 +10,18 @@ import msgspec
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import count_params
-from segbench import costs, counting, inputs, machine, models, worker
-from segbench.cases import Case, Visit
-from segbench.journal import SCHEMA, Floor, Header, Journal
+from segbench import counting, inputs, machine, models, whole_ct, worker
+from segbench.cases import Case, Floor, Visit
+from segbench.journal import Journal
 from segbench.models import totalsegmentator, volume
 from segbench.models.stunet import VARIANTS, STUNet
+from segbench.tables import Results
 
 from .conftest import ROOT
+from .test_journal import header
 
 COUNT, OFFICIAL = ROOT / "count_params.py", ROOT / "benchmark_official.py"
 
@@ -81,6 +82,7 @@ def count(*flags: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-W", "ignore", COUNT, *flags], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_largest_is_counted_without_its_weights():
     code = (
         "import atexit, pathlib, runpy, sys\n"
@@ -104,6 +106,7 @@ def test_branches_are_counted_before_and_after_folding(monkeypatch, capsys):
     assert int(rows[1]["params"]) == 4_629_973 < int(rows[0]["params"])
 
 
+@pytest.mark.slow
 def test_published_counts_hold(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["count_params.py", "--check"])
     assert count_params.main() == 0, capsys.readouterr().out
@@ -141,10 +144,10 @@ def test_bad_input_ends_with_one_line_and_status_2():
 
 def test_tiles_and_voxels_of_the_reference_volume():
     """By hand: 300, 256 and 256 voxels at 1.5 mm; three tiles a side at 0.8, four along the body at 0.5."""
-    voxels = costs.resampled(costs.VOXELS, costs.SPACING_MM, 1.5)
+    voxels = whole_ct.resampled(whole_ct.VOXELS, whole_ct.SPACING_MM, 1.5)
     assert voxels == (300, 256, 256)
-    assert costs.tiles(voxels, 0.8) == 3 * 3 * 3 and costs.tiles(voxels, 0.5) == 4 * 3 * 3
-    assert costs.tiles((150, 128, 128), 0.8) == 2 and costs.tiles((60, 128, 128), 0.5) == 1
+    assert whole_ct.tiles(voxels, 0.8) == 3 * 3 * 3 and whole_ct.tiles(voxels, 0.5) == 4 * 3 * 3
+    assert whole_ct.tiles((150, 128, 128), 0.8) == 2 and whole_ct.tiles((60, 128, 128), 0.5) == 1
 
 
 def test_the_synthetic_ct_is_normalised_over_the_body():
@@ -169,40 +172,35 @@ def test_costs_by_hand(tmp_path):
     patch = Case(model="stunet_s", mode="baseline", size=(128, 128, 64), classes=117)
     cube = msgspec.structs.replace(patch, size=(128, 128, 128))
     fifth = Case(model="totalsegmentator", mode="baseline", size=(128, 128, 128), classes=25)
-    about = Header(schema=SCHEMA, benchmark="official", machine=machine.describe(), versions={}, settings={})
-    journal = Journal.create(tmp_path / "a.jsonl", about)
+    journal = Journal(tmp_path / "a")
     for number in (1, 2):
-        journal.append(
-            Floor(
-                session=number,
-                threads=1,
-                started="2026-01-01T00:00:00+00:00",
-                readings_ms=[(3, 1)] * 60,
-                peak_gflops={},
-            )
-        )
+        started = f"2026-01-0{number}T00:00:00+00:00"
+        journal.begin(header(started))
+        journal.append(Floor(threads=1, started=started, readings_ms=[(3, 1)] * 60, peak_gflops={}))
         for case, latency in {flat: 50, patch: 1000, cube: 2000, fifth: 3000}.items():
             ms = latency * (1.1 if number == 2 and case == cube else 1)
-            visit = Visit(case=case, session=number, round=number, started="2026-01-01T00:00:00+00:00")
+            visit = Visit(case=case, round=number, started=started)
             visit.samples_ms, visit.readings_ms, visit.gmacs, visit.params = [ms] * 4, [(3, 1)] * 5, 100, 10**7
             visit.memory_mb, visit.phases_s = 460, {"prepare": 1}
             journal.append(visit)
-    rows = costs.equivalents([journal]).set_index(["model", "size"])
+    results = Results([journal])
+    rows = whole_ct.equivalents(results).set_index(["model", "size"])
     assert rows.eq_s["resnet18", "512x512"] == pytest.approx(20) and rows.eq_s[
         "stunet_s", "128x128x64"
     ] == pytest.approx(4)
     assert rows.gmacs_slice["stunet_s", "128x128x64"] == 25 and rows.peak_gb["stunet_s", "128x128x64"] == 0.5
-    whole = costs.whole_cts([journal]).set_index("way")
+    whole = whole_ct.costs(results).set_index("way")
     assert whole.ct_s["resnet18 + unet"] == pytest.approx(300 / 20)
     deep = whole.loc["STU-Net-S, 1.5 mm"]
-    assert deep.ct_s == pytest.approx(27 * 2) and deep.ct_as_met_s == pytest.approx(27 * 2.1)
+    assert deep.ct_s == pytest.approx(27 * 2) and deep.ct_all_s == pytest.approx(27 * 2.1)
     assert deep.inferences_half == 36
     assert whole.ct_s["TotalSegmentator, 1.5 mm"] == pytest.approx(5 * 27 * 3)
     assert whole.ct_tmac["TotalSegmentator, 1.5 mm"] == pytest.approx(5 * 27 * 0.1)
-    spread = costs.spreads([journal]).set_index(["network", "size"]).spread
+    spread = whole_ct.spreads(results).set_index(["network", "size"]).spread
     assert spread["stunet_s", "128x128x128"] == pytest.approx(1.1) and spread["resnet18", "512x512"] == 1
 
 
+@pytest.mark.slow
 def test_a_slice_and_a_volume_side_by_side(script):
     script.path = OFFICIAL
     done = script.run(
@@ -218,7 +216,7 @@ def test_a_slice_and_a_volume_side_by_side(script):
     assert patch.eq_s == pytest.approx(4e3 / patch.latency_ms, rel=1e-4)
     whole = pd.read_csv(script.out / "benchmark_official_costs.csv").set_index("way")
     assert [*whole.index] == ["lcnet_100 + fpn", "lcnet_100 + unet", "STU-Net-S, 1.5 mm"]
-    assert Image.open(script.out / "benchmark_official_plot.png").width > 900
+    assert (script.out / "benchmark_official_plot.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,13 @@ def test_names_mean_models_families_and_patterns():
     assert zoo.match("no_such_model") == []
 
 
-@pytest.mark.parametrize("known", zoo.ENCODERS, ids=lambda known: known.model)
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param(known, id=known.model, marks=() if known.model in zoo.HEADLINE else pytest.mark.slow)
+        for known in zoo.ENCODERS
+    ],
+)
 def test_what_is_built_is_what_the_table_says(known):
     network = models.build(Case(model=known.model, mode="baseline", size=(512, 512)))
     with torch.inference_mode(), FlopCounterMode(display=False) as flops:

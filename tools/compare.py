@@ -35,7 +35,7 @@ def main() -> int:
         print("compare.py: the two journals have no case in common", file=sys.stderr)
         return 2
     shown = rows[[column for column in rows if column in DIGITS or (rows[column] != "").any()]]
-    print("\n" + markdown.table(shown, DIGITS) + "\n")
+    print("\n" + markdown.aligned(shown, DIGITS) + "\n")
     counts = rows.verdict.str.split(":").str[0].value_counts()
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     if given.csv:

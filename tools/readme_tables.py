@@ -7,38 +7,38 @@ from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 from segbench.tables import Results
 
-Found = dict[str, Results]  # by the name of the benchmark
+AllResults = dict[str, Results]  # by the name of the benchmark
 NOTHING = Results([])
 # Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
 WAYS = ("mobileone_s0 + unet", *(run.name for run in zoo.RUNS))
 
 
-def of_machine(found: Found, benchmark: str, machine: str) -> Results:
-    return found.get(benchmark, NOTHING).of_machine(machine)
+def of_machine(results_of: AllResults, benchmark: str, machine: str) -> Results:
+    return results_of.get(benchmark, NOTHING).of_machine(machine)
 
 
-def machines(found: Found) -> list[str]:
+def machines(results_of: AllResults) -> list[str]:
     """That with the most cases first."""
     cases: dict[str, int] = {}
-    for results in found.values():
+    for results in results_of.values():
         for journal in results.journals:
             name = journal.header.machine.name
             cases[name] = cases.get(name, 0) + len(results.estimates(journal))
     return sorted(cases, key=lambda name: (-cases[name], name))
 
 
-def answers(found: Found) -> str:
+def answers(results_of: AllResults) -> str:
     """A row per machine."""
     rows = []
-    for machine in machines(found):
-        cpu = next(r.of_machine(machine).journals[0] for r in found.values() if r.of_machine(machine).journals)
-        row = {"machine": f"[{machine}](results/{machine}.md): {cpu.header.machine.label}"}
-        row["fastest encoder, img/s"] = winner(of_machine(found, "encoder_only", machine))
+    for machine in machines(results_of):
+        cpu = next(r.of_machine(machine).journals[0] for r in results_of.values() if r.of_machine(machine).journals)
+        row = {"machine": f"[{machine}](results/{machine}.md): {cpu.header.machine.label}".rsplit(",", 1)[0]}
+        row["fastest encoder, img/s"] = winner(of_machine(results_of, "encoder_only", machine))
         for decoder in ("fpn", "unet"):
             column = f"with {DECODERS[decoder]}"
-            row[column] = winner(of_machine(found, f"{decoder}_decoder", machine), decoder)
-        row["whole CT, s"] = whole(of_machine(found, "benchmark_official", machine))
-        row["what the modes bring"] = gain(of_machine(found, "encoder_only", machine))
+            row[column] = winner(of_machine(results_of, f"{decoder}_decoder", machine), decoder)
+        row["whole CT, s"] = whole(of_machine(results_of, "benchmark_official", machine))
+        row["what a mode brings"] = gain(of_machine(results_of, "encoder_only", machine))
         rows.append(row)
     return markdown.table(pd.DataFrame(rows))
 
@@ -52,8 +52,8 @@ def winner(results: Results, decoder: str = "") -> str:
         return ""
     first, *others = top.itertuples()
     text = f"{first.model} {first.throughput_img_s:.1f} ({first.mode})"
-    near = sum(not other.throughput_high < first.throughput_low for other in others)
-    return text + f", {near} others not told from it" * bool(near)
+    near = sum(other.throughput_high > first.throughput_low for other in others)
+    return text + f", overlapping {near}" * bool(near)
 
 
 def gain(results: Results) -> str:
@@ -65,7 +65,7 @@ def gain(results: Results) -> str:
     if gains.empty:
         return ""
     best = gains.iloc[-1]
-    return f"{best['mode']}: {best['median']:.2f} times eager FP32 in the median of {best.encoders}"
+    return f"{best['median']:.2f} ({best['mode']})"
 
 
 def whole(results: Results) -> str:
@@ -75,13 +75,13 @@ def whole(results: Results) -> str:
     top = whole_ct.ranked_costs(whole_ct.costs(results))
     flat = top[top.kind == "2D"]
     parts = [f"2D {flat.ct_s.min():.0f} to {flat.ct_s.max():.0f}"] * bool(len(flat))
-    parts += [f"{row.way} {row.ct_s:.0f}" for row in top[top.kind == "3D"].itertuples()]
+    parts += [f"{row.way.split(',')[0]} {row.ct_s:.0f}" for row in top[top.kind == "3D"].itertuples()]
     return "; ".join(parts)
 
 
-def headline(found: Found) -> str:
+def headline(results_of: AllResults) -> str:
     """The five headline encoders on the machine with the most cases."""
-    rows = of_machine(found, "encoder_only", found["encoder_only"].machines()[0]).rows
+    rows = of_machine(results_of, "encoder_only", results_of["encoder_only"].machines()[0]).rows
     top = tables.fastest(rows[rows.model.isin(zoo.HEADLINE)])
     spans = markdown.spans(top.throughput_low, top.throughput_high)
     columns = {
@@ -95,13 +95,13 @@ def headline(found: Found) -> str:
     return markdown.table(pd.DataFrame(columns), {"params, M": 2, "img/s per M": 1, "MB per image": 1})
 
 
-def families(found: Found) -> str:
+def families(results_of: AllResults) -> str:
     """The zoo."""
     rows = []
     for family in zoo.FAMILIES:
         members = [encoder for encoder in zoo.ENCODERS if encoder.family == family]
         sizes = [encoder.params_m for encoder in members]
-        names = f"`{members[0].model}`" + f" to `{members[-1].model}`" * (len(members) > 1)
+        names = " to ".join(dict.fromkeys(f"`{member.model}`" for member in (members[0], members[-1])))
         rows.append(
             {
                 "family": family,
@@ -113,11 +113,11 @@ def families(found: Found) -> str:
     return markdown.table(pd.DataFrame(rows))
 
 
-def fpn_against_unet(found: Found) -> str:
+def fpn_against_unet(results_of: AllResults) -> str:
     """By mode, on the machine with the most cases."""
     import combined_report
 
-    results = found["combined_benchmark"]
+    results = results_of["combined_benchmark"]
     frame, _ = combined_report.over_all(results.of_machine(results.machines()[0]))
     spans = markdown.spans(frame["FPN over UNet, lowest"], frame.highest, 2)
     columns = {
@@ -133,9 +133,9 @@ def fpn_against_unet(found: Found) -> str:
     return markdown.table(pd.DataFrame(columns), {"parameters": 2, "GMACs": 2, "memory": 2})
 
 
-def whole_cts(found: Found) -> str:
+def whole_cts(results_of: AllResults) -> str:
     """A whole CT, on the machine with the most cases."""
-    results = found["benchmark_official"]
+    results = results_of["benchmark_official"]
     frame = whole_ct.costs(results.of_machine(results.machines()[0]))
     slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
     top = whole_ct.ranked_costs(frame)
@@ -153,13 +153,21 @@ def whole_cts(found: Found) -> str:
     return markdown.table(pd.DataFrame(columns), digits)
 
 
-def promises(found: Found) -> str:
-    """What each protocol keeps, with and without a noisy neighbour."""
+def promises(results_of: AllResults) -> str:
+    """What each protocol keeps, with and without a noisy neighbour: a row per journal."""
     import repetition_report
 
-    frame, digits = repetition_report.promises(found["repeatability"])
-    columns = ["machine", "protocol", "cases", "spread, worst", "spread, median", "coverage"]
-    return markdown.table(frame[columns], digits)
+    frame, rows = repetition_report.promises(results_of["repeatability"]).frame, []
+    names = {"quiet": "this protocol's", "all_samples": "all its samples'", "usual": "the usual one's"}
+    for machine, of_machine in frame.groupby("machine", sort=False):
+        protocols = of_machine.set_index("protocol")
+        row = {"machine": machine, "cases": protocols.cases["quiet"]}
+        for protocol, name in names.items():
+            worst, median = (protocols[f"spread, {which}"][protocol] for which in ("worst", "median"))
+            row[f"{name} spread"] = f"{worst:.2f} / {median:.2f}"
+        row["coverage of both"] = " / ".join(f"{protocols.coverage[name]:.2f}" for name in ("quiet", "usual"))
+        rows.append(row)
+    return markdown.table(pd.DataFrame(rows), {"cases": 0})
 
 
 TABLES = {

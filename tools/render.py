@@ -57,9 +57,9 @@ def benchmarks(root: Path) -> Iterator[tuple[str, cli.Benchmark, Results]]:
 
 def render(root: Path, out: Path) -> list[Path]:
     """Everything that the journals below `root` say, into the same places below `out`. Returns the paths."""
-    written, pages, found = [], {}, {}
+    written, pages, results_of = [], {}, {}
     for title, benchmark, results in benchmarks(root):
-        report, found[benchmark.name] = benchmark.report(), results
+        report, results_of[benchmark.name] = benchmark.report(), results
         folder = out / benchmark.script.parent.relative_to(ROOT)
         folder.mkdir(parents=True, exist_ok=True)
         written += reports.write(report, results, folder, benchmark.plots(folder))
@@ -69,19 +69,19 @@ def render(root: Path, out: Path) -> list[Path]:
     (out / "results").mkdir(exist_ok=True)
     for machine, sections in pages.items():
         written.append(out / "results" / f"{machine}.md")
-        written[-1].write_text(page(machine, sections, found))
+        written[-1].write_text(page(machine, sections, results_of))
     for path in sorted([*root.glob("*.md"), *root.glob("benchmarks/**/*.md")]):
         text = path.read_text()
-        if (fresh := rendered(text, found)) != text or MARKS.search(text):
+        if (fresh := rendered(text, results_of)) != text or MARKS.search(text):
             written.append(out / path.relative_to(root))
             written[-1].parent.mkdir(parents=True, exist_ok=True)
             written[-1].write_text(fresh)
     return written
 
 
-def page(machine: str, sections: list[str], found: dict[str, Results]) -> str:
+def page(machine: str, sections: list[str], results_of: dict[str, Results]) -> str:
     """A machine's page."""
-    journals = (journal for results in found.values() for journal in results.of_machine(machine).journals)
+    journals = (journal for results in results_of.values() for journal in results.of_machine(machine).journals)
     head = (
         f"# {machine}: {next(journals).header.machine.label}\n\n"
         "All tables of this machine, written by `tools/render.py` from the journals named below each. What the\n"
@@ -90,9 +90,9 @@ def page(machine: str, sections: list[str], found: dict[str, Results]) -> str:
     return head + "\n".join(sections)
 
 
-def rendered(text: str, found: dict[str, Results]) -> str:
+def rendered(text: str, results_of: dict[str, Results]) -> str:
     """The text with every table between marks made anew."""
-    return MARKS.sub(lambda mark: f"{mark[1]}\n{readme_tables.TABLES[mark[2]](found)}\n\n{mark[4]}", text)
+    return MARKS.sub(lambda mark: f"{mark[1]}{readme_tables.TABLES[mark[2]](results_of)}\n{mark[4]}", text)
 
 
 def differs(committed: Path, fresh: Path) -> bool:

@@ -6,8 +6,8 @@ from matplotlib import pyplot as plt
 
 from segbench import markdown
 from segbench.cases import DECODERS
+from segbench.markdown import Shown
 from segbench.plots import COLOURS, WIDTH, Picture
-from segbench.reports import Shown
 from segbench.tables import Results, pinned
 
 COLUMNS = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
@@ -26,7 +26,7 @@ def side_by_side(results: Results) -> pd.DataFrame:
 
 
 def terminal(results: Results) -> str:
-    return markdown.table(side_by_side(results)[["model", "decoder", "mode", *DIGITS]], DIGITS)
+    return markdown.aligned(side_by_side(results)[["model", "decoder", "mode", *DIGITS]], DIGITS)
 
 
 def by_encoder(results: Results) -> Shown:

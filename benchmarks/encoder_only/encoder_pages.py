@@ -1,5 +1,5 @@
-"""Tables of encoders alone that no other benchmark has: what a visit costs, what the journals must hold, and the studies
-in studies/."""
+"""Tables of encoders alone that no other benchmark has: what a visit costs, what the journals must hold, and the
+studies in studies/."""
 
 from pathlib import Path
 from statistics import median
@@ -11,8 +11,8 @@ import pandas as pd
 from segbench import modes, stats, zoo
 from segbench.cases import Visit
 from segbench.journal import folders, read_all
+from segbench.markdown import Shown
 from segbench.modes import BASELINE
-from segbench.reports import Shown
 from segbench.tables import Results
 
 STUDIES = Path(__file__).resolve().parent / "studies"
@@ -99,7 +99,7 @@ def repeats(results: Results) -> Shown:
 def allocators(results: Results) -> Shown:
     """The allocator pinned against plain glibc, eager mode, in the same rounds; medians of all samples on both sides,
     for page faults are no matter of the machine's state."""
-    found, results = [], study("allocators", results)
+    rows, results = [], study("allocators", results)
     for journal in results.journals:
         estimates = results.estimates(journal)
         for case, plain in estimates.items():
@@ -112,9 +112,9 @@ def allocators(results: Results) -> Shown:
                     row[f"{name}, ms"] = estimate.all_samples_ms
                     row[f"faults, {name}"] = float(np.mean([visit.page_faults for visit in estimate.raw]))
                 row["plain over pinned"] = median(ratios)
-                found.append(row | {"95 % interval": "{:.2f} to {:.2f}".format(*stats.interval(ratios))})
+                rows.append(row | {"95 % interval": "{:.2f} to {:.2f}".format(*stats.interval(ratios))})
     digits = {"pinned, ms": 1, "faults, pinned": 0, "plain, ms": 1, "faults, plain": 0, "plain over pinned": 2}
-    return Shown(pd.DataFrame(found), digits)
+    return Shown(pd.DataFrame(rows), digits)
 
 
 TABLES = (visit_costs, limits, repeats, allocators)

@@ -9,9 +9,9 @@ from matplotlib import pyplot as plt
 
 from segbench import markdown, stats
 from segbench.compare import compare
+from segbench.markdown import Shown
 from segbench.modes import BASELINE
 from segbench.plots import COLOURS, WIDTH, Picture
-from segbench.reports import Shown
 from segbench.tables import Results
 
 DIGITS = {"repetitions": 0, "throughput_img_s": 1, "spread": 3, "speedup": 2, "speedup_spread": 3, "coverage": 2}
@@ -22,14 +22,14 @@ LIMITS = {"spread, worst": 1.08, "speedup's spread, worst": 1.06, "coverage": 0.
 
 def terminal(results: Results) -> str:
     rows = repetitions.protocols(results)
-    return "no repetition is complete yet" if rows.empty else markdown.table(rows, DIGITS)
+    return "no repetition is complete yet" if rows.empty else markdown.aligned(rows, DIGITS)
 
 
 def promises(results: Results) -> Shown:
     """What each protocol keeps over all cases. Spread is max/min over the repetitions, coverage how often a 95 %
-    interval contains what the others found; `all_samples` are the visits of this project's protocol (`quiet`) with the
+    interval contains what the others kept; `all_samples` are the visits of this project's protocol (`quiet`) with the
     disturbed samples counted."""
-    found = []
+    kept = []
     for journal in results.journals:
         alone = Results([journal])
         rows, single = repetitions.protocols(alone), repetitions.repetitions(alone)
@@ -37,7 +37,7 @@ def promises(results: Results) -> Shown:
             continue
         for protocol, cases in rows.groupby("protocol", sort=False):
             eager = single[(single.protocol == protocol) & (single["mode"] == BASELINE)]
-            found.append(
+            kept.append(
                 {
                     "machine": journal.name,
                     "protocol": protocol,
@@ -50,12 +50,12 @@ def promises(results: Results) -> Shown:
                 }
             )
     digits = {"cases": 0, "spread, worst": 3, "spread, median": 3, "speedup's spread, worst": 3, "coverage": 2}
-    return Shown(pd.DataFrame(found), digits | {"eager models together, s": 0})
+    return Shown(pd.DataFrame(kept), digits | {"eager models together, s": 0})
 
 
 def targets(results: Results) -> Shown:
     """What was asked of this project's protocol, and what it keeps."""
-    rows, found = promises(results).frame.set_index(["machine", "protocol"]), []
+    rows, checks = promises(results).frame.set_index(["machine", "protocol"]), []
     for machine in dict.fromkeys(machine for machine, _ in rows.index):
         quiet, usual = rows.loc[machine, "quiet"], rows.loc[machine, "usual"]
         for what, limit in LIMITS.items():
@@ -63,8 +63,8 @@ def targets(results: Results) -> Shown:
             held = quiet[what] >= limit if what == "coverage" else quiet[what] <= limit
             if quiet[what] == quiet[what]:
                 row = {"machine": machine, "what": what, "asked for": limit, "quiet protocol": quiet[what]}
-                found.append(row | {"usual protocol": usual[what], "": "held" if held else "missed"})
-    return Shown(pd.DataFrame(found), {"asked for": 2, "quiet protocol": 3, "usual protocol": 3})
+                checks.append(row | {"usual protocol": usual[what], "": "held" if held else "missed"})
+    return Shown(pd.DataFrame(checks), {"asked for": 2, "quiet protocol": 3, "usual protocol": 3})
 
 
 def all_cases(results: Results) -> Shown:
@@ -76,7 +76,7 @@ def all_cases(results: Results) -> Shown:
 def verdicts(results: Results) -> Shown:
     """tools/compare.py on each repetition against the next, where nothing changed, and on compile against baseline
     within each."""
-    found = []
+    summary = []
     for journal in results.journals:
         parts = repetitions.parts(journal)
         same = [compare(one, two) for one, two in pairwise(parts)]
@@ -85,15 +85,15 @@ def verdicts(results: Results) -> Shown:
             verdicts = pd.concat(tables).verdict if tables else pd.Series(dtype=str)
             counts = {name: int((verdicts == name).sum()) for name in ("faster", "slower", "not separable")}
             if len(verdicts):
-                found.append({"machine": journal.name, "what": what, "pairs": len(verdicts), **counts})
-    return Shown(pd.DataFrame(found), {"pairs": 0, "faster": 0, "slower": 0, "not separable": 0})
+                summary.append({"machine": journal.name, "what": what, "pairs": len(verdicts), **counts})
+    return Shown(pd.DataFrame(summary), {"pairs": 0, "faster": 0, "slower": 0, "not separable": 0})
 
 
 TABLES = (promises, targets, all_cases, verdicts)
 
 
 def picture(results: Results) -> Picture:
-    """A panel per journal: the throughput that each repetition of both protocols found, over the quiet one's median,
+    """A panel per journal: the throughput that each repetition of both protocols chosen, over the quiet one's median,
     with the repetition's own 95 % interval."""
     single = repetitions.repetitions(results)
     if single.empty:
@@ -118,11 +118,11 @@ def picture(results: Results) -> Picture:
             of_case = rows[(rows.model == model) & (rows["mode"] == mode)]
             middle = of_case[of_case.protocol == "quiet"].latency_ms.median()
             for protocol, (colour, marker, shift) in shades.items():
-                found = of_case[of_case.protocol == protocol]
-                spots = place + shift + np.linspace(-0.14, 0.14, len(found))
-                panel.hlines(spots, middle / found.high_ms, middle / found.low_ms, color=colour, alpha=0.35, lw=1.5)
+                chosen = of_case[of_case.protocol == protocol]
+                spots = place + shift + np.linspace(-0.14, 0.14, len(chosen))
+                panel.hlines(spots, middle / chosen.high_ms, middle / chosen.low_ms, color=colour, alpha=0.35, lw=1.5)
                 panel.scatter(
-                    middle / found.latency_ms,
+                    middle / chosen.latency_ms,
                     spots,
                     s=20,
                     color=colour,
@@ -137,7 +137,7 @@ def picture(results: Results) -> Picture:
         panel.set_xlim(0.3, 1.3)
         panel.grid(color="0.92", axis="x")
         panel.set_title(f"{machine}: {rows.cpu.iloc[0]}, {results.dates()[machine]}", loc="left", fontsize=9)
-    axes[-1, 0].set_xlabel("throughput that a repetition found, over the quiet protocol's median")
+    axes[-1, 0].set_xlabel("throughput that a repetition chosen, over the quiet protocol's median")
     names = {"quiet": "this project's protocol", "usual": "the usual protocol"}
     handles = [
         plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
@@ -149,7 +149,7 @@ def picture(results: Results) -> Picture:
 
 def samples(results: Results) -> pd.DataFrame:
     """A row per sample of this project's protocol: latency, and the mean of the readings beside it over the floors."""
-    found = []
+    frames = []
     for journal, case in results.cases:
         for (_, number), visit in results.estimates(journal)[case].visits.items():
             readings = visit.readings_ms / visit.floor_ms
@@ -157,8 +157,8 @@ def samples(results: Results) -> pd.DataFrame:
             rows = pd.DataFrame({"latency_ms": visit.samples_ms, "convolution": beside[:, 0], "gemm": beside[:, 1]})
             rows["quiet"] = stats.quiet(readings, (1, 1))
             rows[["machine", "model", "mode", "round"]] = journal.name, case.model, case.mode, number
-            found.append(rows)
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+            frames.append(rows)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def states(results: Results) -> Picture:

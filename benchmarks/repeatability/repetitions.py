@@ -38,14 +38,14 @@ def by_repetition(journal: Journal) -> dict[Case, dict[int, list[Visit]]]:
 
 def parts(journal: Journal) -> list[Journal]:
     """The repetitions as journals of their own."""
-    found: dict[int, Journal] = {}
+    journals: dict[int, Journal] = {}
     for repetitions in by_repetition(journal).values():
         for number, visits in repetitions.items():
-            if number not in found:
-                part = found[number] = Journal(journal.folder / f"repetition {number}")
+            if number not in journals:
+                part = journals[number] = Journal(journal.folder / f"repetition {number}")
                 part.headers, part.floors = journal.headers, journal.floors
-            found[number].visits += visits
-    return [found[number] for number in sorted(found)]
+            journals[number].visits += visits
+    return [journals[number] for number in sorted(journals)]
 
 
 def quiet(visits: list[Visit], floors: Floors) -> dict:

@@ -1,21 +1,26 @@
-"""What benchmark_official.py shows: tables of 2D networks against the official 3D models."""
+"""What benchmark_official.py shows of 2D networks against the official 3D models: tables and picture."""
 
+import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
-from . import markdown, modes, whole_ct, zoo
-from .modes import BASELINE
-from .reports import Shown
-from .tables import NETWORK, Results
+from segbench import markdown, modes, whole_ct, zoo
+from segbench.markdown import Shown
+from segbench.modes import BASELINE
+from segbench.plots import COLOURS, WIDTH, Picture, plain_log
+from segbench.tables import NETWORK, Results
 
 REPEATED = 3  # sessions that a spread needs
+KINDS = {"2D": (COLOURS[0], "o"), "3D": (COLOURS[1], "s")}
 
 
 def terminal(results: Results) -> str:
     digits = {"latency_ms": 0, "eq_s": 2, "gmacs": 1, "peak_gb": 1, "gflop_s": 0}
     rows = whole_ct.equivalents(results)
-    measured = markdown.table(rows[["model", "decoder", "classes", "size", "mode", "status", *digits]], digits)
+    measured = markdown.aligned(rows[["model", "decoder", "classes", "size", "mode", "status", *digits]], digits)
     digits = {"inferences": 0, "inferences_half": 0, "latency_s": 2, "ct_s": 0, "ct_half_s": 0, "ct_tmac": 1}
-    return measured + "\n\n" + markdown.table(whole_ct.costs(results)[["way", "mode", *digits]], digits)
+    return measured + "\n\n" + markdown.aligned(whole_ct.costs(results)[["way", "mode", *digits]], digits)
 
 
 def equivalents(results: Results) -> Shown:
@@ -84,7 +89,7 @@ def over_2d(results: Results) -> Shown:
     frame, whole = whole_ct.equivalents(results), whole_ct.costs(results)
     good = frame[(frame.status == "ok") & frame.eq_s.notna()]
     flat = good[(good.model == "mobileone_s0") & (good.decoder == "unet")]
-    flat_way, found = whole[whole.way == "mobileone_s0 + unet"], []
+    flat_way, ratios = whole[whole.way == "mobileone_s0 + unet"], []
     for run in zoo.RUNS:
         deep, way = good[(good.model == run.model) & (good.decoder == "")], whole[whole.way == run.name]
         slow, slow_flat = (rows[rows["mode"] == BASELINE].eq_s.max() for rows in (deep, flat))
@@ -93,8 +98,8 @@ def over_2d(results: Results) -> Shown:
         row |= {"GMACs per slice": deep.gmacs_slice.max() / flat.gmacs_slice.max()}
         for column, name in (("ct_s", "s per CT"), ("ct_all_s", "s per CT, all samples")):
             row[name] = way[column].min() / flat_way[column].min()
-        found.append(row | {"TMAC per CT": way.ct_tmac.max() / flat_way.ct_tmac.max()})
-    table = pd.DataFrame(found).dropna(how="all", subset=["eq/s, baseline", "s per CT"])
+        ratios.append(row | {"TMAC per CT": way.ct_tmac.max() / flat_way.ct_tmac.max()})
+    table = pd.DataFrame(ratios).dropna(how="all", subset=["eq/s, baseline", "s per CT"])
     return Shown(table, {column: 1 for column in table if column != "network"})
 
 
@@ -111,3 +116,48 @@ def spreads(results: Results) -> Shown:
 
 
 TABLES = (equivalents, whole_cts, by_mode, over_2d, spreads)
+
+
+def picture(results: Results) -> Picture:
+    """Each network at its fastest right mode: slices per second by the reference project's rule, and seconds per whole
+    CT, a line from TotalSegmentator's step between tiles to nnU-Net's."""
+    rows = whole_ct.ranked_equivalents(whole_ct.equivalents(results))
+    whole = whole_ct.ranked_costs(whole_ct.costs(results))
+    if rows.empty:
+        return None
+    machines = [*dict.fromkeys(rows.machine)]
+    height = 1.6 + 0.28 * max(rows.groupby("machine").size().max(), 4)
+    figure, axes = plt.subplots(
+        len(machines), 2, figsize=(WIDTH, height * len(machines)), squeeze=False, layout="constrained"
+    )
+    for (left, right), machine in zip(axes, machines, strict=True):
+        top = rows[rows.machine == machine]
+        kinds = top.decoder.map(lambda decoder: "2D" if decoder else "3D")
+        dots(left, whole_ct.networks(top), top.eq_s, kinds, top.eq_s_low, top.eq_s_high)
+        left.set_xlabel("slices of 512x512 per second, with 95 % interval\n128x128x64 voxels are four")
+        left.set_title(f"{machine}: {top.cpu.iloc[0]}\n{results.dates()[machine]}", loc="left", fontsize=9)
+        top = whole[whole.machine == machine]
+        dots(right, top.way, top.ct_s, top.kind, top.ct_s, top.ct_half_s)
+        right.set_xlabel("seconds per CT of 512x512x300, the networks alone\nline: to tiles at half a tile's distance")
+        for panel in (left, right):
+            panel.invert_yaxis()
+    handles = [
+        plt.Line2D([], [], ls="", color=colour, marker=marker, label=name) for name, (colour, marker) in KINDS.items()
+    ]
+    figure.legend(handles=handles, ncols=2, loc="outside lower center", frameon=False)
+    return figure, pd.concat([rows, whole])
+
+
+def dots(axes: Axes, names: pd.Series, values: pd.Series, kinds: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    """Points with their names and a line from `low` to `high` on a logarithmic axis, 2D apart from 3D."""
+    spots = np.arange(len(names))
+    for kind, (colour, marker) in KINDS.items():
+        chosen = (kinds == kind).to_numpy()
+        axes.hlines(spots[chosen], low[chosen], high[chosen], color=colour, alpha=0.4, lw=3)
+        axes.scatter(values[chosen], spots[chosen], s=28, color=colour, marker=marker, zorder=3)
+    axes.set_yticks(spots, names, fontsize=8)
+    axes.set_xscale("log")
+    if len(values):  # after one or two rounds an interval may span decades
+        axes.set_xlim(values.min() / 2, values.max() * 2)
+    plain_log(axes.xaxis, ticks=(1, 2, 5))
+    axes.grid(color="0.92", axis="x")

@@ -1,0 +1,130 @@
+"""The machine, from the texts of three makers' /proc/cpuinfo and from control groups on disk."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from segbench import machine, schedule
+
+AMD = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 26
+model\t\t: 2
+model name\t: AMD EPYC 9755 128-Core Processor
+cpu MHz\t\t: 2596.096
+flags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16 hypervisor
+
+processor\t: 1
+vendor_id\t: GenuineIntel
+"""
+INTEL = """processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 207
+model name\t: INTEL(R) XEON(R) PLATINUM 8581C CPU @ 2.10GHz
+flags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16 amx_bf16 amx_tile
+"""
+OLD_INTEL = """processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 158
+model name\t: Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz
+flags\t\t: fpu avx2
+"""
+ARM = """processor\t: 0
+BogoMIPS\t: 2000.00
+Features\t: fp asimd bf16 sve i8mm
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd4f
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "label", "isa", "native"),
+    [
+        (AMD, "amd-26.2", "AMD EPYC 9755 (Zen 5, AVX-512, BF16)", ["AVX2", "AVX-512", "VNNI", "BF16"], True),
+        (
+            INTEL,
+            "intel-6.207",
+            "INTEL XEON PLATINUM 8581C (Emerald Rapids, AVX-512, BF16, AMX)",
+            ["AVX2", "AVX-512", "VNNI", "BF16", "AMX"],
+            True,
+        ),
+        (OLD_INTEL, "intel-6.158", "Intel Core i7-8700 (family 6 model 158, AVX2)", ["AVX2"], False),
+        (ARM, "arm-8.3407", "arm (Neoverse V2, BF16, SVE)", ["BF16", "SVE"], True),
+    ],
+    ids=["amd", "intel", "without bf16", "arm"],
+)
+def test_a_machine_is_known_by_its_cpuinfo(tmp_path, text, name, label, isa, native):
+    (tmp_path / "cpuinfo").write_text(text)
+    here = machine.describe(tmp_path / "cpuinfo")
+    assert (here.name, here.label) == (f"{name}-{here.cores}c", f"{label}, {here.cores} cores")
+    assert (here.isa, here.native_bf16) == (isa, native)
+    assert here.virtual == ("hypervisor" in text)
+
+
+def group(root: Path, self_cgroup: str, **files: str) -> Path:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(self_cgroup)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("--", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "quota"),
+    [
+        ("0::/job\n", {"job__cpu--max": "150000 100000"}, 1.5),
+        ("0::/job\n", {"job__cpu--max": "max 100000"}, None),
+        ("0::/job\n", {"cpu--max": "50000 100000"}, 0.5),
+        ("0::/\n", {}, None),
+        (
+            "4:cpu,cpuacct:/job\n",
+            {"cpu__job__cpu--cfs_quota_us": "300000", "cpu__job__cpu--cfs_period_us": "100000"},
+            3,
+        ),
+        ("4:cpu,cpuacct:/job\n", {"cpu__cpu--cfs_quota_us": "-1"}, None),
+        ("3:memory:/job\n", {}, None),
+    ],
+)
+def test_quotas_of_both_kinds_of_control_groups(tmp_path, cgroup, files, quota):
+    assert machine.cgroup_quota(group(tmp_path, cgroup, **files)) == quota
+
+
+def topology(root: Path, siblings: dict[int, str]) -> None:
+    for cpu, text in siblings.items():
+        folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 2), ("150000 100000", 1), ("200000 100000", 2), ("10000 100000", 1)],
+    ids=["none", "1.5 CPUs", "2 CPUs", "a tenth"],
+)
+def test_usable_cores_are_physical_within_the_mask_and_the_quota(tmp_path, monkeypatch, quota, cores):
+    """Four hardware threads of two cores, of which a fifth is not in the mask."""
+    group(tmp_path, "0::/\n", **{"cpu--max": quota})
+    topology(tmp_path, {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3", 4: "4"})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert machine.usable_cores(tmp_path) == cores
+
+
+def test_what_is_not_installed_is_missing():
+    assert machine.installed(("pytest", "no-such-package")) == {
+        "pytest": pytest.__version__,
+        "no-such-package": "missing",
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40.2, "40 s"), (754, "13 min"), (5700, "1 h 35 min"), (7260, "2 h 01 min")]
+)
+def test_durations_read_well(seconds, text):
+    assert schedule.duration(seconds) == text

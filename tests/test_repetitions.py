@@ -1,0 +1,217 @@
+"""Repetitions, warnings, comparisons and stopping, on journals of a made-up machine whose truth is known."""
+
+import sys
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from segbench import estimates, health, schedule, stats, tables
+from segbench.cases import Case, Floor, Visit
+from segbench.compare import compare
+from segbench.journal import Journal
+from segbench.tables import Results
+
+from .conftest import REPEATABILITY
+from .test_journal import header
+
+sys.path.insert(0, str(REPEATABILITY.parent))
+import estimator_study as study
+import repetitions
+
+FLOORS_MS = np.array([3.4, 1.3])
+BASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
+COMPILED = msgspec.structs.replace(BASE, mode="compile")
+USUAL = msgspec.structs.replace(BASE, protocol="usual", allocator="plain")
+
+
+def visit(rng, case: Case, number: int, day: int, ms: float, slow_share: float = 0.3, scatter: float = 0.01):
+    """Samples at `ms`, or 1.5 times that in the slow state, which the convolution yardstick sees too."""
+    ms = ms * rng.lognormal(0, scatter)
+    slow = np.where(rng.random(41) < slow_share, 1.5, 1.0)
+    samples = ms * slow[:-1] * rng.uniform(0.995, 1.005, 40)
+    if case.protocol == "usual":
+        return Visit(case=case, round=number, samples_ms=samples.tolist(), seconds=10)
+    # A sample is disturbed by the state that it begins in.
+    readings = FLOORS_MS * np.column_stack([slow, np.ones(41)]) * rng.uniform(1, 1.01, (41, 2))
+    return Visit(
+        case=case,
+        round=number,
+        started=f"2026-01-0{day}T00:00:00+00:00",
+        samples_ms=samples.tolist(),
+        readings_ms=readings.tolist(),
+        phases_s={"prepare": 2.0},
+        cache="warm" if case.mode == "compile" else "",
+        seconds=5,
+        gmacs=1,
+        params=100,
+    )
+
+
+def journal_of(folder, latencies_ms: dict[Case, float], repetitions: int = 4, rounds: int = 3, seed: int = 0, **how):
+    rng = np.random.default_rng(seed)
+    journal = Journal(folder)
+    for repetition in range(1, repetitions + 1):
+        started = f"2026-01-0{repetition}T00:00:00+00:00"
+        journal.begin(header(started, settings={"rounds": rounds}))
+        readings = (FLOORS_MS * rng.uniform(1, 1.01, (60, 2))).tolist()
+        journal.append(Floor(threads=2, started=started, readings_ms=readings, peak_gflops={}, seconds=6))
+        for number in range((repetition - 1) * rounds + 1, repetition * rounds + 1):
+            for case, ms in latencies_ms.items():
+                if case.protocol != "usual" or number % rounds == 0:
+                    journal.append(visit(rng, case, number, repetition, ms, **how))
+    return journal
+
+
+def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0, USUAL: 24.0})
+    rows = repetitions.protocols(Results([journal])).set_index(["protocol", "mode"])
+    quiet = rows.loc["quiet", "baseline"]
+    assert quiet.repetitions == 4 and quiet.throughput_img_s == pytest.approx(50, rel=0.01)
+    assert quiet.spread < 1.03 and quiet.estimator == "quiet"
+    # Three visits of 5 s, and half of the floors' 6 s; compiling is counted apart.
+    assert quiet.seconds == 3 * 5 + 3
+    assert rows.loc["quiet", "compile"].seconds == 3 * (5 - 2) + 3 and rows.loc["quiet", "compile"].prepare_s == 6
+    assert rows.loc["quiet", "compile"].speedup == pytest.approx(2, rel=0.02)
+    usual = rows.loc["usual", "baseline"]
+    assert usual.seconds == 10 and usual.throughput_img_s == pytest.approx(1e3 / (24 * 1.15), rel=0.05)
+    assert usual.spread > quiet.spread
+
+
+def test_a_repetition_that_is_not_complete_is_left_out(tmp_path):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0})
+    journal.append(visit(np.random.default_rng(1), BASE, 13, 4, 90.0))
+    assert repetitions.protocols(Results([journal])).repetitions.tolist() == [4, 4], "quiet and all samples"
+
+
+def test_coverage_counts_intervals_that_hold_the_median_of_the_others():
+    frame = pd.DataFrame({"latency_ms": [10, 10, 12.0], "low_ms": [9, 10.5, 11], "high_ms": [11.5, 12, 13]})
+    assert repetitions.covered(frame).tolist() == [True, True, False]  # of 11, 11 and 10
+
+
+def test_the_studys_quiet_estimate_is_that_of_the_tables(tmp_path):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=1, slow_share=0.6)
+    floors, estimate = estimates.session_floors(journal), estimates.of_journal(journal)[BASE]
+    visits = [study.seen(one, floors) for one in journal.visits]
+    assert estimate.estimator == "quiet" and study.quiet_pooled(visits) == pytest.approx(estimate.latency_ms)
+    width = study.with_drift(study.quiet_rounds(visits))
+    low, high = estimate.latency_ms * np.exp(-width), estimate.latency_ms * np.exp(width)
+    assert estimate.interval_ms == pytest.approx((low, high))
+    assert study.regressed(visits) == pytest.approx(20, rel=0.05) and study.over_rounds(visits) > 21
+    cut = study.shortened(visits, 2, 2, 99, (stats.QUIET, stats.QUIET))
+    assert [len(study.quiet_samples(visit)) for visit in cut] == [2, 2]
+
+
+def test_estimators_are_judged_by_spread_and_bias(tmp_path):
+    results = Results([journal_of(tmp_path / "a", {BASE: 20.0}, slow_share=0.5)])
+    rows = study.estimators(results).set_index("estimator")
+    assert rows["bias, % (median)"]["quiet samples of all rounds, median"] == pytest.approx(0, abs=1)
+    assert rows["bias, % (median)"]["mean"] == pytest.approx(25, abs=6)
+    assert rows["spread, worst"]["mean"] > rows["spread, worst"]["quiet samples of all rounds, median"]
+
+
+def test_stopping_by_width_stops_early_and_still_covers(tmp_path):
+    results = Results([journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=8, scatter=0.02)])
+    rows = study.stopping(results, widths=(1e-6, 0.02, 0.5), least=3)
+    assert rows["rounds"].tolist() == [24, pytest.approx(8, abs=5), 3]
+    assert rows.coverage[0] == 1 and rows.coverage[1] > 0.9
+
+
+def warnings(journal: Journal) -> dict[str, str]:
+    floors = estimates.session_floors(journal)
+    return health.warnings(journal.visits, floors[journal.session, 2])
+
+
+@pytest.mark.parametrize(
+    ("how", "kinds"), [({}, set()), ({"others_cpus": 0.7}, {"busy"}), ({"stolen_cpus": 0.3}, {"stolen"})]
+)
+def test_a_busy_machine_is_named(tmp_path, how, kinds):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=1)
+    for one in journal.visits:
+        for field, value in how.items():
+            setattr(one, field, value)
+    assert warnings(journal).keys() == kinds
+
+
+def test_a_machine_that_is_hardly_ever_quiet_or_drifts_is_named(tmp_path):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=1, slow_share=0.9)
+    assert "% of the samples were quiet" in warnings(journal)["quiet"]
+    slower = visit(np.random.default_rng(2), BASE, 4, 1, 20.0)
+    slower.started, slower.readings_ms = "2026-01-01T01:00:00+00:00", [(3.4 * 1.2, 1.3)] * 60
+    journal.append(slower)
+    assert "factor of 1.2" in warnings(journal)["drift"]
+    assert any("session of 2026-01-01 00:00: " in line for line in health.summary(journal))
+
+
+def test_sessions_on_unlike_hosts_are_named(tmp_path):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=2, slow_share=0)
+    later = [line for line in (*journal.visits, *journal.floors) if line.session == journal.session]
+    for line in later:
+        line.readings_ms = [(1.3 * one, other) for one, other in line.readings_ms]
+    assert any("differ in their floors by 1.30 (convolution) and 1.0" in line for line in health.summary(journal))
+
+
+def test_compare_tells_runs_apart_that_differ_and_only_those(tmp_path):
+    first = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0}, seed=1)
+    same = journal_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0}, seed=2)
+    faster = journal_of(tmp_path / "c", {BASE: 17.0, COMPILED: 12.0}, seed=3)
+    assert compare(first, same).verdict.tolist() == ["not separable"] * 2
+    rows = compare(first, faster)
+    assert rows.verdict.tolist() == ["faster", "slower"]
+    assert rows.ratio.tolist() == [pytest.approx(20 / 17, rel=0.02), pytest.approx(10 / 12, rel=0.02)]
+    modes = compare(first, first, ("baseline", "compile"))
+    assert modes["mode"].tolist() == ["baseline / compile"] and modes.ratio[0] == pytest.approx(2, rel=0.02)
+    assert modes.verdict.tolist() == ["faster"]
+
+
+def test_compare_refuses_what_was_measured_otherwise(tmp_path):
+    first = journal_of(tmp_path / "a", {BASE: 20.0})
+    larger = journal_of(tmp_path / "b", {msgspec.structs.replace(BASE, size=(640, 640)): 30.0})
+    other = journal_of(tmp_path / "c", {BASE: 20.0})
+    for one in other.visits:
+        one.params = 200
+    assert compare(first, larger).verdict.tolist() == ["refused: size (512, 512) against (640, 640)"]
+    assert "another network" in compare(first, other).verdict[0]
+
+
+def test_until_goes_on_with_the_cases_that_are_wide(tmp_path):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=1, scatter=0.001)
+    rng = np.random.default_rng(4)
+    for number, ms in ((1, 10.0), (2, 14.0), (3, 12.0)):
+        journal.append(visit(rng, COMPILED, number, 1, ms))
+
+    def further(until: float, most: int = 20) -> list[schedule.Step]:
+        plan = schedule.Plan([BASE, COMPILED], 3, True, until=until, max_rounds=most)
+        assert plan.steps(journal.visits) == []
+        return plan.further_steps(journal)
+
+    assert further(0.02) == [(4, COMPILED)]
+    assert {case for _, case in further(1e-9)} == {BASE, COMPILED}
+    assert further(0.02, most=3) == [] == further(5.0) == further(0)
+    journal.append(visit(rng, COMPILED, 4, 1, 12.0))
+    assert {case for _, case in further(1e-9)} == {BASE}, "round 4 was begun and is ended first"
+
+
+FRAME = pd.DataFrame(
+    {
+        "machine": "m",
+        "model": ["a", "b", "c", "d", "e", "f"],
+        "decoder": "",
+        "mode": "baseline",
+        "precision": ["fp32"] * 5 + [""],
+        "allocator": "pinned",
+        "status": ["ok"] * 4 + ["wrong", "ok"],
+        "throughput_img_s": [10.0, 30.0, 29.0, 5.0, 99.0, 99.0],
+        "throughput_low": [9.0, 28.0, 27.0, np.nan, 98.0, 98.0],
+        "throughput_high": [11.0, 32.0, 31.0, np.nan, 99.9, 99.9],
+    }
+)
+
+
+def test_the_ranking_leaves_out_what_is_wrong_or_unknown_and_marks_what_intervals_do_not_separate():
+    from segbench import markdown
+
+    top = tables.ranking(FRAME)
+    assert top.model.tolist() == ["b", "c", "a", "d"] and top["rank"].tolist() == [1, 2, 3, 4]
+    assert markdown.ranks(top) == ["1", "≈ 2", "3", "≈ 4"]

@@ -1,0 +1,84 @@
+"""Which visits are left, and how long they will take."""
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from segbench import sweep
+from segbench.cases import Case, Visit
+from segbench.schedule import Durations, Plan, remaining_s
+
+EAGER = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
+COMPILED = msgspec.structs.replace(EAGER, mode="compile")
+USUAL = msgspec.structs.replace(EAGER, protocol="usual", allocator="plain")
+AUTOCAST = msgspec.structs.replace(EAGER, mode="autocast")
+
+
+def plan(*cases: Case, **changes) -> Plan:
+    return Plan(**({"cases": [*cases], "rounds": 3, "native_bf16": True} | changes))
+
+
+def test_every_round_visits_models_in_a_new_order_and_their_modes_next_to_each_other():
+    models = [f"model_{number}" for number in range(8)]
+    cases = [msgspec.structs.replace(case, model=model) for model in models for case in (EAGER, COMPILED)]
+    steps = plan(*cases).steps([])
+    rounds = [[case for number, case in steps if number == wanted] for wanted in (1, 2, 3)]
+    assert all(sorted(map(str, cases)) == sorted(map(str, of_round)) for of_round in rounds)
+    assert all(one.model == two.model for of_round in rounds for one, two in zip(*[iter(of_round)] * 2, strict=True))
+    assert rounds[0] != rounds[1] and steps == plan(*cases).steps([]) != plan(*cases, seed=1).steps([])
+
+
+def test_repetitions_and_the_usual_protocol():
+    twice = plan(EAGER, USUAL, repetitions=2)
+    steps = twice.steps([])
+    assert [number for number, case in steps if case == EAGER] == [1, 2, 3, 4, 5, 6]
+    assert [number for number, case in steps if case == USUAL] == [3, 6]
+    assert [twice.repetition(number) for number in range(1, 8)] == [1, 1, 1, 2, 2, 2, 2]
+    assert all(one <= two for (one, _), (two, _) in pairwise(steps))
+
+
+@pytest.mark.parametrize(
+    ("visit", "left"),
+    [
+        ({}, [2, 3]),
+        ({"status": "wrong"}, [2, 3]),
+        ({"status": "error"}, [1, 2, 3]),
+        ({"status": "skipped"}, [1, 2, 3]),
+        ({"status": "oom"}, [1, 2, 3]),
+        ({"status": "timeout", "budget_s": 15}, []),
+        ({"status": "timeout", "budget_s": 5}, [1, 2, 3]),
+    ],
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_what_went_well_is_done_and_what_failed_is_tried_again(visit, left):
+    """A timeout only under a larger budget; the case is not visited in any round until then."""
+    assert [number for number, _ in plan(EAGER).steps([Visit(case=EAGER, round=1, **visit)])] == left
+
+
+def test_emulated_bf16_is_visited_once():
+    emulating = plan(EAGER, AUTOCAST, native_bf16=False)
+    assert [number for number, case in emulating.steps([]) if case == AUTOCAST] == [1]
+
+
+def test_the_time_left_is_that_of_the_visits_before():
+    """Two rounds, an eager and a compiled case: nothing seen, then two visits here, then only elsewhere."""
+    steps = plan(EAGER, COMPILED, rounds=2).steps([])
+    # 5 s a visit; compiling takes 35 s at first and 5 s with its graph on disk.
+    assert remaining_s(steps, Durations(), Durations()) == 5 + 5 + 40 + 10
+    seen = [
+        Visit(case=EAGER, round=1, seconds=4),
+        Visit(case=COMPILED, round=1, seconds=30, cache="cold"),
+        Visit(case=COMPILED, round=1, seconds=7, cache="warm"),
+    ]
+    assert remaining_s(steps, Durations(seen), Durations()) == 4 + 4 + 7 + 7, "the graph is on disk now"
+    assert remaining_s(steps, Durations(), Durations(seen)) == 4 + 4 + 30 + 10
+    other = [(number, msgspec.structs.replace(case, model="resnet18")) for number, case in steps]
+    assert remaining_s(other, Durations(seen), Durations()) == 4 + 4 + 30 + 10, "of its mode"
+
+
+def test_a_batch_is_judged_by_what_smaller_ones_took():
+    seen = [Visit(case=msgspec.structs.replace(EAGER, batch_size=size), memory_mb=300 * size) for size in (1, 2)]
+    assert sweep.too_large(msgspec.structs.replace(EAGER, batch_size=4), []) == ""
+    assert sweep.too_large(msgspec.structs.replace(COMPILED, batch_size=4), seen) == ""
+    assert "needs about 900000.0 GB" in sweep.too_large(msgspec.structs.replace(EAGER, batch_size=1_000_000), seen)
