@@ -103,7 +103,7 @@ def label(axes: Axes, rows: pd.DataFrame, points: pd.DataFrame) -> None:
         points.params_m.to_numpy(),
         points.throughput_img_s.to_numpy(),
         ax=axes,
-        expand=(1.15, 1.9),
+        expand=(1.5, 2.5),
         force_text=(0.6, 1.2),
         force_static=(0.3, 0.6),
         iter_lim=1000,
