@@ -16,6 +16,7 @@ class Shown(NamedTuple):
 
     frame: pd.DataFrame
     digits: dict[str, int]
+    results: tables.Results | None = None  # that it is from, where those are not the benchmark's own
 
 
 def table(frame: pd.DataFrame, digits: dict[str, int] | None = None) -> str:

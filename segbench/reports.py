@@ -54,13 +54,13 @@ def section(report: Report, results: "Results") -> str:
     """All tables of one machine's page, each with its caption and where it comes from."""
     from . import markdown
 
-    source = provenance(results.journals)
     parts = []
-    for table in report.pages:
-        frame, digits = table(results)
-        if len(frame):
-            caption = " ".join((inspect.getdoc(plain(table)) or "").split())
-            parts.append(f"{caption}\n\n{markdown.table(frame, digits)}\n\n<sub>{source}; `{origin(table)}`</sub>")
+    for function in report.pages:
+        table = function(results)
+        if len(table.frame):
+            caption = " ".join((inspect.getdoc(plain(function)) or "").split())
+            source = f"{provenance((table.results or results).journals)}; `{origin(function)}`"
+            parts.append(f"{caption}\n\n{markdown.table(table.frame, table.digits)}\n\n<sub>{source}</sub>")
     return "\n\n".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -45,6 +46,8 @@ class Script:
             stderr=subprocess.STDOUT,
             text=True,
             env=self.environment | environment,
+            # As in a terminal: what a shell starts in the background would ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def processes(self) -> list[psutil.Process]:

@@ -50,7 +50,7 @@ def test_alone_fpn_and_unet_side_by_side(script):
     (row,) = pd.read_csv(script.out / "combined_benchmark_results.csv").to_dict("records")
     assert row["features_img_s"] > row["fpn_img_s"] and row["features_img_s"] > row["unet_img_s"]
     assert row["unet_params_m"] > row["fpn_params_m"] > row["features_params_m"]
-    assert [*(script.out / "journals" / "combined_benchmark").glob("*.jsonl")]
+    assert [*(script.out / "journals" / "combined_benchmark").glob("*/*.jsonl")]
     assert (script.out / "combined_benchmark_plot.png").exists()
 
 

@@ -118,7 +118,7 @@ def fpn_against_unet(results_of: AllResults) -> str:
     import combined_report
 
     results = results_of["combined_benchmark"]
-    frame, _ = combined_report.over_all(results.of_machine(results.machines()[0]))
+    frame = combined_report.over_all(results.of_machine(results.machines()[0])).frame
     spans = markdown.spans(frame["FPN over UNet, lowest"], frame.highest, 2)
     columns = {
         "mode": frame["mode"],

@@ -93,7 +93,8 @@ def repeats(results: Results) -> Shown:
     table["quiet, %"] = quiet.mean(axis=1) * 100
     table["estimator"] = [", ".join(dict.fromkeys(names.dropna())) for _, names in estimators.iterrows()]
     digits = dict.fromkeys(frames, 1) | {"max/min": 3, "all samples, max/min": 3, "quiet, %": 0}
-    return Shown(table.reset_index(), digits)
+    journals = [journal for run in runs.values() for journal in run.journals]
+    return Shown(table.reset_index(), digits, Results(journals))
 
 
 def allocators(results: Results) -> Shown:
@@ -114,7 +115,7 @@ def allocators(results: Results) -> Shown:
                 row["plain over pinned"] = median(ratios)
                 rows.append(row | {"95 % interval": "{:.2f} to {:.2f}".format(*stats.interval(ratios))})
     digits = {"pinned, ms": 1, "faults, pinned": 0, "plain, ms": 1, "faults, plain": 0, "plain over pinned": 2}
-    return Shown(pd.DataFrame(rows), digits)
+    return Shown(pd.DataFrame(rows), digits, results)
 
 
 TABLES = (visit_costs, limits, repeats, allocators)

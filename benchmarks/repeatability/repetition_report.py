@@ -27,7 +27,7 @@ def terminal(results: Results) -> str:
 
 def promises(results: Results) -> Shown:
     """What each protocol keeps over all cases. Spread is max/min over the repetitions, coverage how often a 95 %
-    interval contains what the others kept; `all_samples` are the visits of this project's protocol (`quiet`) with the
+    interval contains what the others found; `all_samples` are the visits of this project's protocol (`quiet`) with the
     disturbed samples counted."""
     kept = []
     for journal in results.journals:
@@ -93,7 +93,7 @@ TABLES = (promises, targets, all_cases, verdicts)
 
 
 def picture(results: Results) -> Picture:
-    """A panel per journal: the throughput that each repetition of both protocols chosen, over the quiet one's median,
+    """A panel per journal: the throughput that each repetition of both protocols found, over the quiet one's median,
     with the repetition's own 95 % interval."""
     single = repetitions.repetitions(results)
     if single.empty:
@@ -137,7 +137,7 @@ def picture(results: Results) -> Picture:
         panel.set_xlim(0.3, 1.3)
         panel.grid(color="0.92", axis="x")
         panel.set_title(f"{machine}: {rows.cpu.iloc[0]}, {results.dates()[machine]}", loc="left", fontsize=9)
-    axes[-1, 0].set_xlabel("throughput that a repetition chosen, over the quiet protocol's median")
+    axes[-1, 0].set_xlabel("throughput that a repetition found, over the quiet protocol's median")
     names = {"quiet": "this project's protocol", "usual": "the usual protocol"}
     handles = [
         plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
