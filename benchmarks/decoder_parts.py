@@ -139,8 +139,8 @@ def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -
         columns[mode] = parts_ms | {"together": sum(parts_ms.values()), "without the profiler": plain}
     return [
         {"network": f"{model} + {decoder}", "part": name}
-        | {f"{mode}, ms": of[name] for mode, of in columns.items()}
-        | {f"{mode}, %": 100 * of[name] / of["together"] for mode, of in columns.items()}
+        | {f"{mode}, ms": parts_ms[name] for mode, parts_ms in columns.items()}
+        | {f"{mode}, %": 100 * parts_ms[name] / parts_ms["together"] for mode, parts_ms in columns.items()}
         for name in columns[pair[0]]
     ]
 
@@ -152,7 +152,7 @@ def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
         call = call_of(module, image, mode)
         (logits,) = call()
         network = fastest(call, settings.runs)
-        one = fastest(call_of(Classes(module), image, mode), settings.runs)
+        with_argmax = fastest(call_of(Classes(module), image, mode), settings.runs)
         planar = logits.contiguous()
         with torch.inference_mode():
             rows.append(
@@ -164,7 +164,7 @@ def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
                     "writing the output, ms": fastest(lambda out=logits: torch.empty_like(out).fill_(1), settings.runs),
                     "argmax after it, ms": fastest(lambda out=logits: out.argmax(dim=1), settings.runs),
                     "the same, planar, ms": fastest(lambda out=planar: out.argmax(dim=1), settings.runs),
-                    "argmax in the network, ms": one,
+                    "argmax in the network, ms": with_argmax,
                 }
             )
     return rows
@@ -183,10 +183,10 @@ def layout(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
         for _ in range(settings.runs):
             for name, call in calls.items():
                 taken[name].append(measure.seconds(call) * 1e3)
-        ratios = [one / two for one, two in zip(*taken.values(), strict=True)]
+        ratios = [planar / innermost for planar, innermost in zip(*taken.values(), strict=True)]
         low, high = stats.interval(ratios)
         row = {"network": f"{model} + {decoder}", "mode": mode}
-        row |= {f"{name}, ms": min(of) for name, of in taken.items()}
+        row |= {f"{name}, ms": min(latencies) for name, latencies in taken.items()}
         rows.append(row | {"times as fast": stats.geometric_mean(ratios), "low": low, "high": high})
     return rows
 

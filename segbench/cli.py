@@ -98,6 +98,11 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
         raise Problem(f"another run is measuring into {settings.out}; wait for it, or use --out FOLDER") from None
 
 
+def emulates(name: str, here: machine.Machine) -> bool:
+    mode = modes.MODES[name]
+    return runtimes.of_mode(mode).emulates(mode, here)
+
+
 def versions(names: Sequence[str]) -> dict[str, str]:
     """The builds that the numbers of these modes depend on."""
     builds = machine.installed(PACKAGES)
@@ -115,34 +120,38 @@ class Run:
         self.plan = Plan(
             cases=[*benchmark.cases(settings)],
             rounds=settings.rounds,
-            native_bf16=header.machine.native_bf16,
             budget_s=settings.budget,
             quiet_wanted=-(-settings.iterations // settings.rounds),
             repetitions=settings.repetitions,
             until=percent(settings.until),
             max_rounds=settings.max_rounds,
+            emulated=frozenset(name for name in settings.modes if emulates(name, header.machine)),
             skip_emulated=skip_emulated,
             seed=settings.seed,
         )
         root = benchmark.journals(settings.out)
-        self.journal = Journal(root / header.name, samples=bool(settings.until))
+        self.journal = Journal(root / header.folder, samples=bool(settings.until))
         self.elsewhere = Durations()
         for folder in folders(root):
             own = folder == self.journal.folder
+            if own and settings.fresh:  # it is put aside, whatever it holds
+                continue
             journal = Journal.read(folder, samples=own and bool(settings.until))
             for visit in journal.visits:
                 self.elsewhere.add(visit)
-            if own and not settings.fresh:
+            if own:
                 self.journal = journal
-        if self.journal.headers and (difference := self.journal.header.difference(header)):
+        if difference := self.journal.difference(header):
             raise Problem(
-                f"{self.journal.folder} was measured with {difference}: --fresh begins anew, --label NAME keeps both"
+                f"{self.journal.folder} was measured with {difference}: --label NAME begins a journal of its own, "
+                "--fresh puts that one aside"
             )
 
     def announce(self) -> None:
         """Say what will be done and how long it will take."""
         settings, header, plan = self.settings, self.header, self.plan
-        print(f"{header.machine.label}, {settings.threads} threads, torch {header.versions['torch']}, {header.name}")
+        torch = machine.installed(["torch"])["torch"]
+        print(f"{header.machine.label}, {settings.threads} threads, torch {torch}, {header.folder}")
         if settings.list:
             self.list_cases()
         steps = plan.steps(self.journal.visits)
@@ -151,11 +160,11 @@ class Run:
         print(f"{len(plan.cases)} cases in {rounds}: {len(steps)} visits to go, about {about}")
         if settings.until:
             print(f"then more rounds of what is not within +- {settings.until}, up to {settings.max_rounds} per case")
-        emulated = [mode for mode in settings.modes if modes.emulated(mode, plan.native_bf16)]
-        if emulated and not plan.skip_emulated:
+        if plan.emulated and not plan.skip_emulated:
+            names = ", ".join(sorted(plan.emulated))
             print(
-                f"Warning: this CPU has no native BF16: {', '.join(emulated)} will be 40 to 90 times slower than FP32, "
-                "so they are visited once; leave them out with --modes baseline compile"
+                f"Warning: this CPU has no native BF16: {names} will be 40 to 90 times slower than FP32, so they are "
+                "visited once; leave them out with --modes baseline compile"
             )
         if not steps and not settings.until:
             print(f"Nothing to measure: {self.journal.folder} holds all of it; --fresh measures anew")

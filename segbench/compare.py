@@ -41,7 +41,7 @@ def compare(first: Journal, second: Journal, modes: tuple[str, str] = ("", "")) 
         sides.append({key[:-1]: side for key, side in cases.items()} if any(modes) else cases)
     same = first.folder == second.folder
     pairs = [(sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]]
-    return pd.DataFrame([row(*one, *other, same) for one, other in pairs], columns=COLUMNS)
+    return pd.DataFrame([row(*before, *after, same) for before, after in pairs], columns=COLUMNS)
 
 
 def row(case: Case, before: CaseEstimate, other: Case, after: CaseEstimate, same: bool) -> dict:

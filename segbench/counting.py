@@ -105,10 +105,10 @@ def count(module: nn.Module, size: tuple[int, ...]) -> Counts:
     for hook in hooks:
         hook.remove()
     return Counts(
-        params=sum(one.numel() for one in parameters),
-        trainable=sum(one.numel() for one in parameters if one.requires_grad),
-        buffers=sum(one.numel() for one in buffers),
-        weights_mb=sum(one.numel() * one.element_size() for one in [*parameters, *buffers]) / 1e6,
+        params=sum(tensor.numel() for tensor in parameters),
+        trainable=sum(tensor.numel() for tensor in parameters if tensor.requires_grad),
+        buffers=sum(tensor.numel() for tensor in buffers),
+        weights_mb=sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *buffers]) / 1e6,
         gmacs=flops.get_total_flops() / 2e9,
         activations_m=activations / 1e6,
         peak_mb=alive.peak / 1e6,

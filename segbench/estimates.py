@@ -183,8 +183,8 @@ def speedup(before: CaseEstimate, after: CaseEstimate) -> tuple[float, float, fl
         return NAN, NAN, NAN
     sessions = dict.fromkeys(session for session, _ in both)
     pairs = [(before.in_session(session), after.in_session(session)) for session in sessions]
-    ratios = present(one.quiet_ms / other.quiet_ms for one, other in pairs)
-    middle = stats.geometric_mean(ratios or [one.scaled_ms / other.scaled_ms for one, other in pairs])
+    ratios = present(slow.quiet_ms / fast.quiet_ms for slow, fast in pairs)
+    middle = stats.geometric_mean(ratios or [slow.scaled_ms / fast.scaled_ms for slow, fast in pairs])
     by_round = present(before.visits[key].quiet_ms / after.visits[key].quiet_ms for key in both)
     if len(by_round) < 2:
         by_round = [before.visits[key].scaled_ms / after.visits[key].scaled_ms for key in both]

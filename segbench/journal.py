@@ -36,19 +36,9 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
     load: float = 0  # 1-minute load average before anything was run
 
     @property
-    def name(self) -> str:
-        """What tables call it, and the name of its folder: the machine's name, and the label where one was given."""
+    def folder(self) -> str:
+        """The name of the folder that a run begins: the machine's name, and the label where one was given."""
         return f"{self.machine.name}-{self.label}" if self.label else self.machine.name
-
-    def difference(self, other: "Header") -> str:
-        """What keeps two sessions out of one journal, in words; "" where nothing does. Versions of packages that only
-        one of them uses do not matter."""
-        pairs = [("benchmark", self.benchmark, other.benchmark), ("machine", self.name, other.name)]
-        for key in sorted(self.versions.keys() & other.versions.keys()):
-            pairs.append((key, self.versions[key], other.versions[key]))
-        for key in sorted(self.settings.keys() | other.settings.keys()):
-            pairs.append((key, plain(self.settings.get(key)), plain(other.settings.get(key))))
-        return next((f"{key} {mine!r}, not {theirs!r}" for key, mine, theirs in pairs if mine != theirs), "")
 
 
 class Journal:
@@ -59,6 +49,7 @@ class Journal:
         """`samples`: keep the raw samples of every visit, as tables need them; a sweep needs their outcome alone."""
         self.folder, self.samples = folder, samples
         self.headers: dict[str, Header] = {}  # by session, in the order of their starts
+        self.versions: dict[str, str] = {}  # of all sessions together
         self.floors: list[Floor] = []
         self.visits: list[Outcome] = []
         self.session = ""  # that is being written
@@ -73,7 +64,8 @@ class Journal:
         return journal
 
     def read_session(self, path: Path, decoder: msgspec.json.Decoder) -> None:
-        # What follows the last line break was torn by a kill. No session appends to another's file, so it stays.
+        # What follows the last line break was torn by a kill, and stays, for no session appends to another's file; of a
+        # file without any, a crash of the machine left nothing.
         *lines, _ = path.read_bytes().split(b"\n")
         for number, text in enumerate(lines, 1):
             try:
@@ -86,22 +78,36 @@ class Journal:
             if number == 1:
                 self.check(path, line)
             self.take(line, path.stem)
-        if not lines:
-            raise JournalError(f"{path} is empty; remove it")
 
     def check(self, path: Path, header: Header) -> None:
         """Raises JournalError where a session does not belong to those that were read before."""
         if header.schema != SCHEMA:
             raise JournalError(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
-        if self.headers and (difference := header.difference(self.header)):
+        machine = header.machine.name
+        if self.name != machine and not self.name.startswith(f"{machine}-"):
+            raise JournalError(f"{path} is of {machine}: move it to a folder of that name, or {machine}-LABEL")
+        if difference := self.difference(header):
             raise JournalError(
-                f"{path} was measured with {difference} as the other sessions beside it: move it to a folder of its "
-                "own with a label"
+                f"{path}: the sessions before it were measured with {difference}; move it to {machine}-LABEL"
             )
+
+    def difference(self, header: Header) -> str:
+        """What keeps a session out of this journal, in words; "" where nothing does. Versions of packages that only one
+        side uses do not matter."""
+        if not self.headers:
+            return ""
+        pairs = [("benchmark", self.header.benchmark, header.benchmark)]
+        pairs += [("machine", self.header.machine.name, header.machine.name)]
+        for key in sorted(self.versions.keys() & header.versions.keys()):
+            pairs.append((key, self.versions[key], header.versions[key]))
+        for key in sorted(self.header.settings.keys() | header.settings.keys()):
+            pairs.append((key, plain(self.header.settings.get(key)), plain(header.settings.get(key))))
+        return next((f"{key} {mine!r}, not {theirs!r}" for key, mine, theirs in pairs if mine != theirs), "")
 
     def take(self, line: Header | Floor | Outcome, session: str) -> None:
         if isinstance(line, Header):
             self.headers[session] = line
+            self.versions |= line.versions
             return
         line.session = session
         if isinstance(line, Floor):
@@ -116,7 +122,8 @@ class Journal:
 
     @property
     def name(self) -> str:
-        return self.header.name
+        """What tables call it: the machine, and the label where it has one."""
+        return self.folder.name
 
     def begin(self, header: Header) -> None:
         """Begin a session in a file of its own."""
@@ -124,8 +131,10 @@ class Journal:
         self.session = f"{start:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as draft:  # a file without a whole header never stands there
-                draft.write_bytes(msgspec.json.encode(header) + b"\n")
+            with replacing(self.path) as draft, draft.open("wb") as file:  # a header is there whole, or not at all
+                file.write(msgspec.json.encode(header) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise JournalError(f"{self.folder} cannot be written to: {error.strerror}") from None
         self.take(header, self.session)
@@ -169,8 +178,9 @@ def folders(root: Path) -> list[Path]:
 
 
 def read_all(root: Path, samples: bool = True) -> list[Journal]:
-    """Every journal of a folder, by the names that tables give them. Raises JournalError."""
-    return sorted((Journal.read(folder, samples) for folder in folders(root)), key=lambda journal: journal.name)
+    """Every journal of a folder, by name. Raises JournalError."""
+    journals = (Journal.read(folder, samples) for folder in folders(root))
+    return [journal for journal in journals if journal.headers]
 
 
 def visible(folder: Path) -> list[Path]:

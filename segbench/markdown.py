@@ -49,7 +49,7 @@ def number(value: float, digits: int) -> str:
 def spans(low: pd.Series, high: pd.Series, digits: int = 1) -> list[str]:
     """Intervals as text, empty where there is none."""
     pairs = zip(low, high, strict=True)
-    return [f"{one:.{digits}f} to {two:.{digits}f}" if one == one else "" for one, two in pairs]
+    return [f"{lower:.{digits}f} to {upper:.{digits}f}" if lower == lower else "" for lower, upper in pairs]
 
 
 def ranks(top: pd.DataFrame) -> list[str]:

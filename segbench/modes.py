@@ -59,12 +59,6 @@ def in_order(names: list[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda name: (order(name), name))
 
 
-def emulated(name: str, native_bf16: bool) -> bool:
-    """Whether a CPU without native BF16 would have to emulate it: 40 to 90 times slower than FP32 in torch, whose
-    convolutions then leave oneDNN for a plain path (pytorch issue 183815; measured on Zen 3)."""
-    return find(name).precision == "bf16" and not native_bf16
-
-
 def max_error(name: str) -> float:
     """Of a known mode's precision."""
     return PRECISIONS[MODES[name].precision].max_error

@@ -149,10 +149,10 @@ def caption(frame: pd.DataFrame, date: str) -> str:
 
 def plain_log(*axis: Axis, ticks: tuple[float, ...] = (1, 1.5, 2, 3, 4, 5, 6, 8)) -> None:
     """Plain numbers instead of powers of ten, enough of them where the data span less than a decade."""
-    for one in axis:
-        one.set_major_locator(LogLocator(subs=ticks))
-        one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        one.set_minor_locator(NullLocator())
+    for scale in axis:
+        scale.set_major_locator(LogLocator(subs=ticks))
+        scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        scale.set_minor_locator(NullLocator())
 
 
 def save(figure: Figure, data: pd.DataFrame, path: Path) -> None:

@@ -37,30 +37,36 @@ def write(report: Report, results: "Results", out: Path, plots: Path) -> list[Pa
         if len(frame):
             tables.write_csv(out / name, frame)
             written.append(out / name)
-    for place, machine in enumerate(results.machines()):
-        for number, (name, draw) in enumerate(report.pictures.items()):
+    for number, (name, draw) in enumerate(report.pictures.items()):
+        path = out / name
+        for machine in results.machines():
             own = plots / (f"{machine}-{Path(name).stem}.png" if number else f"{machine}.png")
             if picture := draw(results.of_machine(machine)):
-                path = own if place else out / name
+                path = path or own
                 path.parent.mkdir(parents=True, exist_ok=True)
                 drawing.save(*picture, path)
                 written.append(path)
-            if not place:
-                own.unlink(missing_ok=True)  # of a time when another machine had more cases
+                if path != own:
+                    own.unlink(missing_ok=True)  # of a time when another machine had more cases
+                path = None
     return written
 
 
 def section(report: Report, results: "Results") -> str:
-    """All tables of one machine's page, each with its caption and where it comes from."""
+    """All tables of one machine's page, each with its caption and where it comes from; under a heading of its own what
+    has a label."""
     from . import markdown
 
     parts = []
-    for function in report.pages:
-        table = function(results)
-        if len(table.frame):
-            caption = " ".join((inspect.getdoc(plain(function)) or "").split())
-            source = f"{provenance((table.results or results).journals)}; `{origin(function)}`"
-            parts.append(f"{caption}\n\n{markdown.table(table.frame, table.digits)}\n\n<sub>{source}</sub>")
+    for journal in results.journals:
+        own, label = results.of(journal), journal.name.removeprefix(journal.header.machine.name).removeprefix("-")
+        parts += [f"### Labelled `{label}`"] * bool(label)
+        for function in report.pages:
+            table = function(own)
+            if len(table.frame):
+                caption = " ".join((inspect.getdoc(plain(function)) or "").split())
+                source = f"{provenance((table.results or own).journals)}; `{origin(function)}`"
+                parts.append(f"{caption}\n\n{markdown.table(table.frame, table.digits)}\n\n<sub>{source}</sub>")
     return "\n\n".join(parts)
 
 

@@ -10,7 +10,6 @@ from .cases import MEASURED, Case, Outcome
 from .journal import Journal
 
 FIRST_GUESS_S = 5  # of a visit, preparing left out, before any of its kind was seen
-WARM_AGAIN_S = 10  # at most, of a further visit to a case whose first one has to prepare everything
 
 Step = tuple[int, Case]  # a round, and whom it visits
 
@@ -19,13 +18,13 @@ Step = tuple[int, Case]  # a round, and whom it visits
 class Plan:
     cases: list[Case]
     rounds: int
-    native_bf16: bool
     budget_s: float = 15  # of measuring, per visit
     quiet_wanted: int = 10  # samples per visit
     repetitions: int = 1
     until: float = 0  # half width of the 95 % intervals that further rounds are for; 0: no further rounds
     max_rounds: int = 20  # per case, with the further ones
-    skip_emulated: bool = False  # no visit to a mode that would emulate BF16
+    emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
+    skip_emulated: bool = False  # no visit to one of those
     seed: int = 0
 
     def repetition(self, number: int) -> int:
@@ -33,9 +32,9 @@ class Plan:
         return min((number - 1) // self.rounds + 1, self.repetitions)
 
     def due(self, case: Case, number: int) -> bool:
-        """Whether a round visits a case. Only the first does where BF16 is emulated: 40 to 90 times slower than FP32,
-        and no estimate to rank by. The usual protocol has one visit per repetition."""
-        if modes.emulated(case.mode, self.native_bf16):
+        """Whether a round visits a case. Only the first does where the mode is emulated, for that is not ranked.
+        The usual protocol has one visit per repetition."""
+        if case.mode in self.emulated:
             return number == 1
         return case.protocol != "usual" or number % self.rounds == 0
 
@@ -118,19 +117,18 @@ class Durations:
 
 
 def remaining_s(steps: list[Step], here: Durations, elsewhere: Durations) -> float:
-    """Seconds that the steps will take, by the visits to this machine or else those to any. Of a case that has to be
-    prepared first only the first visit counts in full."""
-    total, seen = 0.0, {}
+    """Seconds that the steps will take, by the visits to this machine or else those to any; the first visit to a case
+    may have to prepare what later ones find on disk."""
+    total, expected = 0.0, {}
     for _, case in steps:
-        if case in seen:
-            total += seen[case]
-            continue
-        mode = modes.MODES[case.mode]
-        warm_s, cold_s = runtimes.of_mode(mode).expected_prepare_s(mode)
-        cold = cold_s > 0 and case not in here.visited
-        expected = here.mean(case, cold) or elsewhere.mean(case, cold) or FIRST_GUESS_S + (cold_s if cold else warm_s)
-        seen[case] = min(expected, WARM_AGAIN_S) if cold_s else expected
-        total += expected
+        if case not in expected:
+            mode = modes.MODES[case.mode]
+            warm_s, cold_s = runtimes.of_mode(mode).expected_prepare_s(mode)
+            expected[case] = here.mean(case, False) or elsewhere.mean(case, False) or FIRST_GUESS_S + warm_s
+            if cold_s and case not in here.visited:
+                total += here.mean(case, True) or elsewhere.mean(case, True) or FIRST_GUESS_S + cold_s
+                continue
+        total += expected[case]
     return total
 
 

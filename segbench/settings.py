@@ -115,7 +115,7 @@ def resolve(
         changed,
         threads=threads,
         size=tuple(changed.size),
-        modes=find_modes(changed.modes or default_modes),
+        modes=find_modes(default_modes if changed.modes is None else changed.modes),
         models=find_models(changed.models),
         allocator=tuple(dict.fromkeys(changed.allocator)),
     )
@@ -125,19 +125,24 @@ def check(settings: Settings) -> None:
     """Raises Problem for values that mean nothing."""
     for key in ("batch_size", "iterations", "rounds", "budget", "repetitions", "max_rounds"):
         if not 0 < getattr(settings, key) < math.inf:
-            raise Problem(f"--{key.replace('_', '-')} {getattr(settings, key):g} is not positive")
+            raise Problem(f"--{key.replace('_', '-')} {getattr(settings, key):g} is no positive number")
     if settings.until and not 0 < percent(settings.until) < 1:
         raise Problem(f"--until {settings.until!r} is not a share: say 2% or 0.02")
     if settings.until and settings.repetitions > 1:
         raise Problem("--until and --repetitions exclude each other: repetitions that stop by themselves are not alike")
+    if settings.until and settings.max_rounds < settings.rounds:
+        raise Problem(f"--max-rounds {settings.max_rounds} is less than --rounds {settings.rounds}")
+    if not settings.allocator:
+        raise Problem("--allocator names none: pinned, plain")
     settings.check()
     if min(settings.size) <= 0:
         raise Problem(
             f"--size {settings.size[0]} {settings.size[1]} is not a size: height and width in pixels, both positive"
         )
-    if not re.fullmatch(r"[a-z0-9.-]*", settings.label):
+    if settings.label and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?", settings.label):
         raise Problem(
-            f"--label {settings.label!r} becomes part of a folder's name: lower-case letters, digits, dots and dashes"
+            f"--label {settings.label!r} becomes part of a folder's name: up to 40 lower-case letters and digits, dots "
+            "and dashes between them"
         )
 
 

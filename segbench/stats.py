@@ -25,12 +25,14 @@ class Floors:
     def __init__(self) -> None:
         self.readings: dict[int, list[NDArray]] = {}  # window -> blocks of (N, 2), in ms
         self.quantiles: dict[int, NDArray] = {}
+        self.floor_ms: NDArray | None = None
 
     def add(self, time_s: float, readings_ms: ArrayLike) -> None:
         """Readings (N, 2) in ms. All of a visit count as taken at its start: windows are far longer than visits."""
         window = int(time_s // WINDOW_S)
         self.readings.setdefault(window, []).append(np.asarray(readings_ms, dtype=float).reshape(-1, 2))
         self.quantiles.pop(window, None)
+        self.floor_ms = None
 
     def windows(self) -> NDArray:
         """Low quantile of both yardsticks' readings per window, (windows, 2) in ms."""
@@ -45,7 +47,9 @@ class Floors:
 
     def lowest(self) -> NDArray:
         """The lowest of the windows' floors, (2,) in ms."""
-        return self.windows().min(axis=0)
+        if self.floor_ms is None:
+            self.floor_ms = self.windows().min(axis=0)
+        return self.floor_ms
 
 
 def quiet(readings_ms: ArrayLike, floor_ms: ArrayLike, bounds: ArrayLike = QUIET) -> NDArray:

@@ -31,6 +31,7 @@ class Sweep:
         self.floors: dict[int, stats.Floors] = {}  # of this session, by number of threads
         self.latest: list[Visit] = []  # of this session
         self.failed: set[Case] = set()  # not visited again in this run
+        self.skips = {(v.case, v.round, v.reason) for v in journal.visits if v.status == "skipped"}  # said already
         self.warned: set[str] = set()
         self.progress = "starting"
 
@@ -55,11 +56,16 @@ class Sweep:
 
     def take(self, number: int, case: Case) -> None:
         """One step: a visit, unless the case failed before, and what is said of it."""
-        if self.plan.repetition(number) != self.repetition:
-            self.begin_session(self.plan.repetition(number))
         if case in self.failed:
             return
-        visit = self.visit_case(case)
+        reason = self.why_skipped(case)
+        if (case, number, reason) in self.skips:
+            self.give_up(case, "skipped", reason)
+            return
+        if self.plan.repetition(number) != self.repetition:
+            self.begin_session(self.plan.repetition(number))
+        skipped = Visit(case=case, status="skipped", reason=reason, started=now())
+        visit = skipped if reason else self.visit_case(case)
         visit.round = number
         self.journal.append(visit)
         self.here.add(visit)
@@ -68,9 +74,12 @@ class Sweep:
             self.floors[case.threads].add(seconds_since_epoch(visit.started), visit.readings_ms)
             self.latest = [*self.latest, visit][-WATCHED:]
         if visit.status not in MEASURED:
-            self.failed.add(case)
-            tqdm.write(f"{case.name}: {visit.status}, {visit.reason}")
+            self.give_up(case, visit.status, visit.reason)
         self.warn(case.threads)
+
+    def give_up(self, case: Case, status: str, reason: str) -> None:
+        self.failed.add(case)
+        tqdm.write(f"{case.name}: {status}, {reason}")
 
     def begin_session(self, repetition: int) -> None:
         """A repetition shares nothing with the one before, and pays for its own start."""
@@ -83,8 +92,6 @@ class Sweep:
     def visit_case(self, case: Case) -> Visit:
         """One visit, whatever becomes of it."""
         started, clock = now(), time.perf_counter()
-        if reason := self.why_skipped(case):
-            return Visit(case=case, status="skipped", reason=reason, started=started)
         usual = case.protocol == "usual"
         server = self.server(case)
         try:
@@ -108,13 +115,17 @@ class Sweep:
 
     def why_skipped(self, case: Case) -> str:
         mode = modes.MODES[case.mode]
-        if self.plan.skip_emulated and modes.emulated(case.mode, self.plan.native_bf16):
+        if self.plan.skip_emulated and case.mode in self.plan.emulated:
             return "no native BF16 here, 40 to 90 times slower than FP32; --modes names what to measure nevertheless"
         return runtimes.of_mode(mode).missing(mode, self.header.machine) or too_large(case, self.journal.visits)
 
     def server(self, case: Case) -> Server:
+        """That of the environment which the case's runtime needs."""
         environment = runtimes.of_mode(modes.MODES[case.mode]).environment(case.threads)
-        return self.servers.setdefault(tuple(sorted(environment.items())), Server(environment))
+        key = tuple(sorted(environment.items()))
+        if key not in self.servers:
+            self.servers[key] = Server(environment)
+        return self.servers[key]
 
     def stop_servers(self) -> None:
         for server in self.servers.values():
@@ -124,7 +135,9 @@ class Sweep:
         """The session's floors for that many threads by all readings up to now; found first where there are none."""
         if threads not in self.floors:
             started, clock = now(), time.perf_counter()
-            answer = server.run(Order(threads, budget_s=self.plan.budget_s, native_bf16=self.plan.native_bf16))
+            answer = server.run(
+                Order(threads, budget_s=self.plan.budget_s, native_bf16=self.header.machine.native_bf16)
+            )
             if not isinstance(answer, Floors):
                 raise ServerDied(f"finding the floors failed: {answer.visit.reason}")
             seconds = round(time.perf_counter() - clock, 3)

@@ -21,15 +21,15 @@ NETWORK = ["machine", "model", "decoder"]  # what names a network of a machine
 class Results:
     """What the journals of one benchmark say, computed once: everything that tables, pages and pictures are made of."""
 
-    def __init__(self, journals: list[Journal], computed: dict[str, dict[Case, CaseEstimate]] | None = None):
+    def __init__(self, journals: list[Journal], computed: dict[Path, dict[Case, CaseEstimate]] | None = None):
         self.journals = [journal for journal in journals if journal.visits]
         self.computed = {} if computed is None else computed
 
     def estimates(self, journal: Journal) -> dict[Case, CaseEstimate]:
         """Case -> its estimate."""
-        if journal.name not in self.computed:
-            self.computed[journal.name] = estimates.of_journal(journal)
-        return self.computed[journal.name]
+        if journal.folder not in self.computed:
+            self.computed[journal.folder] = estimates.of_journal(journal)
+        return self.computed[journal.folder]
 
     def machines(self) -> list[str]:
         """Their names without labels, that with the most cases first: it is shown where there is room for one."""
@@ -40,15 +40,18 @@ class Results:
 
     def of_machine(self, name: str) -> "Results":
         """The journals of one machine, whatever their labels."""
-        journals = [journal for journal in self.journals if journal.header.machine.name == name]
-        return Results(journals, self.computed)
+        return self.of(*(journal for journal in self.journals if journal.header.machine.name == name))
+
+    def of(self, *journals: Journal) -> "Results":
+        """Some of the journals."""
+        return Results([*journals], self.computed)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode; `speedup` is
         over baseline. The index is that of `cases`."""
-        peaks = {journal.name: peak_gflops(journal) for journal in self.journals}
-        rows = [row(journal, case, self.estimates(journal), peaks[journal.name]) for journal, case in self.cases]
+        peaks = {journal.folder: peak_gflops(journal) for journal in self.journals}
+        rows = [row(journal, case, self.estimates(journal), peaks[journal.folder]) for journal, case in self.cases]
         return pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
 
     @cached_property
@@ -201,16 +204,24 @@ def best(frame: pd.DataFrame, by: str = "throughput_img_s", keys: list[str] = NE
 
 
 def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
-    """`best` per machine in the order of speed, with `rank`, and `separated`: whether the intervals tell a row from the
-    one above it. The one function that ranks."""
+    """`best` per machine and ranking in the order of speed, with `rank`, and `separated`: whether the intervals tell a
+    row from the one above it. The one function that ranks."""
     by = of_best.get("by", "throughput_img_s")
     low, high = (by.replace("_img_s", "") + end for end in ("_low", "_high"))
-    top = best(frame, **of_best).assign(place=lambda rows: rows.machine.map([*dict.fromkeys(frame.machine)].index))
-    top = top.sort_values(["place", by], ascending=[True, False], kind="stable").drop(columns="place")
-    machines = top.groupby("machine", sort=False)
-    top["rank"] = machines.cumcount() + 1
-    top["separated"] = (top["rank"] == 1) | (top[high] < machines[low].shift())
+    top = best(frame, **of_best).assign(
+        place=lambda rows: rows.machine.map([*dict.fromkeys(frame.machine)].index),
+        ranking=lambda rows: rows.precision.map(modes.ranking),
+    )
+    top = top.sort_values(["place", "ranking", by], ascending=[True, True, False], kind="stable").drop(columns="place")
+    groups = top.groupby(["machine", "ranking"], sort=False)
+    top["rank"] = groups.cumcount() + 1
+    top["separated"] = (top["rank"] == 1) | (top[high] < groups[low].shift())
     return top
+
+
+def floating_point(top: pd.DataFrame) -> pd.DataFrame:
+    """The ranking that FP32 competes in."""
+    return top[top.ranking == modes.ranking("fp32")]
 
 
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
@@ -218,7 +229,11 @@ def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     fastest first."""
     both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "pinned")].set_index(NETWORK).speedup
     both = both.rename("speedup_autocast_compile")
-    top = ranking(frame).join(both, on=NETWORK).rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
+    top = (
+        floating_point(ranking(frame))
+        .join(both, on=NETWORK)
+        .rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
+    )
     columns = ["machine", "rank", "separated", "family", "model", "best_mode", "params_m", "throughput_img_s"]
     columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
     columns += ["efficiency_img_s_m", "top1"]
@@ -238,7 +253,7 @@ def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
         if mode != BASELINE:
             for column in ("speedup", "speedup_low", "speedup_high"):
                 table[f"{mode}_{column}"] = rows[column]
-    table["best_mode"] = best(frame).set_index(keys)["mode"]
+    table["best_mode"] = floating_point(ranking(frame)).set_index(keys)["mode"]
     return table.reset_index()
 
 

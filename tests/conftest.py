@@ -71,7 +71,7 @@ class Script:
 
     def folder(self) -> Path:
         """Of this machine's journal."""
-        (path,) = {path.parent for path in (self.out / "journals").rglob("*.jsonl")}
+        (path,) = {path.parent for path in (self.out / "journals").glob("*/*.jsonl")}
         return path
 
     def journal(self) -> Journal:

@@ -1,5 +1,6 @@
 """Real runs of the scripts with decoders at 64x64."""
 
+import msgspec
 import pandas as pd
 import pytest
 
@@ -99,7 +100,12 @@ def test_bad_input_is_one_line_and_status_2(script, path, flags, says):
 
 def test_emulated_bf16_is_a_row_that_says_so(tmp_path):
     case = Case(model="lcnet_100", decoder="unet", classes=117, mode="autocast+compile", size=(512, 512))
-    plan = Plan([case], 3, native_bf16=False, skip_emulated=True)
+    plan = Plan([case], 3, emulated=frozenset({case.mode}), skip_emulated=True)
     about = header()
-    visit = Sweep(Journal(tmp_path), plan, about, Durations()).visit_case(case)
-    assert visit.status == "skipped" and "no native BF16" in visit.reason
+    about = msgspec.structs.replace(about, machine=msgspec.structs.replace(about.machine, native_bf16=False))
+    for _ in range(2):  # the same command again says it again, and adds no second row
+        folder = tmp_path / about.folder
+        Sweep(Journal.read(folder), plan, about, Durations()).run()
+        (visit,) = Journal.read(folder).visits
+        assert visit.status == "skipped" and "no native BF16" in visit.reason
+    assert len([*folder.iterdir()]) == 1

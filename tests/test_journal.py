@@ -25,7 +25,7 @@ def header(started: str = "2026-01-01T00:00:00+00:00", **changes) -> Header:
 
 @pytest.fixture
 def journal(tmp_path) -> Journal:
-    journal = Journal(tmp_path / "one")
+    journal = Journal(tmp_path / machine.describe().name)
     journal.begin(header())
     journal.append(FLOOR)
     for number in (1, 2):
@@ -44,7 +44,7 @@ def another_session(journal: Journal, *visits: Visit, started: str = "2026-01-02
 
 def test_what_is_written_is_read_again(journal):
     again = Journal.read(journal.folder)
-    assert again.header.difference(journal.header) == "" and again.header.machine == journal.header.machine
+    assert again.difference(journal.header) == "" and again.header.machine == journal.header.machine
     assert again.visits == journal.visits and again.floors == journal.floors
     assert [*again.by_case()] == [CASE] and [visit.round for visit in again.by_case()[CASE]] == [1, 2]
     assert {line.session for line in (*again.visits, *again.floors)} == {journal.session}
@@ -85,7 +85,6 @@ def test_a_torn_last_line_costs_that_line_only(journal):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"", "empty"),
         (b'{"kind":"visit"}\n', "line 1"),
         (b"not json\n", "line 1"),
         (b"\xff\xfe\n", "line 1"),
@@ -93,7 +92,7 @@ def test_a_torn_last_line_costs_that_line_only(journal):
     ],
 )
 def test_anything_but_a_session_is_refused_in_one_line(tmp_path, text, says):
-    path = tmp_path / "machine" / "one.jsonl"
+    path = tmp_path / "a-machine" / "one.jsonl"
     path.parent.mkdir()
     path.write_bytes(text)
     with pytest.raises(JournalError, match=says) as error:
@@ -124,20 +123,41 @@ def test_a_line_in_the_middle_that_is_damaged_is_named(journal):
         ({"versions": {"torch": "2"}}, "torch '1', not '2'"),
         ({"versions": {"torch": "1", "openvino": "3"}}, ""),
         ({"versions": {"openvino": "3"}}, ""),
-        ({"label": "other"}, "machine "),
     ],
 )
 def test_only_what_matters_keeps_sessions_apart(journal, changes, says):
-    difference = journal.header.difference(header(**changes))
-    assert difference.startswith(says) and bool(difference) == bool(says)
-    if says and "label" not in changes:
+    assert journal.difference(header(**changes)) == says
+    if says:
         alien = Journal(journal.folder)
         alien.begin(header("2026-01-02T00:00:00+00:00", **changes))
-        with pytest.raises(JournalError, match="move it to a folder of its own"):
+        with pytest.raises(JournalError, match=r"move it to .*-LABEL"):
             Journal.read(journal.folder)
+        alone = journal.folder.with_name(f"{journal.name}-other")
+        alone.mkdir()
+        alien.path.rename(alone / alien.path.name)
+        assert [one.name for one in read_all(alone.parent)] == [journal.name, f"{journal.name}-other"], "the way out"
+
+
+def test_versions_of_all_sessions_count(journal):
+    for day, versions in ((2, {"onnx": "1"}), (3, {"torch": "1"}), (4, {"onnx": "2"})):
+        journal.begin(header(f"2026-01-0{day}T00:00:00+00:00", versions=versions))
+    with pytest.raises(JournalError, match="onnx '1', not '2'"):
+        Journal.read(journal.folder)
+
+
+def test_a_folder_is_of_the_machine_that_it_names(journal, tmp_path):
+    journal.folder.rename(tmp_path / "amd-0.0-1c")
+    with pytest.raises(JournalError, match=f"is of {machine.describe().name}: move it"):
+        read_all(tmp_path)
+
+
+def test_a_file_that_a_crash_left_without_a_line_is_no_session(journal):
+    (journal.folder / "20260101T000000-000000.jsonl").write_bytes(b'{"kind":"hea')
+    assert len(Journal.read(journal.folder).visits) == 2
 
 
 def test_another_schema_is_refused(tmp_path):
-    Journal(tmp_path / "two").begin(header(schema=SCHEMA + 1))
+    alien = Journal(tmp_path / machine.describe().name)
+    alien.begin(header(schema=SCHEMA + 1))
     with pytest.raises(JournalError, match="schema"):
-        Journal.read(tmp_path / "two")
+        Journal.read(alien.folder)

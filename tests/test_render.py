@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
 
+from segbench import plots
 from segbench.cases import Case, Floor, Visit
 from segbench.journal import Header, Journal, read_all
 
@@ -19,7 +21,7 @@ from .conftest import ROOT
 sys.path.insert(0, str(ROOT / "tools"))
 import render
 
-AMD, OTHER = "amd-25.17-2c", "amd-25.1-2c"
+AMD, OTHER, LABELLED = "amd-25.17-2c", "amd-25.1-2c", "amd-25.17-2c-mine"
 MODELS = ("mobileone_s0", "lcnet_100", "resnet18", "mobilenetv3_small_100", "convnext_small")
 VOLUMES = ("stunet_s", "totalsegmentator")
 SMALL = ROOT / "tests" / "journals"  # what two Intel machines sent: a quick run, and sweeps that were stopped
@@ -30,11 +32,29 @@ def test_what_is_committed_is_what_the_journals_give():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_number_changed_by_hand_is_found(tmp_path):
+def test_a_table_between_marks_is_made_anew():
     text = "before\n<!-- table: families -->\nby hand\n<!-- end -->\nafter\n"
     made = render.rendered(text, {})
     assert made != text and "`resnet18`" in made and made.startswith("before\n") and made.endswith("after\n")
     assert render.rendered(made, {}) == made
+
+
+def test_a_number_changed_by_hand_is_found(tmp_path):
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    (tmp_path / "b.csv").write_text("x\n2\n")
+    assert not render.differs(tmp_path / "a.csv", tmp_path / "a.csv")
+    assert render.differs(tmp_path / "a.csv", tmp_path / "b.csv")
+    assert render.differs(tmp_path / "none.csv", tmp_path / "b.csv")
+    pictures = [tmp_path / f"{name}.png" for name in ("one", "same", "other")]
+    for path, data in zip(pictures, (1, 1, 2), strict=True):
+        plots.save(plt.figure(), pd.DataFrame({"x": [data]}), path)
+    assert not render.differs(pictures[0], pictures[1]) and render.differs(pictures[0], pictures[2])
+
+
+def test_what_no_journal_accounts_for_is_found():
+    written = {path.relative_to(ROOT) for path in render.rendered_files()}
+    gone = Path("benchmarks/encoder_only/benchmark_results.csv")
+    assert render.stale(written) == [] and render.stale(written - {gone}) == [ROOT / gone]
 
 
 def shortened(journal: Journal, folder: Path, keep: int, native_bf16: bool) -> None:
@@ -46,7 +66,7 @@ def shortened(journal: Journal, folder: Path, keep: int, native_bf16: bool) -> N
         header = journal.headers[session]
         machine = msgspec.structs.replace(header.machine, name=name, native_bf16=native_bf16, isa=["AVX2"])
         header = msgspec.structs.replace(header, machine=machine)
-        copy = Journal(folder / header.name)
+        copy = Journal(folder / header.folder)
         copy.begin(header)
         for line in (*journal.floors, *journal.visits):
             if line.session == session and (isinstance(line, Floor) or line.case.model in MODELS + VOLUMES):
@@ -72,9 +92,11 @@ def two_machines(tmp_path_factory) -> tuple[Path, Path]:
         for journal in read_all(benchmark.journals(benchmark.script.parent)):
             if journal.header.machine.name == AMD:
                 repeated = benchmark.name == "repeatability"
+                folder = benchmark.journals((root / name).parent)
                 for native in (True, False):
-                    folder = benchmark.journals((root / name).parent)
                     shortened(journal, folder, 2 if repeated else 3, native)
+                if journal.name == AMD and not repeated:  # a journal of one's own beside it
+                    shutil.copytree(folder / AMD, folder / LABELLED)
     shutil.copy(ROOT / "README.md", root / "README.md")
     render.render(root, out)
     return root, out
@@ -103,12 +125,15 @@ def test_two_unlike_machines_have_every_page(two_machines):
     pages = {name: (out / "results" / f"{name}.md").read_text() for name in (AMD, OTHER)}
     for name, page in pages.items():
         assert re.findall("^## (.*)", page, re.MULTILINE) == [*render.SCRIPTS.values()]
-        tables = page.count("|---|") + page.count("| --- |") + page.count("| --: |")
+        tables = re.findall(r"^\|(?: -+:? \|)+$", page, re.MULTILINE)
         sources = re.findall(r"<sub>(.*); `(.*):(\w+)`</sub>", page)
-        assert len(sources) >= 15 and tables, name
+        assert len(tables) == len(sources) >= 15, name
         for _, path, function in sources:
             assert f"def {function}(" in (ROOT / path).read_text()
         assert all(name in journals and " visits, 2026-" in journals for journals, _, _ in sources)
+    assert pages[AMD].count("### Labelled `mine`") == 7 and "### Labelled `stress`" in pages[AMD]
+    ranking = pages[AMD].split("### Labelled")[0].split("<sub>")[0]
+    assert ranking.count("| mobileone_s0 |") == 1, "a row per encoder and journal"
     assert "nan" not in pages[AMD] + pages[OTHER]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segbench import estimates, health, schedule, stats, tables
+from segbench import estimates, health, markdown, modes, schedule, stats, tables
 from segbench.cases import Case, Floor, Visit
 from segbench.compare import compare
 from segbench.journal import Journal
@@ -182,7 +182,7 @@ def test_until_goes_on_with_the_cases_that_are_wide(tmp_path):
         journal.append(visit(rng, COMPILED, number, 1, ms))
 
     def further(until: float, most: int = 20) -> list[schedule.Step]:
-        plan = schedule.Plan([BASE, COMPILED], 3, True, until=until, max_rounds=most)
+        plan = schedule.Plan([BASE, COMPILED], 3, until=until, max_rounds=most)
         assert plan.steps(journal.visits) == []
         return plan.further_steps(journal)
 
@@ -210,8 +210,17 @@ FRAME = pd.DataFrame(
 
 
 def test_the_ranking_leaves_out_what_is_wrong_or_unknown_and_marks_what_intervals_do_not_separate():
-    from segbench import markdown
-
     top = tables.ranking(FRAME)
     assert top.model.tolist() == ["b", "c", "a", "d"] and top["rank"].tolist() == [1, 2, 3, 4]
     assert markdown.ranks(top) == ["1", "≈ 2", "3", "≈ 4"]
+
+
+def test_every_ranking_has_a_first_of_its_own(monkeypatch):
+    monkeypatch.setitem(modes.PRECISIONS, "int8", modes.Precision(0.5, "integer"))
+    frame = FRAME.assign(family="f", speedup=1.0, speedup_low=1.0, speedup_high=1.0)
+    frame = frame[frame.precision != ""]
+    both = pd.concat([frame, frame.assign(mode="compile", precision="int8")], ignore_index=True)
+    top = tables.ranking(both).set_index(["precision", "model"])["rank"]
+    assert top["fp32"].to_dict() == top["int8"].to_dict() == {"b": 1, "c": 2, "a": 3, "d": 4}
+    best = tables.by_mode(both).set_index("model").best_mode
+    assert best.dropna().to_dict() == dict.fromkeys("abcd", "baseline"), "INT8 is ranked apart"

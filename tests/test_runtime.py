@@ -26,6 +26,10 @@ def missing(mode, machine):
     return ""
 
 
+def emulates(mode, machine):
+    return False
+
+
 def versions():
     return installed(("msgspec",))
 
@@ -61,7 +65,7 @@ def prepare(network, example, mode, threads, cache):
 def test_every_mode_names_a_runtime_and_a_precision_that_there_are():
     for mode in modes.MODES.values():
         runtime = runtimes.of_mode(mode)
-        needed = ("missing", "versions", "environment", "expected_prepare_s", "preload", "prepare")
+        needed = ("missing", "emulates", "versions", "environment", "expected_prepare_s", "preload", "prepare")
         assert all(callable(getattr(runtime, name)) for name in needed) and mode.precision in modes.PRECISIONS
 
 

@@ -16,7 +16,7 @@ AUTOCAST = msgspec.structs.replace(EAGER, mode="autocast")
 
 
 def plan(*cases: Case, **changes) -> Plan:
-    return Plan(**({"cases": [*cases], "rounds": 3, "native_bf16": True} | changes))
+    return Plan(**({"cases": [*cases], "rounds": 3} | changes))
 
 
 def test_every_round_visits_models_in_a_new_order_and_their_modes_next_to_each_other():
@@ -57,7 +57,7 @@ def test_what_went_well_is_done_and_what_failed_is_tried_again(visit, left):
 
 
 def test_emulated_bf16_is_visited_once():
-    emulating = plan(EAGER, AUTOCAST, native_bf16=False)
+    emulating = plan(EAGER, AUTOCAST, emulated=frozenset({"autocast"}))
     assert [number for number, case in emulating.steps([]) if case == AUTOCAST] == [1]
 
 
@@ -72,9 +72,11 @@ def test_the_time_left_is_that_of_the_visits_before():
         Visit(case=COMPILED, round=1, seconds=7, cache="warm"),
     ]
     assert remaining_s(steps, Durations(seen), Durations()) == 4 + 4 + 7 + 7, "the graph is on disk now"
-    assert remaining_s(steps, Durations(), Durations(seen)) == 4 + 4 + 30 + 10
+    assert remaining_s(steps, Durations(), Durations(seen)) == 4 + 4 + 30 + 7
     other = [(number, msgspec.structs.replace(case, model="resnet18")) for number, case in steps]
-    assert remaining_s(other, Durations(seen), Durations()) == 4 + 4 + 30 + 10, "of its mode"
+    assert remaining_s(other, Durations(seen), Durations()) == 4 + 4 + 30 + 7, "of its mode"
+    long = [Visit(case=COMPILED, round=1, seconds=60, cache="warm")]
+    assert remaining_s([(number, COMPILED) for number in (2, 3)], Durations(long), Durations()) == 120
 
 
 def test_a_batch_is_judged_by_what_smaller_ones_took():

@@ -47,7 +47,6 @@ def test_from_the_command_to_csv_and_png_and_again(script):
     rows = table(script)
     assert [*zip(rows.model, rows["mode"], strict=True)] == [("lcnet_100", "baseline"), ("lcnet_100", "compile")]
     assert (rows.status == "ok").all() and (rows.threads == 1).all()
-    assert (rows.throughput_img_s * rows.latency_ms).tolist() == pytest.approx([1000] * 2, rel=1e-4)
     assert (rows.rel_error[rows["mode"] == "compile"] < 1e-4).all() and (
         rows.rel_error[rows["mode"] == "baseline"] == 0
     ).all()
@@ -94,8 +93,11 @@ def test_fresh_begins_anew_and_loses_nothing(script):
     first = files(script)
     for _ in range(2):
         assert "kept in" in script.run(*flags, "--fresh").stdout
+    first_session = next(script.folder().iterdir())
+    first_session.write_text("damaged\n")  # beginning anew is the way out of that too
+    assert script.run(*flags).returncode == 2 and script.run(*flags, "--fresh").returncode == 0
     kept = [path for path in (script.out / "journals" / "old").rglob("*.jsonl")]
-    assert len(kept) == 2 and first.items() <= {path.name: path.read_bytes() for path in kept}.items()
+    assert len(kept) == 3 and first.items() <= {path.name: path.read_bytes() for path in kept}.items()
     assert len([*(script.out / "journals").glob("*/[!.]*.jsonl")]) == 1
 
 
@@ -113,6 +115,10 @@ def test_fresh_begins_anew_and_loses_nothing(script):
         (("--budget", "inf"), "--budget inf"),
         (("--budget", "nan"), "--budget nan"),
         (("--label", "../x"), "--label"),
+        (("--label", "x" * 41), "--label"),
+        (("--modes",), "--modes names no mode"),
+        (("--allocator",), "--allocator names none"),
+        (("--until", "2%", "--max-rounds", "1"), "--max-rounds 1"),
         (("--until", "soon"), "--until 'soon'"),
         (("--until", "2%", "--repetitions", "2"), "exclude each other"),
         (("--out", "/proc/nowhere"), "cannot be written"),
@@ -281,6 +287,8 @@ def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
     status = Path(f"/proc/{running.pid}/status").read_text()
     peak_mb = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024 / 1e6
     assert before == 1001 and peak_mb < 150, "the sweeping process imports something heavy, or keeps samples"
+    mapped = Path(f"/proc/{running.pid}/maps").read_text()
+    assert "numpy" in mapped and not re.search("torch|pandas|matplotlib", mapped)
     second = script.run(*flags)
     assert second.returncode == 2 and "another run" in second.stderr
     running.send_signal(signal.SIGINT)

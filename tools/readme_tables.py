@@ -14,7 +14,16 @@ WAYS = ("mobileone_s0 + unet", *(run.name for run in zoo.RUNS))
 
 
 def of_machine(results_of: AllResults, benchmark: str, machine: str) -> Results:
-    return results_of.get(benchmark, NOTHING).of_machine(machine)
+    """Of a machine's journals the one without a label, or else that with the most cases."""
+    results = results_of.get(benchmark, NOTHING).of_machine(machine)
+    journals = sorted(results.journals, key=lambda j: (j.name != machine, -len(results.estimates(j)), j.name))
+    return results.of(*journals[:1])
+
+
+def largest(results_of: AllResults, benchmark: str) -> Results:
+    """Of the machine with the most cases."""
+    machines = results_of.get(benchmark, NOTHING).machines()
+    return of_machine(results_of, benchmark, machines[0]) if machines else NOTHING
 
 
 def machines(results_of: AllResults) -> list[str]:
@@ -38,7 +47,7 @@ def answers(results_of: AllResults) -> str:
             column = f"with {DECODERS[decoder]}"
             row[column] = winner(of_machine(results_of, f"{decoder}_decoder", machine), decoder)
         row["whole CT, s"] = whole(of_machine(results_of, "benchmark_official", machine))
-        row["what a mode brings"] = gain(of_machine(results_of, "encoder_only", machine))
+        row["best mode, median"] = gain(of_machine(results_of, "encoder_only", machine))
         rows.append(row)
     return markdown.table(pd.DataFrame(rows))
 
@@ -47,7 +56,7 @@ def winner(results: Results, decoder: str = "") -> str:
     """The fastest, and how many others its interval does not tell from it."""
     if not results.journals:
         return ""
-    top = tables.ranking(results.rows[results.rows.decoder == decoder])
+    top = tables.floating_point(tables.ranking(results.rows[results.rows.decoder == decoder]))
     if top.empty:
         return ""
     first, *others = top.itertuples()
@@ -81,7 +90,7 @@ def whole(results: Results) -> str:
 
 def headline(results_of: AllResults) -> str:
     """The five headline encoders on the machine with the most cases."""
-    rows = of_machine(results_of, "encoder_only", results_of["encoder_only"].machines()[0]).rows
+    rows = largest(results_of, "encoder_only").rows
     top = tables.fastest(rows[rows.model.isin(zoo.HEADLINE)])
     spans = markdown.spans(top.throughput_low, top.throughput_high)
     columns = {
@@ -117,14 +126,13 @@ def fpn_against_unet(results_of: AllResults) -> str:
     """By mode, on the machine with the most cases."""
     import combined_report
 
-    results = results_of["combined_benchmark"]
-    frame = combined_report.over_all(results.of_machine(results.machines()[0])).frame
+    frame = combined_report.over_all(largest(results_of, "combined_benchmark")).frame
     spans = markdown.spans(frame["FPN over UNet, lowest"], frame.highest, 2)
     columns = {
         "mode": frame["mode"],
         "FPN over UNet, median (range)": [f"{v:.2f} ({s})" for v, s in zip(frame["median"], spans, strict=True)],
         "beyond its interval": [
-            f"{n} of {of}" for n, of in zip(frame["interval above 1"], frame.encoders, strict=True)
+            f"{n} of {all}" for n, all in zip(frame["interval above 1"], frame.encoders, strict=True)
         ],
         "parameters": frame.parameters,
         "GMACs": frame.GMACs,
@@ -135,8 +143,7 @@ def fpn_against_unet(results_of: AllResults) -> str:
 
 def whole_cts(results_of: AllResults) -> str:
     """A whole CT, on the machine with the most cases."""
-    results = results_of["benchmark_official"]
-    frame = whole_ct.costs(results.of_machine(results.machines()[0]))
+    frame = whole_ct.costs(largest(results_of, "benchmark_official"))
     slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
     top = whole_ct.ranked_costs(frame)
     fastest = top[top.kind == "2D"].way.head(1).tolist()
@@ -157,7 +164,7 @@ def promises(results_of: AllResults) -> str:
     """What each protocol keeps, with and without a noisy neighbour: a row per journal."""
     import repetition_report
 
-    frame, rows = repetition_report.promises(results_of["repeatability"]).frame, []
+    frame, rows = repetition_report.promises(results_of.get("repeatability", NOTHING)).frame, []
     names = {"quiet": "this protocol's", "all_samples": "all its samples'", "usual": "the usual one's"}
     for machine, of_machine in frame.groupby("machine", sort=False):
         protocols = of_machine.set_index("protocol")

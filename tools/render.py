@@ -104,10 +104,17 @@ def differs(committed: Path, fresh: Path) -> bool:
     return committed.read_bytes() != fresh.read_bytes()
 
 
+def rendered_files() -> list[Path]:
+    """Pages, CSVs and pictures as they lie beside the scripts."""
+    paths = [*ROOT.glob("results/*.md"), *ROOT.glob("plots/**/*.png")]
+    for kind in ("csv", "png"):
+        paths += [*ROOT.glob(f"*.{kind}"), *ROOT.glob(f"benchmarks/**/*.{kind}")]
+    return [path for path in paths if not {"quick", "studies"} & {*path.relative_to(ROOT).parts}]
+
+
 def stale(written: set[Path]) -> list[Path]:
-    """Committed pages and pictures of further machines that no journal accounts for any more."""
-    kept = [*ROOT.glob("results/*.md"), *ROOT.glob("plots/**/*.png"), *ROOT.glob("benchmarks/**/plots/**/*.png")]
-    return [path for path in kept if path.relative_to(ROOT) not in written and "quick" not in path.parts]
+    """Those that no journal accounts for any more."""
+    return [path for path in rendered_files() if path.relative_to(ROOT) not in written]
 
 
 def main() -> int:

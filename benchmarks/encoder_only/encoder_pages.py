@@ -10,7 +10,7 @@ import pandas as pd
 
 from segbench import modes, stats, zoo
 from segbench.cases import Visit
-from segbench.journal import folders, read_all
+from segbench.journal import read_all
 from segbench.markdown import Shown
 from segbench.modes import BASELINE
 from segbench.tables import Results
@@ -23,9 +23,9 @@ VISITS = {"": "eager", "warm": "compiled, warm", "cold": "compiled, cold"}
 
 
 def study(name: str, results: Results) -> Results:
-    """A study's journals of the machines that the results are of."""
-    root = STUDIES / name / "journals"
-    return Results(read_all(root) if folders(root) else []).of_machine(*results.machines()[:1])
+    """A study's journals of the machines and labels that the results are of."""
+    names = {journal.name for journal in results.journals}
+    return Results([journal for journal in read_all(STUDIES / name / "journals") if journal.name in names])
 
 
 def visit_costs(results: Results) -> Shown:

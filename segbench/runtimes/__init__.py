@@ -2,6 +2,8 @@
 
 missing(mode, machine) -> str
     Why a mode cannot run on a machine, "" where it can.
+emulates(mode, machine) -> bool
+    Whether it runs there only by emulating the mode's precision: too slow to be ranked, visited once, on demand.
 versions() -> dict[str, str]
     The builds that its numbers depend on, by package.
 environment(threads) -> dict[str, str]

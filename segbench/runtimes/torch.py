@@ -28,6 +28,12 @@ def missing(mode: Mode, machine: Machine) -> str:
     return "" if shutil.which(compiler) else f"no C++ compiler: {compiler} is not on the PATH (install g++, or set CXX)"
 
 
+def emulates(mode: Mode, machine: Machine) -> bool:
+    """Without native BF16 convolutions leave oneDNN for a plain path, 40 to 90 times slower than FP32 (pytorch issue
+    183815; measured on Zen 3)."""
+    return mode.precision == "bf16" and not machine.native_bf16
+
+
 def versions() -> dict[str, str]:
     return installed(("torch",))
 
