@@ -6,6 +6,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from segbench import markdown, modes, whole_ct, zoo
+from segbench.cases import sides
+from segbench.estimates import CaseEstimate
 from segbench.markdown import Shown
 from segbench.modes import BASELINE
 from segbench.plots import COLOURS, WIDTH, Picture, plain_log
@@ -103,10 +105,28 @@ def over_2d(results: Results) -> Shown:
     return Shown(table, {column: 1 for column in table if column != "network"})
 
 
+def sessions_apart(results: Results) -> pd.DataFrame:
+    """A row per machine and case that has several sessions: max/min of the latencies that each would publish alone."""
+    rows = []
+    for journal, case in results.cases:
+        whole = results.estimates(journal)[case]
+        well = {(visit.session, visit.round) for visit in whole.raw if visit.status == "ok"}
+        estimate = CaseEstimate({key: visit for key, visit in whole.visits.items() if key in well})
+        parts = [estimate.in_session(session) for session in estimate.sessions]
+        if len(parts) > 1:
+            alone, all_samples = ([getattr(p, f) for p in parts] for f in ("latency_ms", "all_samples_ms"))
+            row = {"machine": journal.name, "cpu": journal.header.machine.label, "network": case.model}
+            row |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}
+            row |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
+            row |= {"spread": max(alone) / min(alone), "all_samples_spread": max(all_samples) / min(all_samples)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def spreads(results: Results) -> Shown:
     """Max/min over repetitions of what the 3D networks' latencies would be published as, where there are three or more;
     a repetition is a session's visits to a case."""
-    frame = whole_ct.spreads(results)
+    frame = sessions_apart(results)
     if len(frame):
         frame = frame[(frame.decoder == "") & (frame.repetitions >= REPEATED)]
         frame = frame[

@@ -242,21 +242,6 @@ def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     return top[columns]
 
 
-def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per machine and model: throughput per mode, speedups over baseline with intervals, the best mode."""
-    keys = ["machine", "family", "model"]
-    frame = frame[frame.allocator == "pinned"]
-    table = frame[keys].drop_duplicates().set_index(keys)
-    for mode in modes.in_order(frame["mode"]):
-        rows = frame[frame["mode"] == mode].set_index(keys)
-        table[f"{mode}_img_s"] = rows.throughput_img_s
-        if mode != BASELINE:
-            for column in ("speedup", "speedup_low", "speedup_high"):
-                table[f"{mode}_{column}"] = rows[column]
-    table["best_mode"] = floating_point(ranking(frame)).set_index(keys)["mode"]
-    return table.reset_index()
-
-
 def gains(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per mode: the lowest, median and highest speedup over baseline, of all networks that ran under it."""
     summary = []

@@ -13,7 +13,6 @@ import pandas as pd
 
 from . import tables
 from .cases import DECODERS, sides
-from .estimates import CaseEstimate
 from .zoo import PATCH, RUNS, TILE
 
 VOXELS, SPACING_MM = (300, 512, 512), (1.5, 0.75, 0.75)
@@ -135,21 +134,3 @@ def ranked_costs(frame: pd.DataFrame) -> pd.DataFrame:
     speeds = {"ct_per_s": 1 / frame.ct_s, "ct_per_s_low": 1 / frame.ct_high_s, "ct_per_s_high": 1 / frame.ct_low_s}
     right = frame.assign(status="ok", allocator="pinned", **speeds)
     return tables.ranking(right, by="ct_per_s", keys=["machine", "way"])
-
-
-def spreads(results: tables.Results) -> pd.DataFrame:
-    """A row per machine and case that has several sessions: max/min of the latencies that each would publish alone."""
-    rows = []
-    for journal, case in results.cases:
-        whole = results.estimates(journal)[case]
-        well = {(visit.session, visit.round) for visit in whole.raw if visit.status == "ok"}
-        estimate = CaseEstimate({key: visit for key, visit in whole.visits.items() if key in well})
-        parts = [estimate.in_session(session) for session in estimate.sessions]
-        if len(parts) > 1:
-            alone, all_samples = ([getattr(p, f) for p in parts] for f in ("latency_ms", "all_samples_ms"))
-            row = {"machine": journal.name, "cpu": journal.header.machine.label, "network": case.model}
-            row |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}
-            row |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
-            row |= {"spread": max(alone) / min(alone), "all_samples_spread": max(all_samples) / min(all_samples)}
-            rows.append(row)
-    return pd.DataFrame(rows)

@@ -13,10 +13,11 @@ from segbench.compare import compare
 from segbench.journal import Journal
 from segbench.tables import Results
 
-from .conftest import REPEATABILITY
+from .conftest import ENCODER_ONLY, REPEATABILITY
 from .test_journal import header
 
-sys.path.insert(0, str(REPEATABILITY.parent))
+sys.path[:0] = map(str, (REPEATABILITY.parent, ENCODER_ONLY.parent))
+import encoder_pages
 import estimator_study as study
 import repetitions
 
@@ -222,5 +223,5 @@ def test_every_ranking_has_a_first_of_its_own(monkeypatch):
     both = pd.concat([frame, frame.assign(mode="compile", precision="int8")], ignore_index=True)
     top = tables.ranking(both).set_index(["precision", "model"])["rank"]
     assert top["fp32"].to_dict() == top["int8"].to_dict() == {"b": 1, "c": 2, "a": 3, "d": 4}
-    best = tables.by_mode(both).set_index("model").best_mode
+    best = encoder_pages.by_mode(both).set_index("model").best_mode
     assert best.dropna().to_dict() == dict.fromkeys("abcd", "baseline"), "INT8 is ranked apart"

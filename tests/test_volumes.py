@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import count_params
+import official_report
 from segbench import counting, inputs, machine, models, whole_ct, worker
 from segbench.cases import Case, Floor, Visit
 from segbench.journal import Journal
@@ -196,7 +197,7 @@ def test_costs_by_hand(tmp_path):
     assert deep.inferences_half == 36
     assert whole.ct_s["TotalSegmentator, 1.5 mm"] == pytest.approx(5 * 27 * 3)
     assert whole.ct_tmac["TotalSegmentator, 1.5 mm"] == pytest.approx(5 * 27 * 0.1)
-    spread = whole_ct.spreads(results).set_index(["network", "size"]).spread
+    spread = official_report.sessions_apart(results).set_index(["network", "size"]).spread
     assert spread["stunet_s", "128x128x128"] == pytest.approx(1.1) and spread["resnet18", "512x512"] == 1
 
 

@@ -19,7 +19,7 @@ def report() -> Report:
     return Report(
         csvs={
             "benchmark_results_all.csv": lambda results: results.rows,
-            "benchmark_results_comparison.csv": lambda results: tables.by_mode(results.rows),
+            "benchmark_results_comparison.csv": lambda results: encoder_pages.by_mode(results.rows),
             "benchmark_results.csv": lambda results: tables.fastest(results.rows),
         },
         pictures={"benchmark_plot.png": lambda results: plots.encoders(results.rows, results.dates())},

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from segbench import modes, stats, zoo
+from segbench import modes, stats, tables, zoo
 from segbench.cases import Visit
 from segbench.journal import read_all
 from segbench.markdown import Shown
@@ -20,6 +20,21 @@ REPEATS = {"repeat 1": "repeat-1", "repeat 2": "repeat-2"}
 NETWORK = ("build", "prepare", "inference", "check")  # phases: building, compiling and running it
 PHASES = ("build", "prepare", "yardsticks", "measure", "memory", "check")
 VISITS = {"": "eager", "warm": "compiled, warm", "cold": "compiled, cold"}
+
+
+def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per machine and model: throughput per mode, speedups over baseline with intervals, the best mode."""
+    keys = ["machine", "family", "model"]
+    frame = frame[frame.allocator == "pinned"]
+    table = frame[keys].drop_duplicates().set_index(keys)
+    for mode in modes.in_order(frame["mode"]):
+        rows = frame[frame["mode"] == mode].set_index(keys)
+        table[f"{mode}_img_s"] = rows.throughput_img_s
+        if mode != BASELINE:
+            for column in ("speedup", "speedup_low", "speedup_high"):
+                table[f"{mode}_{column}"] = rows[column]
+    table["best_mode"] = tables.floating_point(tables.ranking(frame)).set_index(keys)["mode"]
+    return table.reset_index()
 
 
 def study(name: str, results: Results) -> Results:
