@@ -16,7 +16,8 @@ from segbench.tables import Results
 from .conftest import ENCODER_ONLY, REPEATABILITY
 from .test_journal import header
 
-sys.path[:0] = map(str, (REPEATABILITY.parent, ENCODER_ONLY.parent))
+sys.path.insert(0, str(ENCODER_ONLY.parent))
+sys.path.insert(0, str(REPEATABILITY.parent))
 import encoder_pages
 import estimator_study as study
 import repetitions
