@@ -69,7 +69,7 @@ def cases(settings: Settings) -> list[Case]:
 
 def report() -> Report:
     import official_report
-    from segbench import whole_ct
+    import whole_ct
 
     return Report(
         csvs={
@@ -90,7 +90,7 @@ BENCHMARK = cli.Benchmark(
     report=report,
     modes=("baseline", "autocast", "compile+freezing", "autocast+compile+freezing"),
     modes_without_bf16=("baseline", "compile+freezing"),
-    defaults=Settings(models=MODELS, rounds=4, iterations=20),
+    defaults=Settings(models=MODELS, rounds=4, iterations=48, budget=10),
     quick=QUICK,
     subfolder="benchmark_official",
 )

@@ -5,9 +5,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from segbench import markdown, modes, whole_ct, zoo
+import whole_ct
+from segbench import markdown, modes, zoo
 from segbench.cases import sides
-from segbench.estimates import CaseEstimate
 from segbench.markdown import Shown
 from segbench.modes import BASELINE
 from segbench.plots import COLOURS, WIDTH, Picture, plain_log
@@ -109,10 +109,11 @@ def sessions_apart(results: Results) -> pd.DataFrame:
     """A row per machine and case that has several sessions: max/min of the latencies that each would publish alone."""
     rows = []
     for journal, case in results.cases:
-        whole = results.estimates(journal)[case]
-        well = {(visit.session, visit.round) for visit in whole.raw if visit.status == "ok"}
-        estimate = CaseEstimate({key: visit for key, visit in whole.visits.items() if key in well})
-        parts = [estimate.in_session(session) for session in estimate.sessions]
+        whole, sessions = results.estimates(journal)[case], {}
+        for visit in whole.raw:
+            if visit.status == "ok":
+                sessions.setdefault(visit.session, set()).add((visit.session, visit.round))
+        parts = [whole.only(keys) for keys in sessions.values()]
         if len(parts) > 1:
             alone, all_samples = ([getattr(p, f) for p in parts] for f in ("latency_ms", "all_samples_ms"))
             row = {"machine": journal.name, "cpu": journal.header.machine.label, "network": case.model}

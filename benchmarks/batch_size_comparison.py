@@ -53,7 +53,7 @@ BENCHMARK = cli.Benchmark(
     report=report,
     modes=decoder_benchmark.ENDS,
     modes_without_bf16=decoder_benchmark.ENDS_WITHOUT_BF16,
-    defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=3, iterations=30),
+    defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=4, iterations=48),
     subfolder="batch_size_comparison",
 )
 

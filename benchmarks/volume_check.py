@@ -23,11 +23,14 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from scipy.ndimage import zoom
 from tabulate import tabulate
 
-from segbench import inputs, machine, measure, modes, whole_ct, zoo
+from segbench import inputs, machine, measure, modes, zoo
 from segbench.cases import sides
 from segbench.journal import read_all
 from segbench.models.volume import build_volume
 from segbench.tables import Results
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import whole_ct
 
 RESOLUTION_MM, CLASSES = 1.5, 117
 RUNS = {run.model: run for run in zoo.RUNS if run.resolution_mm == RESOLUTION_MM}

@@ -14,14 +14,14 @@ from typing import NoReturn
 import tyro
 from filelock import FileLock, Timeout
 
-from . import machine, modes, reports, runtimes, zoo
+from . import machine, modes, references, reports, runtimes, zoo
 from .cases import Case
 from .journal import SCHEMA, Header, Journal, JournalError, folders, read_all
 from .schedule import Durations, Plan, duration, remaining_s
 from .settings import Problem, Settings, percent, resolve
 from .sweep import Sweep
 
-QUICK = {"models": ("headline",), "modes": ("baseline", "compile"), "iterations": 20, "rounds": 2}
+QUICK = {"models": ("headline",), "modes": ("baseline", "compile"), "iterations": 24, "rounds": 2}
 PACKAGES = ("timm", "dynamic_network_architectures", "numpy")  # beside the runtimes': other builds, other networks
 
 
@@ -121,7 +121,7 @@ class Run:
             cases=[*benchmark.cases(settings)],
             rounds=settings.rounds,
             budget_s=settings.budget,
-            quiet_wanted=-(-settings.iterations // settings.rounds),
+            samples_wanted=-(-settings.iterations // settings.rounds),
             repetitions=settings.repetitions,
             until=percent(settings.until),
             max_rounds=settings.max_rounds,
@@ -191,6 +191,8 @@ class Run:
             command = "The same command" + " without --fresh" * self.settings.fresh
             print(f"\nStopped; {more}. {command} goes on, --report makes tables of what is there.")
             return 130
+        if self.settings.out == self.benchmark.script.parent:
+            references.keep([Journal.read(self.journal.folder)])
         report(self.benchmark, self.settings.out, self.journal.folder)
         return self.failures()
 

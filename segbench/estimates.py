@@ -1,17 +1,20 @@
-"""From visits to estimates: what one visit says of its case, and what all of them say."""
+"""From visits to estimates: what one visit says of its case, and what all of them say. The rule is explained in
+benchmarks/repeatability/README.md."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from . import stats
+from . import references, stats
 from .cases import Case, Visit
 from .journal import Journal
+from .references import References
 
 NAN = float("nan")
+UNSETTLED = 0.05  # what a visit without samples in the band may be wrong by, beside how far outside they were (logs)
+UNKNOWN_VARIANCE = 0.02**2  # of a visit, where no case has two
 Key = tuple[str, int]  # (session, round)
 
 
@@ -19,80 +22,70 @@ def seconds_since_epoch(started: str) -> float:
     return datetime.fromisoformat(started).timestamp()
 
 
-def session_floors(journal: Journal) -> dict[tuple[str, int], stats.Floors]:
-    """(session, threads) -> the floors by all readings of that session."""
-    floors: dict[tuple[str, int], stats.Floors] = {}
-    readings = [(line.session, line.threads, line) for line in journal.floors]
-    readings += [(visit.session, visit.case.threads, visit) for visit in journal.visits if visit.readings_ms]
-    for session, threads, line in readings:
-        floors.setdefault((session, threads), stats.Floors()).add(seconds_since_epoch(line.started), line.readings_ms)
-    return floors
+def session_readings(journal: Journal) -> dict[tuple[str, int], stats.Readings]:
+    """(session, threads) -> all readings of the yardsticks."""
+    found: dict[tuple[str, int], stats.Readings] = {}
+    lines = [(floor.session, floor.threads, floor) for floor in journal.floors]
+    lines += [(visit.session, visit.case.threads, visit) for visit in journal.visits if visit.readings_ms]
+    for session, threads, line in lines:
+        readings = found.setdefault((session, threads), stats.Readings())
+        readings.add(seconds_since_epoch(line.started), line.readings_ms)
+    return found
 
 
 class VisitEstimate:
-    """What one visit says of its case."""
+    """What one visit says of its case: the median of its samples in the band, and at what level of the convolution
+    yardstick they were taken. Where fewer than MIN_SAMPLES lie in the band, of those that came nearest."""
 
-    def __init__(self, visit: Visit, floor_ms: NDArray, long: bool = False):
-        """`long`: the case's inferences outlast the machine's states, so that its fastest sample counts."""
-        self.long = long
+    def __init__(self, visit: Visit, reference: stats.Reference):
         self.samples_ms = np.array(visit.samples_ms)
         self.readings_ms = np.array(visit.readings_ms)
-        self.floor_ms = floor_ms
-        self.quiet_samples_ms = self.samples_ms[stats.quiet(self.readings_ms, floor_ms)]
+        self.in_band = stats.in_band(self.readings_ms, reference.bound_ms)
+        logs = np.log(self.readings_ms)
+        beside = (logs[1:] + logs[:-1]) / 2
+        beyond = np.maximum(np.maximum(logs[1:], logs[:-1]) - np.log(reference.bound_ms), 0).max(axis=1)
+        self.settled = int(self.in_band.sum()) >= stats.MIN_SAMPLES
+        chosen = self.in_band if self.settled else np.argsort(beyond, kind="stable")[: stats.MIN_SAMPLES]
+        self.log_ms = float(np.median(np.log(self.samples_ms[chosen])))
+        self.level = float(np.mean(beside[chosen, 0]) - np.log(reference.level_ms[0]))
+        self.beyond = float(np.mean(beyond[chosen]))  # how far outside the band, as a logarithm
         self.all_samples_ms = float(np.median(self.samples_ms))
         self.fastest_ms = float(self.samples_ms.min())
 
-    @cached_property
-    def scaled(self) -> tuple[NDArray, NDArray]:
-        """What every sample lost, and its latency without that."""
-        return stats.scaled(self.samples_ms, self.readings_ms, self.floor_ms)
 
-    @cached_property
-    def quiet_ms(self) -> float:
-        if self.long:
-            return self.fastest_ms
-        return float(np.median(self.quiet_samples_ms)) if len(self.quiet_samples_ms) else NAN
+class Machine:
+    """What all cases of a journal say of its machine: how networks go with the yardstick, and how visits scatter."""
 
-    @cached_property
-    def scaled_ms(self) -> float:
-        return self.fastest_ms if self.long else stats.calmest(*self.scaled)
+    def __init__(self, cases: Iterable[list[VisitEstimate]]):
+        settled = [[visit for visit in visits if visit.settled] for visits in cases]
+        levels = [np.array([visit.level for visit in visits]) for visits in settled]
+        logs = [np.array([visit.log_ms for visit in visits]) for visits in settled]
+        self.slope = stats.fitted_slope(levels, logs)
+        self.scatter = stats.scatter([y - self.slope * x for x, y in zip(levels, logs, strict=True)])
+
+    def levelled(self, visit: VisitEstimate) -> float:
+        """Log latency of a visit, as it would be with the yardstick at its reference."""
+        return visit.log_ms - self.slope * visit.level
+
+    def weight(self, visit: VisitEstimate) -> float:
+        """1 for a settled visit; less by how far outside the band its samples were taken."""
+        variance = self.scatter.variance if self.scatter.freedom else UNKNOWN_VARIANCE
+        return 1.0 if visit.settled else variance / (variance + (UNSETTLED + visit.beyond) ** 2)
 
 
 class CaseEstimate:
     """What the visits of one case say together; false where none was measured."""
 
-    def __init__(self, visits: dict[Key, VisitEstimate], raw: Iterable[Visit] = ()):
+    def __init__(self, visits: dict[Key, VisitEstimate], machine: Machine, raw: Iterable[Visit] = ()):
         """`raw`: those that failed too."""
-        self.visits, self.raw = visits, [*raw]
-
-    @classmethod
-    def of(cls, visits: list[Visit], floors: dict[tuple[str, int], stats.Floors]) -> "CaseEstimate":
-        """Of those that were measured; a wrong one keeps its estimate and is not ranked."""
-        measured = sorted((v for v in visits if v.readings_ms), key=lambda visit: (visit.round, visit.session))
-        # By the fastest sample of all: beside a busy neighbour the whole visit of a short inference may look long.
-        long = min((min(visit.samples_ms) for visit in measured), default=0) > stats.LONG_MS
-        lowest = {key: floors[key].lowest() for key in {(visit.session, visit.case.threads) for visit in measured}}
-        return cls(
-            {
-                (visit.session, visit.round): VisitEstimate(visit, lowest[visit.session, visit.case.threads], long)
-                for visit in measured
-            },
-            visits,
-        )
+        self.visits, self.machine, self.raw = visits, machine, [*raw]
 
     def __bool__(self) -> bool:
         return bool(self.visits)
 
-    def in_session(self, session: str) -> "CaseEstimate":
-        return CaseEstimate({key: visit for key, visit in self.visits.items() if key[0] == session})
-
-    @property
-    def sessions(self) -> list[str]:
-        return [*dict.fromkeys(session for session, _ in self.visits)]
-
-    @cached_property
-    def long(self) -> bool:
-        return any(visit.long for visit in self.visits.values())
+    def only(self, keys: Collection[Key]) -> "CaseEstimate":
+        """Of some of the visits."""
+        return CaseEstimate({key: visit for key, visit in self.visits.items() if key in keys}, self.machine)
 
     @cached_property
     def fastest_ms(self) -> float:
@@ -105,92 +98,103 @@ class CaseEstimate:
         return float(np.median([visit.all_samples_ms for visit in self.visits.values()])) if self else NAN
 
     @cached_property
-    def quiet_samples(self) -> int:
-        return sum(len(visit.quiet_samples_ms) for visit in self.visits.values())
-
-    @cached_property
-    def quiet_share(self) -> float:
-        return self.quiet_samples / sum(len(visit.samples_ms) for visit in self.visits.values()) if self else NAN
-
-    @cached_property
-    def quiet_ms(self) -> float:
-        """Median of the quiet samples of all visits, for long inferences the fastest; NaN where there are too few."""
-        if self.long:
-            return self.fastest_ms
-        if self.quiet_samples < stats.MIN_QUIET:
-            return NAN
-        return float(np.median(np.concatenate([visit.quiet_samples_ms for visit in self.visits.values()])))
-
-    @cached_property
-    def scaled_ms(self) -> float:
-        """Of the samples of all visits that came nearest to quiet, scaled by what the yardsticks lost beside them; for
-        long inferences the fastest."""
-        if self.long:
-            return self.fastest_ms
-        pairs = zip(*(visit.scaled for visit in self.visits.values()), strict=True)
-        return stats.calmest(*(np.concatenate(parts) for parts in pairs))
-
-    @cached_property
     def estimator(self) -> str:
-        """By which samples: `fastest` for long inferences, else `quiet` where the visits found quiet samples and
-        `scaled` where they did not; "" where nothing was measured."""
+        """`fastest` for long inferences, by the fastest sample of all: beside a busy neighbour a whole visit of a short
+        one may look long; `levelled` where a visit found samples in the band, else `unsettled`; "" without a visit."""
         if not self:
             return ""
-        return "fastest" if self.long else "scaled" if np.isnan(self.quiet_ms) else "quiet"
+        if self.fastest_ms > stats.LONG_MS:
+            return "fastest"
+        return "levelled" if any(visit.settled for visit in self.visits.values()) else "unsettled"
 
     @cached_property
     def samples(self) -> int:
-        """That the estimate is from."""
-        return self.quiet_samples if self.estimator == "quiet" else sum(len(v.samples_ms) for v in self.visits.values())
+        """In the band, or for long inferences all."""
+        chosen = "samples_ms" if self.estimator == "fastest" else "in_band"
+        return sum(int(np.count_nonzero(getattr(visit, chosen))) for visit in self.visits.values())
 
     @cached_property
-    def latencies_ms(self) -> dict[Key, float]:
-        """Per visit, of those that the estimate is from."""
-        if self.estimator == "quiet":
-            return {key: visit.quiet_ms for key, visit in self.visits.items() if len(visit.quiet_samples_ms)}
-        return {key: getattr(visit, f"{self.estimator}_ms") for key, visit in self.visits.items()}
+    def quiet_share(self) -> float:
+        """Share of the samples in the band."""
+        total = sum(len(visit.samples_ms) for visit in self.visits.values())
+        return sum(int(visit.in_band.sum()) for visit in self.visits.values()) / total if total else NAN
+
+    @cached_property
+    def log_ms(self) -> dict[Key, float]:
+        """Log latency that each visit says."""
+        if self.estimator == "fastest":
+            return {key: float(np.log(visit.fastest_ms)) for key, visit in self.visits.items()}
+        return {key: self.machine.levelled(visit) for key, visit in self.visits.items()}
+
+    @cached_property
+    def weights(self) -> dict[Key, float]:
+        if self.estimator != "levelled":
+            return dict.fromkeys(self.visits, 1.0)
+        return {key: self.machine.weight(visit) for key, visit in self.visits.items()}
+
+    @cached_property
+    def mean(self) -> tuple[float, float]:
+        """Mean log latency over the visits, and half of its 95 % interval."""
+        common = stats.Scatter(NAN, 0) if self.estimator == "fastest" else self.machine.scatter
+        return stats.mean([*self.log_ms.values()], [*self.weights.values()], common)
 
     @cached_property
     def latency_ms(self) -> float:
-        return getattr(self, f"{self.estimator}_ms") if self else NAN
+        """Never below the fastest sample; for long and unsettled cases it is that."""
+        if not self:
+            return NAN
+        return max(self.fastest_ms, float(np.exp(self.mean[0]))) if self.estimator == "levelled" else self.fastest_ms
 
     @cached_property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % interval of what another session would find: over visits, never over the samples of one process, and
-        with what sessions differ by beyond that. Of long inferences it lies around the fastest sample of all, so a
-        single further visit is more likely above it than below."""
-        if not self:
+        """95 % interval of what another session would find; an unsettled case has none. Of long inferences it lies
+        around the fastest sample of all, so a single further visit is more likely above it than below."""
+        if self.estimator in ("", "unsettled"):
             return NAN, NAN
-        width = np.hypot(stats.half_width([*self.latencies_ms.values()]), stats.normal_width(stats.DRIFT))
-        return stats.around(self.latency_ms, width)
+        return stats.around(self.latency_ms, self.mean[1])
 
 
-NOTHING = CaseEstimate({})
+NOTHING = CaseEstimate({}, Machine([]))
 
 
-def of_journal(journal: Journal) -> dict[Case, CaseEstimate]:
-    """Case -> its estimate, in the order in which the cases were first met."""
-    floors = session_floors(journal)
-    return {case: CaseEstimate.of(visits, floors) for case, visits in journal.by_case().items()}
+def of_journal(journal: Journal, known: References | None = None) -> dict[Case, CaseEstimate]:
+    """Case -> its estimate, in the order in which the cases were first met. `known`: references of another journal of
+    this machine, for what is compared with it."""
+    return of_cases(journal.by_case(), references.of_journal(journal) | (known or {}))
+
+
+def of_cases(cases: dict[Case, list[Visit]], known: References) -> dict[Case, CaseEstimate]:
+    """The same of these visits alone; a wrong one keeps its estimate and is not ranked."""
+    visits: dict[Case, dict[Key, VisitEstimate]] = {}
+    for case, raw in cases.items():
+        measured = sorted((v for v in raw if v.readings_ms), key=lambda visit: (visit.round, visit.session))
+        visits[case] = {(v.session, v.round): VisitEstimate(v, known[case.threads]) for v in measured}
+    machines = {}
+    for threads in {case.threads for case in cases}:
+        short = [some for case, some in visits.items() if case.threads == threads and not long(some)]
+        machines[threads] = Machine([*some.values()] for some in short)
+    return {case: CaseEstimate(visits[case], machines[case.threads], raw) for case, raw in cases.items()}
+
+
+def long(visits: dict[Key, VisitEstimate]) -> bool:
+    return min((visit.fastest_ms for visit in visits.values()), default=0) > stats.LONG_MS
 
 
 def speedup(before: CaseEstimate, after: CaseEstimate) -> tuple[float, float, float]:
-    """Ratio of the latencies of two cases with its 95 % interval: of their estimates within one session, the geometric
-    mean over the sessions, of those with quiet samples where there are such. The interval is over rounds that both
-    share, so what changes between sessions is not in it."""
-    both = sorted(before.visits.keys() & after.visits.keys())
-    if not both:
+    """Ratio of the latencies of two cases with its 95 % interval: of visits in the same round of a session, which share
+    what the machine did then; where there are none, of the estimates."""
+    if "unsettled" in (before.estimator, after.estimator) or not before or not after:
         return NAN, NAN, NAN
-    sessions = dict.fromkeys(session for session, _ in both)
-    pairs = [(before.in_session(session), after.in_session(session)) for session in sessions]
-    ratios = present(slow.quiet_ms / fast.quiet_ms for slow, fast in pairs)
-    middle = stats.geometric_mean(ratios or [slow.scaled_ms / fast.scaled_ms for slow, fast in pairs])
-    by_round = present(before.visits[key].quiet_ms / after.visits[key].quiet_ms for key in both)
-    if len(by_round) < 2:
-        by_round = [before.visits[key].scaled_ms / after.visits[key].scaled_ms for key in both]
-    return middle, *stats.around(middle, stats.half_width(by_round))
-
-
-def present(values: Iterable[float]) -> list[float]:
-    """Those that are numbers."""
-    return [value for value in values if value == value]
+    both = sorted(before.visits.keys() & after.visits.keys())
+    if not both or before.estimator != after.estimator:
+        width = float(np.hypot(before.mean[1], after.mean[1]))
+        ratio = before.latency_ms / after.latency_ms
+        return ratio, *stats.around(ratio, width)
+    logs = [before.log_ms[key] - after.log_ms[key] for key in both]
+    weights = [1 / (1 / before.weights[key] + 1 / after.weights[key]) for key in both]
+    common = after.machine.scatter
+    common = (
+        stats.Scatter(2 * common.variance, common.freedom) if after.estimator == "levelled" else stats.Scatter(NAN, 0)
+    )
+    middle, width = stats.mean(logs, weights, common)
+    return float(np.exp(middle)), *stats.around(float(np.exp(middle)), width)

@@ -4,34 +4,33 @@ from collections import defaultdict
 
 import numpy as np
 
-from . import stats
+from . import references, stats
 from .cases import Visit
-from .estimates import session_floors
+from .estimates import session_readings
 from .journal import Journal
 
 HARDLY_QUIET = 0.05  # of the samples
+DRIFT, HOSTS = 1.05, 1.1  # factors between stretches of a session, and between sessions, that are worth a word
 BUSY_CPUS = 0.1  # of one CPU, used by others
 STOLEN_CPUS = 0.05
 
 
-def warnings(visits: list[Visit], floors: stats.Floors) -> dict[str, str]:
+def warnings(visits: list[Visit], readings: stats.Readings, reference: stats.Reference) -> dict[str, str]:
     """By kind, for visits of one session and one number of threads that took readings."""
     warnings: dict[str, str] = {}
     if not visits:
         return warnings
-    windows = floors.windows()
-    drift = (windows.max(axis=0) / windows.min(axis=0)).max()
-    if drift > stats.QUIET:
+    if (drift := readings.drift()) > DRIFT:
         warnings["drift"] = (
-            f"the undisturbed speed moved by a factor of {drift:.2f} within the session, so samples from its slower "
-            "stretches do not count as quiet; if it goes on, look for heat or a power limit"
+            f"the undisturbed speed moved by a factor of {drift:.2f} within the session, so its slower stretches count "
+            "little; if it goes on, look for heat or a power limit"
         )
-    masks = [stats.quiet(visit.readings_ms, windows.min(axis=0)) for visit in visits]
+    masks = [stats.in_band(visit.readings_ms, reference.bound_ms) for visit in visits]
     share = float(np.concatenate(masks).mean())
     if share < HARDLY_QUIET and len(masks) > 1:
         warnings["quiet"] = (
-            f"only {share:.1%} of the samples were quiet, so estimates may be `scaled`, which repeat less well; close "
-            "what else runs, come back at another hour, or give a larger --budget and more --rounds"
+            f"only {share:.1%} of the samples were undisturbed, so rows may be `unsettled`; close what else runs, come "
+            "back at another hour, or give a larger --budget and more --rounds"
         )
     others, stolen = (float(np.median([getattr(v, name) for v in visits])) for name in ("others_cpus", "stolen_cpus"))
     if others > BUSY_CPUS:
@@ -49,21 +48,21 @@ def warnings(visits: list[Visit], floors: stats.Floors) -> dict[str, str]:
 
 def summary(journal: Journal) -> list[str]:
     """What a reader should know of a journal's sessions before trusting it."""
-    lines, visits, floors = [], defaultdict(list), session_floors(journal)
+    lines, visits, readings, known = [], defaultdict(list), session_readings(journal), references.of_journal(journal)
     for visit in journal.visits:
         if visit.readings_ms:
             visits[visit.session, visit.case.threads].append(visit)
     for (session, threads), of_session in sorted(visits.items()):
         started = journal.headers[session].started[:16].replace("T", " ")
-        texts = warnings(of_session, floors[session, threads]).values()
+        texts = warnings(of_session, readings[session, threads], known[threads]).values()
         lines += [f"session of {started}: {text}" for text in texts]
     for threads in sorted({threads for _, threads in visits}):
-        lowest = np.array([floors[key].lowest() for key in visits if key[1] == threads])
-        apart = lowest.max(axis=0) / lowest.min(axis=0)
-        if (apart > stats.QUIET).any():
+        low = np.array([np.quantile(readings[key].all(), stats.LOW, axis=0) for key in visits if key[1] == threads])
+        apart = low.max(axis=0) / low.min(axis=0)
+        if (apart > HOSTS).any():
             lines.append(
-                f"sessions with {threads} threads differ in their floors by {apart[0]:.2f} (convolution) and "
-                f"{apart[1]:.2f} (GEMM): another host of this kind, or a machine that never was quiet; compare only "
-                "within a session"
+                f"sessions with {threads} threads differ in their undisturbed readings by {apart[0]:.2f} (convolution) "
+                f"and {apart[1]:.2f} (GEMM): another host of this kind, or a machine that never was undisturbed; "
+                "compare only within a session"
             )
     return lines

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from . import tables
 
-RIGHT = ("rank", "speedup", "all samples", "quiet", "MB/img", "of peak")  # columns aligned to the right
+RIGHT = ("rank", "speedup", "all samples", "undisturbed", "MB/img", "of peak")  # columns aligned to the right
 
 
 class Shown(NamedTuple):
@@ -52,11 +52,6 @@ def spans(low: pd.Series, high: pd.Series, digits: int = 1) -> list[str]:
     return [f"{lower:.{digits}f} to {upper:.{digits}f}" if lower == lower else "" for lower, upper in pairs]
 
 
-def ranks(top: pd.DataFrame) -> list[str]:
-    """Ranks, with a sign where the intervals do not tell a row from the one above it."""
-    return [f"{rank}" if apart else f"≈ {rank}" for rank, apart in zip(top["rank"], top.separated, strict=True)]
-
-
 def terminal(results: tables.Results, decoder: str = "") -> str:
     """All rows of a decoder, then each model at its fastest right mode, ranked."""
     frame = results.rows[results.rows.decoder == decoder]
@@ -67,14 +62,14 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
         "95 % interval": spans(frame.throughput_low, frame.throughput_high, 2),
         "speedup": frame.speedup.map("{:.2f}".format),
         "all samples": frame.throughput_all.map("{:.2f}".format),
-        "quiet": frame.quiet_share.map("{:.0%}".format),
+        "undisturbed": frame.quiet_share.map("{:.0%}".format),
         "MB/img": frame.memory_mb_img.map("{:.1f}".format),
         "of peak": frame.peak_share.map("{:.0%}".format),
         "status": frame.status.where(frame.status != "ok", frame.estimator),
     }
     top = tables.ranking(frame)
     fastest = {
-        "rank": ranks(top),
+        "rank": top["rank"],
         "model": top.model,
         "fastest right mode": top["mode"],
         "img/s": top.throughput_img_s.map("{:.2f}".format),
@@ -87,6 +82,6 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
             shown.insert(0, "machine", machines)
         align = ["right" if "g/s" in c or c in RIGHT else "left" for c in shown]
         texts.append(tabulate(shown, headers="keys", showindex=False, colalign=align, disable_numparse=True))
-    if not top.separated.all():
-        texts.append("≈: not told from the row above by their 95 % intervals; more --rounds, or --until 2%")
+    if top["rank"].duplicated().any():
+        texts.append("Rows of one rank are not told from its first by their intervals: more --rounds, or --until 2%")
     return "\n\n".join(texts)

@@ -96,13 +96,12 @@ class Samples(NamedTuple):
 def sample(
     call: Callable[[], object],
     yardsticks: Yardsticks,
-    floor_ms: tuple[float, float],
-    quiet_wanted: int,
+    bound_ms: tuple[float, float],
+    wanted: int,
     budget_s: float,
     alive: Callable[[], None] = lambda: None,
 ) -> Samples:
-    """Time `call` until it has `quiet_wanted` quiet samples or `budget_s` is spent, but at least once. After a third of
-    the budget stats.MIN_QUIET of them are enough: time is better spent on another process.
+    """Time `call` until `wanted` samples lie between undisturbed readings or `budget_s` is spent, but at least once.
 
     `alive` is called at first and when a second has passed since: between two calls lies at most one second or one
     inference.
@@ -113,7 +112,7 @@ def sample(
         alive()
         if getrusage(RUSAGE_SELF).ru_minflt - before < GROWS:
             break
-    samples, readings, faults, quiet = [], [yardsticks.read()], 0, 0
+    samples, readings, faults, undisturbed = [], [yardsticks.read()], 0, 0
     begun = reported = time.perf_counter()
     while True:
         faults -= getrusage(RUSAGE_SELF).ru_minflt
@@ -123,13 +122,12 @@ def sample(
         samples.append((time.perf_counter() - start) / per_sample * 1e3)
         faults += getrusage(RUSAGE_SELF).ru_minflt
         readings.append(yardsticks.read())
-        quiet += bool(stats.quiet(readings[-2:], floor_ms)[0])
+        undisturbed += bool(stats.in_band(readings[-2:], bound_ms)[0])
         now = time.perf_counter()
         if now - reported > 1:
             alive()
             reported = now
-        content = quiet >= stats.MIN_QUIET and now - begun > budget_s * stats.CONTENT
-        if quiet >= quiet_wanted or content or now - begun > budget_s:
+        if undisturbed >= wanted or now - begun > budget_s:
             break
     inferences, inference_s = len(samples) * per_sample, sum(samples) * per_sample / 1e3
     return Samples(per_sample, samples, readings, faults / inferences, output, inference_s, now - begun - inference_s)

@@ -10,9 +10,9 @@ class Order(msgspec.Struct, tag=True):
 
     threads: int
     case: Case | None = None
-    floor_ms: tuple[float, float] = (0, 0)
-    quiet_wanted: int = 10
-    budget_s: float = 15
+    bound_ms: tuple[float, float] = (0, 0)  # up to which a reading of the yardsticks is undisturbed
+    samples_wanted: int = 12  # undisturbed ones
+    budget_s: float = 2
     native_bf16: bool = False
 
 

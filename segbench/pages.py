@@ -7,11 +7,11 @@ from .markdown import Shown
 
 
 def ranking(results: tables.Results, decoder: str = "") -> Shown:
-    """Each network at its fastest right mode, the fastest first; ≈ marks what the intervals do not tell from the row
-    above."""
+    """Each network at its fastest right mode, the fastest first; rows of one rank are not told from its first by their
+    intervals."""
     top = tables.fastest(results.rows[results.rows.decoder == decoder])
     columns = {
-        "rank": markdown.ranks(top),
+        "rank": top["rank"],
         "encoder": top.model,
         "fastest right mode": top.best_mode,
         "img/s": top.throughput_img_s,

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from . import estimates, modes, runtimes, stats
+from . import estimates, modes, runtimes
 from .cases import MEASURED, Case, Outcome
 from .journal import Journal
 
@@ -18,8 +18,8 @@ Step = tuple[int, Case]  # a round, and whom it visits
 class Plan:
     cases: list[Case]
     rounds: int
-    budget_s: float = 15  # of measuring, per visit
-    quiet_wanted: int = 10  # samples per visit
+    budget_s: float = 2  # of measuring, per visit
+    samples_wanted: int = 12  # undisturbed ones, per visit
     repetitions: int = 1
     until: float = 0  # half width of the 95 % intervals that further rounds are for; 0: no further rounds
     max_rounds: int = 20  # per case, with the further ones
@@ -59,21 +59,20 @@ class Plan:
         The journal holds samples."""
         if not self.until:
             return []
-        visits, floors = journal.by_case(), estimates.session_floors(journal)
-        seen = {case: visits.get(case, []) for case in self.cases if self.due(case, 2) and case.protocol != "usual"}
-        wide = [case for case in seen if self.is_wide(seen[case], floors)]
+        known = estimates.of_journal(journal)
+        again = [case for case in self.cases if self.due(case, 2) and case.protocol != "usual"]
+        seen = {case: known.get(case, estimates.NOTHING) for case in again}
+        wide = [case for case in again if self.is_wide(seen[case])]
         number = max((visit.round for visit in journal.visits), default=1)
-        rest = [case for case in wide if number not in {visit.round for visit in seen[case]}]
+        rest = [case for case in wide if number not in {visit.round for visit in seen[case].raw}]
         number, wide = (number, rest) if rest else (number + 1, wide)
         return [(number, case) for case in shuffled(wide, f"{self.seed}/{number}")]
 
-    def is_wide(self, visits: list, floors: dict) -> bool:
+    def is_wide(self, estimate: estimates.CaseEstimate) -> bool:
         """Whether a case that never failed has fewer than `max_rounds` visits, and an interval that is too wide."""
-        if len(visits) >= self.max_rounds or any(visit.status != "ok" for visit in visits):
+        if len(estimate.raw) >= self.max_rounds or any(visit.status != "ok" for visit in estimate.raw):
             return False
-        estimate = estimates.CaseEstimate.of(visits, floors)
-        width = stats.half_width([*estimate.latencies_ms.values()]) if estimate else float("nan")
-        return estimate.estimator == "scaled" or not width <= self.until
+        return estimate.estimator in ("", "unsettled") or not estimate.mean[1] <= self.until
 
 
 def shuffled(cases: list[Case], seed: str) -> list[Case]:

@@ -15,9 +15,9 @@ from . import machine, worker
 from .cases import Case, Visit
 from .messages import Done, Exited, Floors, Message, Order, Phase, Started
 
-# Longest silence of a worker in s, by phase ("" while torch is imported); in `measure` it is the budget and a second,
-# in `memory`, where an inference faults all of its pages in, twice the budget.
+# Longest silence of a worker in s, by phase ("" while torch is imported).
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
+INFERENCE_S = 15  # that one inference may take, or the budget where that is more; faulting its pages in, twice as long
 
 
 class ServerDied(Exception):
@@ -58,7 +58,7 @@ class Server:
         self.send(order)
         group, phase, answer, late = 0, "", None, False
         while True:
-            limit = LIMITS_S.get(phase, order.budget_s * (2 if phase == "memory" else 1) + 1)
+            limit = LIMITS_S.get(phase, longest_s(order) * (2 if phase == "memory" else 1) + 1)
             message = self.receive(limit)
             match message:
                 case None if late or not group:
@@ -119,8 +119,8 @@ def failure(order: Order, phase: str, by: int, late: bool, oom: bool) -> Visit:
     """The visit of a process that ended without an answer."""
     visit = Visit(case=order.case or Case(model="floors", mode="", size=()), budget_s=order.budget_s, status="error")
     if late and phase in ("memory", "measure"):
-        bound = visit.case.batch_size / order.budget_s
-        visit.status, visit.reason = "timeout", f"no inference within {order.budget_s:g} s: < {bound:.2g} img/s"
+        bound = visit.case.batch_size / longest_s(order)
+        visit.status, visit.reason = "timeout", f"no inference within {longest_s(order):g} s: < {bound:.2g} img/s"
     elif late:
         visit.status, visit.reason = "timeout", f"{phase or 'start'} took more than {LIMITS_S[phase]} s"
     elif by == signal.SIGKILL and oom:
@@ -130,6 +130,10 @@ def failure(order: Order, phase: str, by: int, late: bool, oom: bool) -> Visit:
             f"died by {signal.Signals(by).name} in phase {phase!r}" if by else f"ended early in phase {phase!r}"
         )
     return visit
+
+
+def longest_s(order: Order) -> float:
+    return max(order.budget_s, INFERENCE_S)
 
 
 def oom_kills() -> int:

@@ -42,9 +42,9 @@ class Settings:
     """Height and width of the input in pixels."""
     batch_size: int = 1
     """Images per inference."""
-    iterations: int = 50
-    """Quiet samples per case in all, spread over the rounds."""
-    rounds: int = 5
+    iterations: int = 96
+    """Undisturbed samples per case in all, spread over the rounds."""
+    rounds: int = 8
     """Visits per case, each in a fresh process; intervals are over them."""
     until: str = ""
     """'2%': after the rounds go on with the cases whose 95 % interval is wider than +- 2 % of the estimate."""
@@ -54,7 +54,7 @@ class Settings:
     """Sweeps one after the other, each a session of its own that shares nothing with the others."""
     threads: int | None = None
     """Threads per inference; by default all physical cores that this process may really use."""
-    budget: float = 15.0
+    budget: float = 2.0
     """Seconds of measuring that one visit may take at most, preparing not counted."""
     quick: bool = False
     """A few models and rounds, into a folder of its own: to try it out."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 from tqdm import tqdm
 
-from . import health, machine, modes, runtimes, stats
+from . import health, machine, modes, references, runtimes, stats
 from .cases import MEASURED, Case, Floor, Outcome, Visit
 from .estimates import seconds_since_epoch
 from .journal import Header, Journal
@@ -28,12 +28,12 @@ class Sweep:
         self.here = Durations(journal.visits)
         self.repetition = 0
         self.servers: dict[tuple, Server] = {}  # by what their processes need set
-        self.floors: dict[int, stats.Floors] = {}  # of this session, by number of threads
+        self.readings: dict[int, stats.Readings] = {}  # of this session, by number of threads
         self.latest: list[Visit] = []  # of this session
         self.failed: set[Case] = set()  # not visited again in this run
         self.skips = {(v.case, v.round, v.reason) for v in journal.visits if v.status == "skipped"}  # said already
         self.warned: set[str] = set()
-        self.progress = "starting"
+        self.progress = "no estimate yet"
 
     def run(self) -> None:
         """KeyboardInterrupt stops all processes and is passed on."""
@@ -47,7 +47,7 @@ class Sweep:
                 bar.total = max(bar.total, bar.n + len(steps))
                 left = duration(remaining_s(steps, self.here, self.elsewhere))
                 (number, case), *steps = steps
-                bar.set_description_str(f"{case.name} (round {number}) | {self.progress} | {left} left")
+                bar.set_description_str(f"round {number}, {case.name} ... | {self.progress} | {left} left")
                 self.take(number, case)
                 bar.update()
         finally:
@@ -71,7 +71,7 @@ class Sweep:
         self.here.add(visit)
         self.progress = self.last_estimate(visit)
         if visit.readings_ms:
-            self.floors[case.threads].add(seconds_since_epoch(visit.started), visit.readings_ms)
+            self.readings[case.threads].add(seconds_since_epoch(visit.started), visit.readings_ms)
             self.latest = [*self.latest, visit][-WATCHED:]
         if visit.status not in MEASURED:
             self.give_up(case, visit.status, visit.reason)
@@ -84,7 +84,7 @@ class Sweep:
     def begin_session(self, repetition: int) -> None:
         """A repetition shares nothing with the one before, and pays for its own start."""
         self.stop_servers()
-        self.repetition, self.floors, self.latest, self.warned = repetition, {}, [], set()
+        self.repetition, self.readings, self.latest, self.warned = repetition, {}, [], set()
         load, _, _ = os.getloadavg()
         about = {"started": now(), "boot_id": machine.boot_id(), "commit": machine.commit(), "load": load}
         self.journal.begin(msgspec.structs.replace(self.header, **about))
@@ -96,11 +96,11 @@ class Sweep:
         server = self.server(case)
         try:
             if usual:
-                server, floor_ms = Server(server.environment), (0, 0)  # that protocol pays for its own imports
+                server, bound_ms = Server(server.environment), (0, 0)  # that protocol pays for its own imports
             else:
-                floor_ms = self.floor_ms(server, case.threads)
+                bound_ms = self.reference(server, case.threads).bound_ms
             started, clock = now(), time.perf_counter()
-            order = Order(case.threads, case, floor_ms, self.plan.quiet_wanted, self.plan.budget_s)
+            order = Order(case.threads, case, bound_ms, self.plan.samples_wanted, self.plan.budget_s)
             visit = server.run(order).visit
         except ServerDied as death:
             server.stop()
@@ -131,9 +131,10 @@ class Sweep:
         for server in self.servers.values():
             server.stop()
 
-    def floor_ms(self, server: Server, threads: int) -> tuple[float, float]:
-        """The session's floors for that many threads by all readings up to now; found first where there are none."""
-        if threads not in self.floors:
+    def reference(self, server: Server, threads: int) -> stats.Reference:
+        """Of the machine, or by all readings of the session with that many threads up to now, of which some are taken
+        first. It only says when a visit has samples enough."""
+        if threads not in self.readings:
             started, clock = now(), time.perf_counter()
             answer = server.run(
                 Order(threads, budget_s=self.plan.budget_s, native_bf16=self.header.machine.native_bf16)
@@ -145,28 +146,35 @@ class Sweep:
             self.journal.append(
                 Floor(threads=threads, started=started, readings_ms=readings, peak_gflops=peaks, seconds=seconds)
             )
-            self.floors[threads] = stats.Floors()
-            self.floors[threads].add(seconds_since_epoch(started), readings)
-        return tuple(self.floors[threads].lowest().tolist())
+            self.readings[threads] = stats.Readings()
+            self.readings[threads].add(seconds_since_epoch(started), readings)
+        return self.known(threads)
+
+    def known(self, threads: int) -> stats.Reference:
+        kept = references.kept().get(self.header.machine.name, {})
+        return kept.get(threads) or stats.reference(self.readings[threads].all())
 
     def last_estimate(self, visit: Visit) -> str:
-        """For the progress bar."""
+        """For the progress bar: whose it is, and how many of its samples count."""
+        name, batch = visit.case.name, visit.case.batch_size
         if not visit.samples_ms:
-            return visit.status
+            return f"{name}: {visit.status}"
         if not visit.readings_ms:
-            return f"last {visit.case.batch_size / statistics.mean(visit.samples_ms) * 1e3:.3g} img/s"
-        mask = stats.quiet(visit.readings_ms, self.floors[visit.case.threads].lowest())
-        samples = [value for value, keep in zip(visit.samples_ms, mask, strict=True) if keep] or visit.samples_ms
-        rate = visit.case.batch_size / statistics.median(samples) * 1e3
-        return f"last {rate:.3g} img/s, {mask.mean():.0%} quiet"
+            return f"{name}: {batch / statistics.mean(visit.samples_ms) * 1e3:.3g} img/s"
+        bound_ms = self.known(visit.case.threads).bound_ms
+        mask = stats.in_band(visit.readings_ms, bound_ms)
+        samples = [ms for ms, undisturbed in zip(visit.samples_ms, mask, strict=True) if undisturbed]
+        rate = batch / statistics.median(samples or visit.samples_ms) * 1e3
+        return f"{name}: {rate:.3g} img/s, {len(samples)} of {len(mask)} samples undisturbed"
 
     def warn(self, threads: int) -> None:
         """Say once a session what disturbs it."""
-        visits = [visit for visit in self.latest if visit.case.threads == threads]
-        for kind, text in health.warnings(visits, self.floors.get(threads)).items():
-            if kind not in self.warned:
-                self.warned.add(kind)
-                tqdm.write(f"Warning: {text}")
+        if visits := [visit for visit in self.latest if visit.case.threads == threads]:
+            readings = self.readings[threads]
+            for kind, text in health.warnings(visits, readings, self.known(threads)).items():
+                if kind not in self.warned:
+                    self.warned.add(kind)
+                    tqdm.write(f"Warning: {text}")
 
 
 def too_large(case: Case, visits: list[Outcome]) -> str:

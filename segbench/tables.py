@@ -131,7 +131,7 @@ def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peak
         "batch_size": case.batch_size,
         "threads": case.threads,
         "allocator": case.allocator,
-        **ending(visits, measured),
+        **ending(visits, measured, estimate),
         "params_m": params / 1e6,
         "decoder_params_m": (seen.decoder_params or NAN) / 1e6,
         "gmacs": seen.gmacs / case.batch_size,
@@ -145,7 +145,7 @@ def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peak
         **dict(zip(("speedup", "speedup_low", "speedup_high"), speedup, strict=True)),
         "decoder_share": decoder_share(case, of_journal),
         "quiet_share": estimate.quiet_share,
-        "rounds": len(estimate.latencies_ms),
+        "rounds": len(estimate.visits),
         "samples": estimate.samples,
         **costs(case, [visit for visit in measured if visit.status == "ok"]),
         "gflop_s": gflops,
@@ -159,13 +159,21 @@ def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peak
     }
 
 
-def ending(visits: list[Visit], measured: list[Visit]) -> dict[str, str]:
-    """How a case ended: well where any visit did and none computed something else."""
+def ending(visits: list[Visit], measured: list[Visit], estimate: CaseEstimate) -> dict[str, str]:
+    """How a case ended: well where any visit did and none computed something else, but unsettled where none found the
+    machine undisturbed; and why a row that ended well has no interval."""
     worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
     failures = [visit for visit in visits if visit.status != "ok"]
     well = any(visit.status == "ok" for visit in measured) and worst.status != "wrong"
     reason = f"{len(failures)} of {len(visits)} visits: {failures[-1].reason}" if failures else ""
-    return {"status": "ok" if well else worst.status, "reason": reason}
+    if not well:
+        return {"status": worst.status, "reason": reason}
+    if estimate.estimator == "unsettled":
+        reason = reason or f"no undisturbed samples in {len(measured)} visits: the fastest of all is shown"
+        return {"status": "unsettled", "reason": reason}
+    if np.isnan(estimate.interval_ms[0]):
+        reason = reason or "one visit, so no interval"
+    return {"status": "ok", "reason": reason}
 
 
 def decoder_share(case: Case, of_journal: dict[Case, CaseEstimate]) -> float:
@@ -204,8 +212,8 @@ def best(frame: pd.DataFrame, by: str = "throughput_img_s", keys: list[str] = NE
 
 
 def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
-    """`best` per machine and ranking in the order of speed, with `rank`, and `separated`: whether the intervals tell a
-    row from the one above it. The one function that ranks."""
+    """`best` per machine and ranking in the order of speed, with `rank`: rows that the intervals do not tell apart from
+    the first of their group share its rank. The one function that ranks."""
     by = of_best.get("by", "throughput_img_s")
     low, high = (by.replace("_img_s", "") + end for end in ("_low", "_high"))
     top = best(frame, **of_best).assign(
@@ -214,9 +222,19 @@ def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
     )
     top = top.sort_values(["place", "ranking", by], ascending=[True, True, False], kind="stable").drop(columns="place")
     groups = top.groupby(["machine", "ranking"], sort=False)
-    top["rank"] = groups.cumcount() + 1
-    top["separated"] = (top["rank"] == 1) | (top[high] < groups[low].shift())
-    return top
+    ranks = [rank for _, rows in groups for rank in shared_ranks(rows[by], rows[low], rows[high])]
+    return top.assign(rank=ranks)
+
+
+def shared_ranks(values: pd.Series, low: pd.Series, high: pd.Series) -> list[int]:
+    """Of values in falling order: told apart are two of which the 95 % interval of the ratio leaves out 1."""
+    logs, widths = np.log(values.to_numpy()), np.log(high.to_numpy() / low.to_numpy()) / 2
+    ranks, first = [], 0
+    for place in range(len(logs)):
+        if logs[first] - logs[place] > np.hypot(widths[first], widths[place]):
+            first = place
+        ranks.append(first + 1)
+    return ranks
 
 
 def floating_point(top: pd.DataFrame) -> pd.DataFrame:
@@ -234,7 +252,7 @@ def fastest(frame: pd.DataFrame) -> pd.DataFrame:
         .join(both, on=NETWORK)
         .rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
     )
-    columns = ["machine", "rank", "separated", "family", "model", "best_mode", "params_m", "throughput_img_s"]
+    columns = ["machine", "rank", "family", "model", "best_mode", "params_m", "throughput_img_s"]
     columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
     columns += ["efficiency_img_s_m", "top1"]
     if frame.decoder.any():

@@ -166,7 +166,7 @@ def take_samples(visit: Visit, order: Order, call: Callable, say: Callable[[str]
     watch.lap("yardsticks")
     neighbours = measure.Neighbours()
     samples = measure.sample(
-        call, yardsticks, order.floor_ms, order.quiet_wanted, order.budget_s, lambda: say("measure")
+        call, yardsticks, order.bound_ms, order.samples_wanted, order.budget_s, lambda: say("measure")
     )
     visit.others_cpus, visit.stolen_cpus = (round(cpus, 2) for cpus in neighbours.cpus())
     watch.lap("measure")

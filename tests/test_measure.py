@@ -11,7 +11,7 @@ from segbench import measure
 
 from .conftest import ROOT
 
-ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # floors in ms that every reading, or none, comes near
+ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # bounds in ms that every reading, or none, keeps
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def work() -> torch.Tensor:
     return torch.ones(64, 64) @ torch.ones(64, 64)
 
 
-def test_a_visit_ends_with_its_quiet_samples_or_its_budget(yardsticks):
+def test_a_visit_ends_with_its_undisturbed_samples_or_its_budget(yardsticks):
     alive = []
     enough = measure.sample(work, yardsticks, ALWAYS, 7, 60, lambda: alive.append(1))
     assert len(enough.samples_ms) == 7 and len(enough.readings_ms) == 8 and alive

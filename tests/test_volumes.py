@@ -14,7 +14,8 @@ from torch import nn
 
 import count_params
 import official_report
-from segbench import counting, inputs, machine, models, whole_ct, worker
+import whole_ct
+from segbench import counting, inputs, machine, models, worker
 from segbench.cases import Case, Floor, Visit
 from segbench.journal import Journal
 from segbench.models import totalsegmentator, volume

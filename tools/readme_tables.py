@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from segbench import markdown, tables, whole_ct, zoo
+from segbench import markdown, tables, zoo
 from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 from segbench.tables import Results
@@ -53,24 +53,24 @@ def answers(results_of: AllResults) -> str:
 
 
 def winner(results: Results, decoder: str = "") -> str:
-    """The fastest, and how many others its interval does not tell from it."""
+    """The fastest, and how many others share its rank."""
     if not results.journals:
         return ""
     top = tables.floating_point(tables.ranking(results.rows[results.rows.decoder == decoder]))
     if top.empty:
         return ""
-    first, *others = top.itertuples()
+    first = next(top.itertuples())
     text = f"{first.model} {first.throughput_img_s:.1f} ({first.mode})"
-    near = sum(other.throughput_high > first.throughput_low for other in others)
-    return text + f", overlapping {near}" * bool(near)
+    level = int((top["rank"] == 1).sum()) - 1
+    return text + f", level with {level}" * bool(level)
 
 
 def gain(results: Results) -> str:
-    """The mode that brings most, of those that ran on most encoders."""
+    """The mode that brings most, of those that ran on nine tenths of the encoders or more."""
     if not results.journals:
         return ""
     gains = tables.gains(results.rows)
-    gains = gains[gains.encoders == gains.encoders.max()].sort_values("median")
+    gains = gains[gains.encoders >= 0.9 * gains.encoders.max()].sort_values("median")
     if gains.empty:
         return ""
     best = gains.iloc[-1]
@@ -81,6 +81,8 @@ def whole(results: Results) -> str:
     """The slowest 2D way and all 3D ones, in the order of their seconds."""
     if not results.journals:
         return ""
+    import whole_ct
+
     top = whole_ct.ranked_costs(whole_ct.costs(results))
     flat = top[top.kind == "2D"]
     parts = [f"2D {flat.ct_s.min():.0f} to {flat.ct_s.max():.0f}"] * bool(len(flat))
@@ -143,6 +145,8 @@ def fpn_against_unet(results_of: AllResults) -> str:
 
 def whole_cts(results_of: AllResults) -> str:
     """A whole CT, on the machine with the most cases."""
+    import whole_ct
+
     frame = whole_ct.costs(largest(results_of, "benchmark_official"))
     slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
     top = whole_ct.ranked_costs(frame)
@@ -165,15 +169,15 @@ def promises(results_of: AllResults) -> str:
     import repetition_report
 
     frame, rows = repetition_report.promises(results_of.get("repeatability", NOTHING)).frame, []
-    names = {"quiet": "this protocol's", "all_samples": "all its samples'", "usual": "the usual one's"}
+    names = {"levelled": "this protocol's", "all_samples": "all its samples'", "usual": "the usual one's"}
     for machine, of_machine in frame.groupby("machine", sort=False):
         protocols = of_machine.set_index("protocol")
-        row = {"machine": machine, "cases": protocols.cases["quiet"]}
+        row = {"machine": machine, "cases": protocols.cases["levelled"]}
         for protocol, name in names.items():
             worst, median = (protocols[f"spread, {which}"][protocol] for which in ("worst", "median"))
             row[f"{name} spread"] = f"{worst:.2f} / {median:.2f}"
-        row["coverage of both"] = " / ".join(f"{protocols.coverage[name]:.2f}" for name in ("quiet", "usual"))
-        rows.append(row)
+        coverage = (f"{protocols.coverage[name]:.2f}" for name in ("levelled", "usual"))
+        rows.append(row | {"coverage of both": " / ".join(coverage)})
     return markdown.table(pd.DataFrame(rows), {"cases": 0})
 
 

@@ -19,7 +19,7 @@ from types import ModuleType
 import readme_tables
 from PIL import Image
 
-from segbench import cli, reports
+from segbench import cli, references, reports
 from segbench.journal import JournalError, read_all
 from segbench.tables import Results
 
@@ -44,6 +44,12 @@ def load(script: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def keep_references() -> None:
+    """Of machines that have none yet, from their journals of all benchmarks together."""
+    loaded = [load(ROOT / name).BENCHMARK for name in SCRIPTS]
+    references.keep([journal for one in loaded for journal in read_all(one.journals(one.script.parent))])
 
 
 def benchmarks(root: Path) -> Iterator[tuple[str, cli.Benchmark, Results]]:
@@ -121,6 +127,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if anything differs")
     check = parser.parse_args().check
+    if not check:
+        keep_references()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         names = [path.relative_to(out) for path in render(ROOT, out)]

@@ -65,9 +65,9 @@ BENCHMARK = cli.Benchmark(
     report=report,
     modes=("baseline", "compile"),
     defaults=Settings(
-        models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"), budget=4.5, repetitions=6
+        models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"), repetitions=6
     ),
-    quick={"models": ("lcnet_100",), "modes": ("baseline",), "iterations": 10, "rounds": 2, "repetitions": 2},
+    quick={"models": ("lcnet_100",), "modes": ("baseline",), "iterations": 24, "rounds": 2, "repetitions": 2},
     beside=beside,
 )
 

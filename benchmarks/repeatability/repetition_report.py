@@ -7,7 +7,7 @@ import pandas as pd
 import repetitions
 from matplotlib import pyplot as plt
 
-from segbench import markdown, stats
+from segbench import markdown, references
 from segbench.compare import compare
 from segbench.markdown import Shown
 from segbench.modes import BASELINE
@@ -27,8 +27,8 @@ def terminal(results: Results) -> str:
 
 def promises(results: Results) -> Shown:
     """What each protocol keeps over all cases. Spread is max/min over the repetitions, coverage how often a 95 %
-    interval contains what the others found; `all_samples` are the visits of this project's protocol (`quiet`) with the
-    disturbed samples counted."""
+    interval contains what the others found; `before` is the rule of 6c4739d on the same visits as this project's
+    (`levelled`), `all_samples` counts their disturbed samples too."""
     kept = []
     for journal in results.journals:
         alone = Results([journal])
@@ -57,14 +57,14 @@ def targets(results: Results) -> Shown:
     """What was asked of this project's protocol, and what it keeps."""
     rows, checks = promises(results).frame.set_index(["machine", "protocol"]), []
     for machine in dict.fromkeys(machine for machine, _ in rows.index):
-        quiet, usual = rows.loc[machine, "quiet"], rows.loc[machine, "usual"]
+        quiet, usual = rows.loc[machine, "levelled"], rows.loc[machine, "usual"]
         for what, limit in LIMITS.items():
             limit = usual[what] if limit is None else limit
             held = quiet[what] >= limit if what == "coverage" else quiet[what] <= limit
             if quiet[what] == quiet[what]:
-                row = {"machine": machine, "what": what, "asked for": limit, "quiet protocol": quiet[what]}
+                row = {"machine": machine, "what": what, "asked for": limit, "this protocol": quiet[what]}
                 checks.append(row | {"usual protocol": usual[what], "": "held" if held else "missed"})
-    return Shown(pd.DataFrame(checks), {"asked for": 2, "quiet protocol": 3, "usual protocol": 3})
+    return Shown(pd.DataFrame(checks), {"asked for": 2, "this protocol": 3, "usual protocol": 3})
 
 
 def all_cases(results: Results) -> Shown:
@@ -93,7 +93,7 @@ TABLES = (promises, targets, all_cases, verdicts)
 
 
 def picture(results: Results) -> Picture:
-    """A panel per journal: the throughput that each repetition of both protocols found, over the quiet one's median,
+    """A panel per journal: the throughput that each repetition of both protocols found, over this project's median,
     with the repetition's own 95 % interval."""
     single = repetitions.repetitions(results)
     if single.empty:
@@ -110,13 +110,13 @@ def picture(results: Results) -> Picture:
         layout="constrained",
         sharex=True,
     )
-    shades = {"quiet": (COLOURS[0], "o", -0.2), "usual": (COLOURS[1], "s", 0.2)}
+    shades = {"levelled": (COLOURS[0], "o", -0.2), "usual": (COLOURS[1], "s", 0.2)}
     for panel, machine in zip(axes[:, 0], machines, strict=True):
         rows = single[single.machine == machine]
         cases = [*rows.groupby(["model", "mode"], sort=False).groups]
         for place, (model, mode) in enumerate(cases):
             of_case = rows[(rows.model == model) & (rows["mode"] == mode)]
-            middle = of_case[of_case.protocol == "quiet"].latency_ms.median()
+            middle = of_case[of_case.protocol == "levelled"].latency_ms.median()
             for protocol, (colour, marker, shift) in shades.items():
                 chosen = of_case[of_case.protocol == protocol]
                 spots = place + shift + np.linspace(-0.14, 0.14, len(chosen))
@@ -137,8 +137,8 @@ def picture(results: Results) -> Picture:
         panel.set_xlim(0.3, 1.3)
         panel.grid(color="0.92", axis="x")
         panel.set_title(f"{machine}: {rows.cpu.iloc[0]}, {results.dates()[machine]}", loc="left", fontsize=9)
-    axes[-1, 0].set_xlabel("throughput that a repetition found, over the quiet protocol's median")
-    names = {"quiet": "this project's protocol", "usual": "the usual protocol"}
+    axes[-1, 0].set_xlabel("throughput that a repetition found, over this project's median")
+    names = {"levelled": "this project's protocol", "usual": "the usual protocol"}
     handles = [
         plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
         for name, (colour, marker, _) in shades.items()
@@ -148,14 +148,16 @@ def picture(results: Results) -> Picture:
 
 
 def samples(results: Results) -> pd.DataFrame:
-    """A row per sample of this project's protocol: latency, and the mean of the readings beside it over the floors."""
+    """A row per sample of this project's protocol: latency, and the mean of the readings beside it, over the
+    reference."""
     frames = []
     for journal, case in results.cases:
+        reference = references.of_journal(journal)[case.threads]
         for (_, number), visit in results.estimates(journal)[case].visits.items():
-            readings = visit.readings_ms / visit.floor_ms
+            readings = visit.readings_ms / reference.level_ms
             beside = (readings[:-1] + readings[1:]) / 2
             rows = pd.DataFrame({"latency_ms": visit.samples_ms, "convolution": beside[:, 0], "gemm": beside[:, 1]})
-            rows["quiet"] = stats.quiet(readings, (1, 1))
+            rows["in_band"], rows["bound"] = visit.in_band, reference.bound_ms[0] / reference.level_ms[0]
             rows[["machine", "model", "mode", "round"]] = journal.name, case.model, case.mode, number
             frames.append(rows)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
@@ -177,19 +179,20 @@ def states(results: Results) -> Picture:
             panel.set_axis_off()
         for panel, model in zip(panels, models, strict=False):
             rows = frame[(frame.machine == machine) & (frame.model == model)]
-            for quiet, colour in ((False, "0.6"), (True, COLOURS[0])):
-                some = rows[rows.quiet == quiet]
+            for in_band, colour in ((False, "0.6"), (True, COLOURS[0])):
+                some = rows[rows.in_band == in_band]
                 panel.scatter(some.convolution, some.latency_ms, s=5, color=colour, alpha=0.4, linewidths=0)
-            panel.axvline(stats.QUIET, color=COLOURS[1], lw=1, ls="--")
-            panel.set_xlim(0.95, 2)
+            panel.axvline(1, color="0.6", lw=1, zorder=1)
+            panel.axvline(rows.bound.iloc[0], color=COLOURS[1], lw=1, ls="--")
+            panel.set_xlim(0.9, 2)
             panel.set_ylim(rows.latency_ms.min() * 0.9, rows.latency_ms.min() * 2.4)
             panel.set_title(f"{model}\n{machine}", loc="left", fontsize=8)
-            panel.set_xlabel("yardstick over its floor")
+            panel.set_xlabel("yardstick over its reference")
         panels[0].set_ylabel("latency (ms)")
     handles = [
         plt.Line2D([], [], linestyle="", marker="o", color=colour, label=label)
-        for colour, label in (("0.6", "disturbed"), (COLOURS[0], "quiet: both yardsticks, before and after, in bounds"))
+        for colour, label in (("0.6", "disturbed"), (COLOURS[0], "in the band: both yardsticks, before and after"))
     ]
-    handles.append(plt.Line2D([], [], color=COLOURS[1], ls="--", label=f"{stats.QUIET:g} times the floor"))
+    handles.append(plt.Line2D([], [], color=COLOURS[1], ls="--", label="end of the convolution's band"))
     figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)
     return figure, frame

@@ -6,10 +6,12 @@ repetitions. Coverage is the share of 95 % intervals that contain the median of 
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 
 import msgspec
 import numpy as np
 import pandas as pd
+import rule_before
 
 from segbench import estimates, stats
 from segbench.cases import Case, Visit
@@ -19,7 +21,11 @@ from segbench.modes import BASELINE
 from segbench.tables import Results
 
 COLUMNS = ("machine", "cpu", "protocol", "model", "mode")  # what names a row
-Floors = dict[tuple[str, int], stats.Floors]
+
+
+@cache
+def known(journal: Journal) -> dict[Case, CaseEstimate]:
+    return estimates.of_journal(journal)
 
 
 def by_repetition(journal: Journal) -> dict[Case, dict[int, list[Visit]]]:
@@ -48,15 +54,28 @@ def parts(journal: Journal) -> list[Journal]:
     return [journals[number] for number in sorted(journals)]
 
 
-def quiet(visits: list[Visit], floors: Floors) -> dict:
+def levelled(visits: list[Visit], journal: Journal) -> dict:
     """This project's protocol."""
-    estimate = CaseEstimate.of(visits, floors)
+    return described(of_visits(visits, journal))
+
+
+def of_visits(visits: list[Visit], journal: Journal) -> CaseEstimate:
+    """Of one repetition of a case, by what the journal says of its machine."""
+    return known(journal)[visits[0].case].only({(visit.session, visit.round) for visit in visits})
+
+
+def described(estimate: CaseEstimate) -> dict:
     low, high = estimate.interval_ms
     row = {"latency_ms": estimate.latency_ms, "low_ms": low, "high_ms": high, "estimator": estimate.estimator}
     return row | {"quiet_share": estimate.quiet_share}
 
 
-def all_samples(visits: list[Visit], floors: Floors) -> dict:
+def before(visits: list[Visit], journal: Journal) -> dict:
+    """The rule of 6c4739d on the same visits."""
+    return rule_before.estimate(visits, rule_before.session_floors(journal))
+
+
+def all_samples(visits: list[Visit], journal: Journal) -> dict:
     """The same visits, all samples counted."""
     latencies = [np.median(visit.samples_ms) for visit in visits]
     low, high = stats.interval(latencies)
@@ -64,7 +83,7 @@ def all_samples(visits: list[Visit], floors: Floors) -> dict:
     return row | {"estimator": "all samples", "quiet_share": NAN}
 
 
-def usual(visits: list[Visit], floors: Floors) -> dict:
+def usual(visits: list[Visit], journal: Journal) -> dict:
     """The mean of the iterations of its one process, and the interval that they give."""
     from scipy.stats import sem, t
 
@@ -77,7 +96,12 @@ def usual(visits: list[Visit], floors: Floors) -> dict:
 
 
 # Whose visits, how they are estimated.
-PROTOCOLS = {"quiet": ("quiet", quiet), "all_samples": ("quiet", all_samples), "usual": ("usual", usual)}
+PROTOCOLS = {
+    "levelled": ("quiet", levelled),
+    "before": ("quiet", before),
+    "all_samples": ("quiet", all_samples),
+    "usual": ("usual", usual),
+}
 
 
 def repetitions(results: Results) -> pd.DataFrame:
@@ -87,22 +111,22 @@ def repetitions(results: Results) -> pd.DataFrame:
 
 
 def of_journal(journal: Journal) -> Iterator[dict]:
-    complete, floors = by_repetition(journal), estimates.session_floors(journal)
+    complete = by_repetition(journal)
     starts = start_s(journal, complete)
     for protocol, (visited, estimate) in PROTOCOLS.items():
         for case in (case for case in complete if case.protocol == visited):
-            before = complete.get(msgspec.structs.replace(case, mode=BASELINE), {})
+            eager = complete.get(msgspec.structs.replace(case, mode=BASELINE), {})
             for number, visits in complete[case].items():
                 row = {"machine": journal.name, "cpu": journal.header.machine.label, "protocol": protocol}
                 row |= {"model": case.model, "mode": case.mode, "repetition": number}
-                row |= estimate(visits, floors)
+                row |= estimate(visits, journal)
                 row["speedup"] = NAN
-                if case.mode != BASELINE and number in before:
-                    baseline = before[number]
+                if case.mode != BASELINE and number in eager:
+                    baseline = eager[number]
                     row["speedup"] = (
-                        estimates.speedup(CaseEstimate.of(baseline, floors), CaseEstimate.of(visits, floors))[0]
-                        if protocol == "quiet"
-                        else estimate(baseline, floors)["latency_ms"] / row["latency_ms"]
+                        estimates.speedup(of_visits(baseline, journal), of_visits(visits, journal))[0]
+                        if protocol == "levelled"
+                        else estimate(baseline, journal)["latency_ms"] / row["latency_ms"]
                     )
                 row["seconds"] = sum(visit.seconds - preparing(visit) for visit in visits)
                 row["seconds"] += starts[number] if visited == "quiet" else 0

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from . import tables
-from .cases import DECODERS, sides
-from .zoo import PATCH, RUNS, TILE
+from segbench import tables
+from segbench.cases import DECODERS, sides
+from segbench.zoo import PATCH, RUNS, TILE
 
 VOXELS, SPACING_MM = (300, 512, 512), (1.5, 0.75, 0.75)
 STEPS = (0.8, 0.5)  # of a tile, from one to the next: TotalSegmentator's, nnU-Net's default
