@@ -1,6 +1,7 @@
 """What else could have been made of the raw samples of repetitions. Results of this benchmark in, a data frame out."""
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from segbench.journal import Journal, read_all
 from segbench.tables import Results
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 
 
 def with_slope(slope: float | None) -> Callable[[CaseEstimate], float]:
@@ -94,20 +96,63 @@ def bias(latencies: list[list[float]], published: list[list[float]]) -> dict[str
     return {"over the published, %": 100 * (float(np.median([np.median(a) / np.median(b) for a, b in pairs])) - 1)}
 
 
+def committed(results: Results) -> list[Journal]:
+    """The journals of all benchmarks in this repository, where the results are of its own; else the results'."""
+    if not any(journal.folder.resolve().is_relative_to(HERE) for journal in results.journals):
+        return results.journals
+    sessions = [*ROOT.glob("benchmarks/**/journals/**/*.jsonl"), *ROOT.glob("journals/**/*.jsonl")]
+    folders = {path.parent for path in sessions if not {"quick", "old"} & {*path.parts}}
+    return [Journal.read(folder) for folder in sorted(folders)]
+
+
+def name_of(journal: Journal) -> str:
+    return (
+        journal.folder.resolve().relative_to(ROOT).as_posix() if journal.folder.is_relative_to(ROOT) else journal.name
+    )
+
+
 def machines(results: Results) -> pd.DataFrame:
-    """A row per machine and number of threads: its reference, its slope and the scatter of a visit."""
+    """A row per journal: its machine's reference, the slope, and the standard deviation of a visit to a case by all
+    samples, by those in the band, and levelled, in %."""
     rows = []
-    for name, journal in journals(results):
-        known = estimates.of_journal(journal)
-        for threads, reference in references.of_journal(journal).items():
-            machine = next(case.machine for key, case in known.items() if key.threads == threads and case)
-            row = {"machine": name, "threads": threads, "slope": machine.slope}
-            row |= {"scatter, %": 100 * machine.scatter.variance**0.5, "freedom": machine.scatter.freedom}
-            for place, yardstick in enumerate(("convolution", "GEMM")):
-                row[f"{yardstick}, ms"] = reference.level_ms[place]
-                row[f"{yardstick}, bound, ms"] = reference.bound_ms[place]
+    for journal in committed(results):
+        cases = [case for case in estimates.of_journal(journal).values() if case.estimator == "levelled"]
+        kept = {case.raw[0].case.threads: case.machine for case in cases}
+        for threads, machine in kept.items():
+            (level, gemm), (bound, gemm_bound) = references.of_journal(journal)[threads]
+            settled = [[v for v in case.visits.values() if v.settled] for case in cases if case.machine is machine]
+            scatters = {
+                "all samples": [[np.log(visit.all_samples_ms) for visit in visits] for visits in settled],
+                "in the band": [[visit.log_ms for visit in visits] for visits in settled],
+                "levelled": [[machine.levelled(visit) for visit in visits] for visits in settled],
+            }
+            row = {"journal": name_of(journal), "machine": journal.name, "threads": threads, "slope": machine.slope}
+            row |= {
+                f"{name}, %": 100 * stats.scatter([np.array(x) for x in logs]).variance ** 0.5
+                for name, logs in scatters.items()
+            }
+            row |= {"freedom": machine.scatter.freedom, "convolution, ms": level, "convolution, bound, ms": bound}
+            rows.append(row | {"GEMM, ms": gemm, "GEMM, bound, ms": gemm_bound})
+    return pd.DataFrame(rows)
+
+
+def journals_apart(results: Results) -> pd.DataFrame:
+    """A row per pair of journals of one machine that share four cases or more: by how much what they publish differs
+    (root mean square of logarithms, %), with the reference that is kept, and with one of each journal's own."""
+    known = []
+    for journal in committed(results):
+        pair = [estimates.of_journal(journal), estimates.of_journal(journal, references.found([journal]))]
+        known.append((journal, [{c: e.latency_ms for c, e in of.items() if e.estimator == "levelled"} for of in pair]))
+    rows = []
+    for (one, ours), (other, theirs) in combinations(known, 2):
+        shared = [case for case in ours[0] if case in theirs[0] and case in ours[1] and case in theirs[1]]
+        if len(shared) >= 4 and one.header.machine.name == other.header.machine.name:
+            row = {"journal": name_of(one), "other": name_of(other), "machine": one.name, "cases": len(shared)}
+            for name, a, b in zip(("kept", "own"), ours, theirs, strict=True):
+                differences = np.log([a[case] / b[case] for case in shared])
+                row[f"apart, {name} reference, %"] = 100 * float(np.sqrt(np.mean(differences**2)))
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-TABLES = (estimators, machines)
+TABLES = (estimators, machines, journals_apart)
