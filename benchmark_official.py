@@ -6,7 +6,11 @@ from the journals of all machines in journals/benchmark_official/.
 """
 
 import dataclasses
+import hashlib
+import subprocess
+import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +23,15 @@ from segbench.zoo import PATCH, RUNS, TILE
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator", "resenc", "segresnet")
+LOAD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from segbench.models import volume
+try:
+    volume.load(volume.assemble(sys.argv[3], int(sys.argv[4])), sys.argv[2])
+except ValueError as problem:
+    sys.exit(str(problem))
+"""
 QUICK = {"models": MODELS[1:2], "volumes": VOLUMES[:1], "modes": ("baseline",), "rounds": 2, "iterations": 4}
 
 
@@ -45,10 +58,41 @@ class Settings(decoder_benchmark.DecoderSettings):
             raise Problem(f"--weights {self.weights} belongs to one model: name it with --volumes")
         if self.weights and not self.weights.is_file():
             raise Problem(f"--weights {self.weights}: no such file")
+        if self.weights:
+            check_weights(self.weights, self.volumes[0], self.num_classes)
+
+    def files(self) -> dict[str, str]:
+        return {digest(self.weights): str(self.weights.resolve())} if self.weights else {}
 
     def header(self) -> dict[str, object]:
         own = {"weights": self.weights.name if self.weights else ""}
         return super().header() | own | {"monai": version("monai") if find_spec("monai") else "missing"}
+
+
+@cache
+def digest(path: Path) -> str:
+    """What a case calls a file: its name and the beginning of its SHA-256."""
+    with path.open("rb") as file:
+        return f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+
+
+def check_weights(path: Path, model: str, classes: int) -> None:
+    """Raises Problem where the network cannot take them; a child reads them, for this process imports no torch."""
+    command = [
+        sys.executable,
+        "-P",
+        "-W",
+        "ignore",
+        "-c",
+        LOAD,
+        str(Path(__file__).parent),
+        str(path),
+        model,
+        str(classes),
+    ]
+    child = subprocess.run(command, capture_output=True, text=True)
+    if child.returncode:
+        raise Problem(f"--weights {(child.stderr.strip().splitlines() or ['cannot be read'])[-1]}")
 
 
 def cases(settings: Settings) -> list[Case]:
@@ -59,7 +103,7 @@ def cases(settings: Settings) -> list[Case]:
     inputs += [(model, TILE, classes) for model in settings.volumes if settings.cubes]
     # A whole CT needs the released networks at their own tile size, with as many output channels as they have.
     inputs += [(run.model, TILE, run.classes or classes) for run in RUNS if run.model in settings.volumes]
-    weights = str(settings.weights.resolve()) if settings.weights else ""
+    weights = digest(settings.weights) if settings.weights else ""
     deep = []
     for model, size, outputs in dict.fromkeys(inputs):
         of_model = dataclasses.replace(settings, models=(model,), size=size)

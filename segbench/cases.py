@@ -36,7 +36,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     decoder: str = ""  # one of DECODERS
     classes: int = 0  # of the decoder, or of a 3D network
     pretrained: bool = False
-    weights: str = ""  # a file with a state dict, for the 3D networks
+    weights: str = ""  # name and digest of a file with a state dict, for the 3D networks
     seed: int = 0
 
     @property

@@ -52,6 +52,7 @@ class Benchmark:
 
 def main(benchmark: Benchmark) -> NoReturn:
     """Run a script: exit status 0, 1 where a case failed, 2 for bad input, 130 for Ctrl-C."""
+    tame_terminal()
     settings = tyro.cli(
         type(benchmark.defaults),
         prog=benchmark.script.name,
@@ -67,7 +68,21 @@ def main(benchmark: Benchmark) -> NoReturn:
     except KeyboardInterrupt:
         print(f"\n{benchmark.script.name}: stopped; the same command goes on where it was", file=sys.stderr)
         status = 130
+    except BrokenPipeError:  # `| head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     sys.exit(status)
+
+
+def tame_terminal() -> None:
+    """No terminal, locale, closed stream or notebook's picture window costs a measurement."""
+    os.environ.pop("MPLBACKEND", None)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        else:
+            stream.reconfigure(errors="replace")
 
 
 def run(benchmark: Benchmark, settings: Settings) -> int:
@@ -128,6 +143,7 @@ class Run:
             emulated=frozenset(name for name in settings.modes if emulates(name, header.machine)),
             skip_emulated=skip_emulated,
             seed=settings.seed,
+            files=settings.files(),
         )
         root = benchmark.journals(settings.out)
         self.journal = Journal(root / header.folder, samples=bool(settings.until))
@@ -228,12 +244,16 @@ def report(benchmark: Benchmark, out: Path, own: Path | None = None) -> None:
         raise Problem(f"{benchmark.journals(out)} holds no journal with a visit; run without --report first")
     writable(out)
     what = benchmark.report()
-    written = reports.write(what, results, out, benchmark.plots(out))
     shown = [journal for journal in results.journals if own in (None, journal.folder)]
-    print("\n" + what.show(Results(shown, results.computed)) + "\n")
+    print("\n" + what.show(results.of(*shown)) + "\n", flush=True)
     for journal in shown:
         for warning in health.summary(journal):
             print(f"Warning: {journal.name}, {warning}")
+    try:
+        written = reports.write(what, results, out, benchmark.plots(out))
+    except OSError as error:
+        problem = f"{error.filename or out} cannot be written ({error.strerror}); the journal is unharmed"
+        raise Problem(f"{problem}, --report writes tables and pictures anew") from None
     for path in [*([own] if own else []), *written]:
         print(f"wrote {os.path.relpath(path)}")
 

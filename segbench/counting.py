@@ -4,7 +4,6 @@ import copy
 import weakref
 from typing import NamedTuple
 
-import timm
 import torch
 from timm.utils import reparameterize_model
 from torch import nn
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .models import segmenter, volume
+from .models.encoder import create
 from .models.stunet import STUNet
 from .zoo import VOLUMES
 
@@ -76,8 +76,7 @@ def network(name: str, classes: int, size: tuple[int, ...], every_head: bool = F
 def two_dimensional(model: str, decoder: str, classes: int, size: tuple[int, int]) -> nn.Module:
     if decoder:
         return segmenter.assemble(model, decoder, classes, size)
-    fixed = timm.get_pretrained_cfg(model).fixed_input_size
-    return timm.create_model(model, **({"img_size": size} if fixed else {}))
+    return create(model, size)
 
 
 def reparameterised(module: nn.Module) -> nn.Module | None:

@@ -146,9 +146,14 @@ class Journal:
 
     def append(self, line: Floor | Visit) -> None:
         """Add to the session that was begun. Raises JournalError where the file cannot be written to."""
+        text = msgspec.json.encode(line)
+        try:
+            msgspec.json.decode(text, type=type(line))
+        except msgspec.MsgspecError as error:
+            raise JournalError(f"{self.path}: a line that could not be read back was not written: {error}") from None
         try:
             with self.path.open("ab") as file:
-                file.write(msgspec.json.encode(line) + b"\n")  # one write
+                file.write(text + b"\n")  # one write
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

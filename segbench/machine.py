@@ -1,10 +1,14 @@
 """The machine: what results are kept apart by, and what a reader needs to know of it. Nothing here imports torch."""
 
+import contextlib
+import functools
 import math
 import os
 import platform
 import re
 import subprocess
+import tempfile
+import zlib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,14 +74,33 @@ class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
     python: str = ""
 
 
+@functools.cache
 def cache_folder() -> Path:
-    """Where compiled graphs and converted models are kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "benchmark_cnn"
+    """Where compiled graphs and converted models are kept between runs: a folder per kind of machine, for compiled code
+    is for the instructions that it found. In the temporary folder where there is no better one that can be written to,
+    or where it has a space in its path, which g++ is given in two halves."""
+    here = describe()
+    kind = f"{here.name.rsplit('-', 1)[0]}-{zlib.crc32(' '.join(here.isa).encode()):08x}"
+    home = os.environ.get("HOME") or "/"
+    wanted = Path(os.environ.get("XDG_CACHE_HOME") or Path(home) / ".cache")
+    fallback = Path(tempfile.gettempdir()) / f"benchmark_cnn-{os.getuid()}"
+    for folder in (wanted / "benchmark_cnn" / kind, fallback / kind):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK) and " " not in str(folder) and folder.is_absolute():
+                return folder
+    return Path(tempfile.mkdtemp(prefix="benchmark_cnn-"))
 
 
-def free_gb() -> float:
-    """Memory that a new process can have."""
-    return psutil.virtual_memory().available / 1e9
+def free_gb(root: Path = Path("/")) -> float:
+    """Memory that a new process can have: of the machine, and within the limits of its control groups."""
+    left = [psutil.virtual_memory().available]
+    for folder in control_groups("memory", root):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            most, now = read(folder / limit), read(folder / used)
+            if most and now and most != "max":
+                left.append(max(0, int(most) - int(now)))
+    return min(left) / 1e9
 
 
 def describe(processors: Path = Path("/proc/cpuinfo")) -> Machine:
@@ -170,22 +193,28 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """CPUs that the control group may use at a time, or None where it sets no limit (cgroup v2, then v1)."""
-    groups = root / "sys/fs/cgroup"
+    """CPUs that the control groups may use at a time, the least of all ancestors, or None where none sets a limit."""
+    quotas = []
+    for folder in control_groups("cpu", root):
+        quota, _, period = (read(folder / "cpu.max") or "").partition(" ")
+        if not quota:
+            quota, period = read(folder / "cpu.cfs_quota_us") or "-1", read(folder / "cpu.cfs_period_us")
+        if quota not in ("max", "-1"):
+            quotas.append(int(quota) / int(period or 100000))
+    return min(quotas, default=None)
+
+
+def control_groups(controller: str, root: Path = Path("/")) -> list[Path]:
+    """The folders of this process's control group and of all its ancestors (cgroup v2, then v1). In a container the
+    topmost may be what the outside calls by another path."""
+    folders = []
     for line in (read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
-        if not controllers:
-            limit = read(groups / path.lstrip("/") / "cpu.max") or read(groups / "cpu.max") or "max"
-            quota, _, period = limit.partition(" ")
-        elif "cpu" in controllers.split(","):
-            folder = groups / "cpu" / path.lstrip("/")
-            folder = folder if (folder / "cpu.cfs_quota_us").exists() else groups / "cpu"
-            quota, period = read(folder / "cpu.cfs_quota_us") or "-1", read(folder / "cpu.cfs_period_us") or "100000"
-        else:
-            continue
-        if quota not in ("max", "-1"):
-            return int(quota) / int(period or 100000)
-    return None
+        if not controllers or controller in controllers.split(","):
+            top = root / "sys/fs/cgroup" / (controller if controllers else "")
+            group = top / path.lstrip("/")
+            folders += [group, *(parent for parent in group.parents if parent.is_relative_to(top))]
+    return list(dict.fromkeys(folders))
 
 
 def commit() -> str:

@@ -14,6 +14,7 @@ class Order(msgspec.Struct, tag=True):
     samples_wanted: int = 12  # undisturbed ones
     budget_s: float = 2
     native_bf16: bool = False
+    weights: str = ""  # where the file lies that the case names
 
 
 class Started(msgspec.Struct, tag=True):

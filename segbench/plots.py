@@ -23,6 +23,7 @@ from .modes import BASELINE
 WIDTH = 11  # inches at 100 dpi: a README shows about 900 pixels
 # Okabe and Ito's palette: apart for colour-blind readers; the marker tells families of one colour apart, also in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
+plt.rcdefaults()  # the user's settings are for the user's pictures
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True})
 
 Picture = tuple[Figure, pd.DataFrame] | None  # with the data that it shows; None where there is nothing to show

@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import estimates, modes, runtimes
 from .cases import MEASURED, Case, Outcome
@@ -26,6 +26,7 @@ class Plan:
     emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
     skip_emulated: bool = False  # no visit to one of those
     seed: int = 0
+    files: dict[str, str] = field(default_factory=dict)  # what a case calls its weights -> where they lie
 
     def repetition(self, number: int) -> int:
         """The repetition, from 1, that a round belongs to."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import msgspec
@@ -18,6 +19,27 @@ from .messages import Done, Exited, Floors, Message, Order, Phase, Started
 # Longest silence of a worker in s, by phase ("" while torch is imported).
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
 INFERENCE_S = 15  # that one inference may take, or the budget where that is more; faulting its pages in, twice as long
+
+
+# What a shell exports is no part of a case: families that change how torch, its libraries or the allocator compute.
+INHERITED = ("TORCHDYNAMO_", "TORCH_COMPILE_", "TORCHINDUCTOR_", "TORCH_LOGS", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
+INHERITED += ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "CUBLAS_", "NVIDIA_")
+# A GPU in the machine is no part of a CPU benchmark: Inductor asks for its properties in the fork, and fails.
+HIDDEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+# Not -m: that would put the working directory on the path, and with it what the user's modules are called.
+SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from segbench import worker; worker.serve()"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def left_out() -> list[str]:
+    """Variables of this process that its servers do not get."""
+    return sorted(name for name in os.environ if name.startswith(INHERITED) and name != "TORCHINDUCTOR_CACHE_DIR")
+
+
+def cleaned() -> dict[str, str]:
+    """This process's environment without what would change what is measured, accelerators hidden."""
+    without = left_out()
+    return {name: value for name, value in os.environ.items() if name not in without} | dict.fromkeys(HIDDEN, "")
 
 
 class ServerDied(Exception):
@@ -38,11 +60,11 @@ class Server:
         own = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # NumPy's threads would not survive a fork
         self.buffer = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "segbench.worker", str(os.getpid())],
+            [sys.executable, "-P", "-c", SERVE, str(ROOT), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env=os.environ | self.environment | own,
+            env=cleaned() | self.environment | own,
             start_new_session=True,  # Ctrl-C is for the sweep to handle
         )
 

@@ -83,6 +83,10 @@ class Settings:
         """What changes what is measured: another value is another journal."""
         return self.shared()
 
+    def files(self) -> dict[str, str]:
+        """Where the files lie that cases name: no path enters a journal that is meant to be published."""
+        return {}
+
     def check(self) -> None:
         """Raises Problem for what a script's own flags cannot mean."""
 
@@ -101,6 +105,8 @@ def resolve(
 ) -> Settings:
     """With names looked up and defaults filled in; `folder` is the script's. Raises Problem for what cannot be
     measured."""
+    given_out = settings.out.expanduser() if settings.out else None  # a shell leaves the ~ of --out=~/x as it is
+    settings = dataclasses.replace(settings, out=given_out)
     changed = dataclasses.replace(settings, out=settings.out or folder)
     if settings.quick:
         untouched = [key for key in quick if getattr(settings, key) == getattr(defaults, key)]
@@ -168,6 +174,11 @@ def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
     """Zoo models without importing anything; other names are looked up by a child that imports timm."""
     if not names:
         raise Problem("--models names no model")
+    for name in names:
+        if "," in name:
+            raise Problem(f"--models {name!r}: names are separated by spaces, --models {name.replace(',', ' ')}")
+        if name.startswith(("hf-hub:", "hf_hub:")):
+            raise Problem(f"--models {name!r}: only models of timm, by timm's own names: {name.split('/')[-1]}")
     if volumes := [name for name in names if name in zoo.VOLUMES]:
         raise Problem(f"{volumes[0]} is a 3D model: benchmark_official.py takes it with --volumes")
     models = {name: zoo.match(name) for name in names}
@@ -179,7 +190,8 @@ def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
 def look_up(names: list[str]) -> dict[str, list[str]]:
     """What timm knows by names or patterns that the zoo does not know."""
     print(f"looking up {', '.join(names)} in timm ...", file=sys.stderr)
-    child = subprocess.run([sys.executable, "-W", "ignore", "-c", LOOK_UP, *names], capture_output=True, text=True)
+    command = [sys.executable, "-P", "-W", "ignore", "-c", LOOK_UP, *names]
+    child = subprocess.run(command, capture_output=True, text=True)
     if child.returncode:
         raise Problem(f"timm could not be asked: {(child.stderr.strip().splitlines() or ['no message'])[-1]}")
     *answers, everything = child.stdout.split("\n")[: len(names) + 1]

@@ -14,7 +14,7 @@ from .estimates import seconds_since_epoch
 from .journal import Header, Journal
 from .messages import Floors, Order
 from .schedule import Durations, Plan, duration, remaining_s
-from .server import Server, ServerDied
+from .server import Server, ServerDied, left_out
 
 WATCHED = 10  # visits of late that a warning looks at
 
@@ -40,6 +40,8 @@ class Sweep:
         steps = self.plan.steps(self.journal.visits)
         if not steps and not self.plan.until:
             return
+        if names := left_out():
+            print(f"Not passed on to what is measured: {', '.join(names)}")
         tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
         bar = tqdm(total=len(steps), bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}", dynamic_ncols=True)
         try:
@@ -101,6 +103,7 @@ class Sweep:
                 bound_ms = self.reference(server, case.threads).bound_ms
             started, clock = now(), time.perf_counter()
             order = Order(case.threads, case, bound_ms, self.plan.samples_wanted, self.plan.budget_s)
+            order.weights = self.plan.files.get(case.weights, "")
             visit = server.run(order).visit
         except ServerDied as death:
             server.stop()

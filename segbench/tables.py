@@ -109,10 +109,11 @@ def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peak
     estimate, mode = of_journal[case], modes.find(case.mode)
     visits = estimate.raw
     measured = [visit for visit in visits if visit.samples_ms]
-    seen = measured[0] if measured else Visit(case=case, gmacs=NAN)
+    seen = measured[0] if measured else Visit(case=case)
     low, high = estimate.interval_ms
     latency, throughput = estimate.latency_ms, case.batch_size / estimate.latency_ms * 1e3
-    gflops = 2 * seen.gmacs / latency * 1e3
+    gmacs = seen.gmacs or NAN  # where it could not be counted
+    gflops = 2 * gmacs / latency * 1e3
     params = seen.params or NAN
     known = zoo.BY_MODEL.get(case.model)
     before = of_journal.get(msgspec.structs.replace(case, mode=BASELINE), estimates.NOTHING)
@@ -134,7 +135,7 @@ def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peak
         **ending(visits, measured, estimate),
         "params_m": params / 1e6,
         "decoder_params_m": (seen.decoder_params or NAN) / 1e6,
-        "gmacs": seen.gmacs / case.batch_size,
+        "gmacs": gmacs / case.batch_size,
         "decoder_gmacs": (seen.decoder_gmacs or NAN) / case.batch_size,
         "latency_ms": latency,
         "throughput_img_s": throughput,

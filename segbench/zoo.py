@@ -115,7 +115,10 @@ def family(model: str) -> str:
         return BY_MODEL[model].family
     if model in VOLUMES:
         return "3D"
-    return model.split("_")[0].rstrip("0123456789") or model
+    architecture = model.split(".")[0]  # what follows names the weights
+    if architecture in BY_MODEL:
+        return BY_MODEL[architecture].family
+    return architecture.split("_")[0].rstrip("0123456789") or model
 
 
 def match(name: str) -> list[str]:

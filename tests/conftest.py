@@ -65,7 +65,8 @@ class Script:
         """The process that measures just now: a fork of one with the same command line."""
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if "segbench.worker" in process.cmdline() and process.cmdline() == process.parent().cmdline():
+                command = process.cmdline()
+                if any("worker.serve()" in part for part in command) and command == process.parent().cmdline():
                     return process
         return None
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from segbench import models, zoo
-from segbench.models import segmenter
+from segbench.models import encoder, segmenter
 from segbench.models.fpn import SemanticFPN
 from segbench.models.unet import UNetDecoder
 
@@ -146,3 +146,40 @@ def test_every_weight_has_a_say_but_the_named(kind, idle):
 def test_what_cannot_be_segmented_is_said_in_a_line():
     with pytest.raises(ValueError, match="smaller than the deepest stride"):
         segmenter.build_segmenter("lcnet_100", "fpn", 3, (16, 64))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "swin_tiny_patch4_window7_224",  # channels last
+        pytest.param("mambaout_femto", marks=pytest.mark.slow),  # the same
+        "inception_v3",  # maps that are not a whole number of strides
+        pytest.param("nasnetalarge", marks=pytest.mark.slow),  # the same
+        "vgg11",  # a level of stride 1
+    ],
+)
+@pytest.mark.parametrize("size", [(224, 224), (250, 190)])
+def test_maps_of_other_layouts_sizes_and_strides_fit_both_decoders(uncalibrated, model, size):
+    image = torch.rand(1, 3, *size)
+    for decoder in ("fpn", "unet"):
+        network = segmenter.build_segmenter(model, decoder, 3, size)
+        with torch.inference_mode():
+            (logits,) = network(image)
+        assert logits.shape == (1, 3, *size) and logits.isfinite().all()
+
+
+@torch.no_grad()
+def test_a_map_is_turned_and_resized_only_where_it_has_to_be():
+    planar = torch.rand(1, 6, 8, 4)
+    assert segmenter.fitted(planar, 4, 6, (32, 16)) is planar
+    assert torch.equal(segmenter.fitted(planar.permute(0, 2, 3, 1), 4, 6, (32, 16)), planar)
+    assert segmenter.fitted(planar, 4, 6, (36, 20)).shape == (1, 6, 9, 5)
+
+
+@pytest.mark.parametrize("model", ["crossvit_9_240", "efficientvit_m0"])
+def test_encoders_of_other_kinds_are_built_alone(monkeypatch, model):
+    monkeypatch.setattr(encoder, "calibrate", lambda *_, **__: None)
+    network = encoder.build_encoder(model, (240, 240))
+    with torch.inference_mode():
+        features, logits = network(torch.rand(1, 3, 240, 240))
+    assert isinstance(features, torch.Tensor) and logits.shape == (1, 1000)

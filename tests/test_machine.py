@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from segbench import machine, schedule
@@ -83,6 +84,9 @@ def group(root: Path, self_cgroup: str, **files: str) -> Path:
         ("0::/job\n", {"job__cpu--max": "max 100000"}, None),
         ("0::/job\n", {"cpu--max": "50000 100000"}, 0.5),
         ("0::/\n", {}, None),
+        ("0::/outer/job\n", {"outer__job__cpu--max": "max 100000", "outer__cpu--max": "250000 100000"}, 2.5),
+        ("0::/outer/job\n", {"outer__job__cpu--max": "100000 100000", "outer__cpu--max": "250000 100000"}, 1),
+        ("4:cpu:/outer/job\n", {"cpu__outer__cpu--cfs_quota_us": "150000"}, 1.5),
         (
             "4:cpu,cpuacct:/job\n",
             {"cpu__job__cpu--cfs_quota_us": "300000", "cpu__job__cpu--cfs_period_us": "100000"},
@@ -94,6 +98,48 @@ def group(root: Path, self_cgroup: str, **files: str) -> Path:
 )
 def test_quotas_of_both_kinds_of_control_groups(tmp_path, cgroup, files, quota):
     assert machine.cgroup_quota(group(tmp_path, cgroup, **files)) == quota
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files"),
+    [
+        ("0::/outer/job\n", {"outer__memory--max": "3000000000", "outer__memory--current": "1000000000"}),
+        ("0::/job\n", {"memory--max": "3000000000", "memory--current": "1000000000", "job__memory--max": "max"}),
+        (
+            "7:memory:/job\n",
+            {"memory__job__memory--limit_in_bytes": "3000000000", "memory__job__memory--usage_in_bytes": "1000000000"},
+        ),
+    ],
+)
+def test_a_containers_memory_is_what_any_of_its_groups_leaves(tmp_path, cgroup, files):
+    assert machine.free_gb(group(tmp_path, cgroup, **files)) == 2
+
+
+@pytest.fixture
+def uncached():
+    machine.cache_folder.cache_clear()
+    yield
+    machine.cache_folder.cache_clear()
+
+
+@pytest.mark.parametrize("bad", ["", "relative", "my cache", "/proc/nowhere"])
+def test_the_cache_lies_where_a_compiler_can_use_it(tmp_path, monkeypatch, uncached, bad):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / bad) if bad == "my cache" else bad)
+    folder = machine.cache_folder()
+    assert folder.is_absolute() and " " not in str(folder) and os.access(folder, os.W_OK)
+    assert not (tmp_path / "benchmark_cnn").exists()
+
+
+def test_the_cache_is_of_one_kind_of_machine(tmp_path, monkeypatch, uncached):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = machine.cache_folder()
+    assert first.parent == tmp_path / "benchmark_cnn"
+    other = msgspec.structs.replace(machine.describe(), isa=["AVX2"])
+    monkeypatch.setattr(machine, "describe", lambda: other)
+    machine.cache_folder.cache_clear()
+    assert machine.cache_folder() != first
 
 
 def topology(root: Path, siblings: dict[int, str]) -> None:

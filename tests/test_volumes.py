@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import msgspec
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -53,17 +54,59 @@ def test_a_file_of_something_else_is_refused_in_a_line(tmp_path):
     torch.save({"state_dict": {}, "trainer": subprocess.Popen}, tmp_path / "more.model")
     (tmp_path / "text.pth").write_text("no weights")
     for name in ("more.model", "text.pth"):
-        with pytest.raises(ValueError, match=f"{name} is no state dict of tensors alone"):
+        with pytest.raises(ValueError, match=f"{name} holds more than tensors and numbers"):
             volume.load(STUNet(2, 1, 3), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {
+            "network_weights": state,
+            "_best_ema": np.float64(0.5),
+            "logging": {"dice": [np.float32(1)]},
+        },  # v2
+        lambda state: {"state_dict": state, "epoch": 3, "plot_stuff": ([np.float64(1)], np.zeros(2)), "lr": None},  # v1
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},  # torch.compile around DDP
+        lambda state: {"model": {f"net.{name}": value for name, value in state.items()}},
+    ],
+    ids=["nnunet v2", "nnunet v1", "compiled", "model level"],
+)
+def test_checkpoints_load_as_trainers_write_them(tmp_path, wrapped):
+    one, other = STUNet(2, 1, 3), STUNet(2, 1, 3)
+    torch.save(wrapped(one.state_dict()), tmp_path / "checkpoint.pth")
+    volume.load(other, tmp_path / "checkpoint.pth")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "value", [[torch.zeros(1)], torch.zeros(2), {"epoch": 1}], ids=["list", "tensor", "no tensors"]
+)
+def test_a_file_without_a_state_dict_is_refused_in_a_line(tmp_path, value):
+    torch.save(value, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="holds no state dict but") as error:
+        volume.load(STUNet(2, 1, 3), tmp_path / "other.pth")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_weights_that_do_not_fit_are_refused_before_the_sweep(script, tmp_path):
+    script.path = OFFICIAL
+    torch.save(STUNet(*VARIANTS["stunet_s"], 4).state_dict(), tmp_path / "four.pth")
+    done = script.run("--volumes", "stunet_s", "--num-classes", "3", "--weights", str(tmp_path / "four.pth"), "--list")
+    assert done.returncode == 2 and "four.pth does not fit: 10 of another shape" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    fits = script.run("--volumes", "stunet_s", "--num-classes", "4", "--weights", str(tmp_path / "four.pth"), "--list")
+    assert fits.returncode == 0, fits.stderr
 
 
 def test_a_case_has_the_weights_that_it_names(tmp_path):
     net = STUNet(*VARIANTS["stunet_s"], 3).eval()
     torch.save(net.state_dict(), tmp_path / "weights.pth")
-    case = Case(model="stunet_s", mode="baseline", size=(64, 32, 32), classes=3, weights=str(tmp_path / "weights.pth"))
+    case = Case(model="stunet_s", mode="baseline", size=(64, 32, 32), classes=3, weights="weights.pth:0123")
     image = inputs.ct(case.size)
     with torch.inference_mode():
-        assert torch.equal(models.build(case)(image)[0], net(image))
+        assert torch.equal(models.build(case, tmp_path / "weights.pth")(image)[0], net(image))
 
 
 def test_117_classes_are_named():
@@ -213,7 +256,7 @@ def test_a_slice_and_a_volume_side_by_side(script):
     rows = pd.read_csv(script.out / "benchmark_official_results.csv").set_index(
         ["model", "size", "decoder"], drop=False
     )
-    assert (rows.status == "ok").all() and len(rows) == 4
+    assert rows.status.isin(("ok", "unsettled")).all() and len(rows) == 4
     patch = rows[rows["size"] == "128x128x64"].iloc[0]
     assert patch.eq_s == pytest.approx(4e3 / patch.latency_ms, rel=1e-4)
     whole = pd.read_csv(script.out / "benchmark_official_costs.csv").set_index("way")

@@ -17,6 +17,8 @@ def test_names_mean_models_families_and_patterns():
     assert zoo.match("regnet?_002") == ["regnetx_002", "regnety_002"]
     assert len(zoo.match("all")) == 46 and zoo.match("headline") == list(zoo.HEADLINE)
     assert zoo.match("no_such_model") == []
+    assert zoo.family("resnet18.a1_in1k") == zoo.family("resnet18") == "ResNet"
+    assert zoo.family("swin_tiny_patch4_window7_224.ms_in1k") == "swin"
 
 
 @pytest.mark.parametrize(

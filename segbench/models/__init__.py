@@ -1,5 +1,7 @@
 """The networks. `build` is the one place that makes one from a case."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,15 +16,16 @@ from .volume import build_volume
 __all__ = ["DECODERS", "build", "build_segmenter", "count", "count_gmacs", "decoder_params"]
 
 
-def build(case: Case) -> nn.Module:
-    """The network of a case in eval mode, FP32, reparameterised, with weights that keep activations in range.
+def build(case: Case, weights: Path | str = "") -> nn.Module:
+    """The network of a case in eval mode, FP32, reparameterised, with weights that keep activations in range, or those
+    of the file `weights`.
 
     Its forward takes (B, 3, H, W), or (B, 1, D, H, W) for the 3D networks, and returns a tuple of tensors: what is
     timed is what is checked. Its `encoder` is the module that a decoder comes behind, itself where there is none.
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
     if case.model in VOLUMES:
-        return build_volume(case.model, case.classes, case.size, case.seed, case.weights)
+        return build_volume(case.model, case.classes, case.size, case.seed, weights)
     if case.decoder in PEERS:
         return build_peer(case.model, case.decoder, case.classes, case.pretrained, case.seed)
     if case.decoder:

@@ -25,17 +25,34 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.net.forward_features(x)
-        return features, self.net.forward_head(features)
+        last = features[-1] if isinstance(features, list | tuple) else features  # crossvit has a list of branches
+        return last, self.net.forward_head(features)
 
 
 def build_encoder(model: str, size: tuple[int, int], pretrained: bool = False, seed: int = 0) -> Encoder:
     """Any timm model, ready for inference at `size`. Random weights are calibrated; pretrained ones are timm's."""
     torch.manual_seed(seed)
-    fixed = timm.get_pretrained_cfg(model).fixed_input_size  # ViT and its kin are built for one size
-    net = timm.create_model(model, pretrained=pretrained, **({"img_size": tuple(size)} if fixed else {})).eval()
+    net = create(model, size, pretrained=pretrained).eval()
     if not pretrained:
-        calibrate(net, photograph(size if fixed else CALIBRATION_SIZE))
+        calibrate(net, photograph(size if is_fixed(model) else CALIBRATION_SIZE))
     return Encoder(reparameterize_model(net)).eval().requires_grad_(False)
+
+
+def is_fixed(model: str) -> bool:
+    """Whether it is built for one size, as ViT and its kin are."""
+    return bool(timm.get_pretrained_cfg(model).fixed_input_size)
+
+
+def create(model: str, size: tuple[int, int], **how: object) -> nn.Module:
+    """timm's model for that size. Raises ValueError where it takes squares alone, and what timm raises."""
+    if not is_fixed(model):
+        return timm.create_model(model, **how)
+    try:
+        return timm.create_model(model, img_size=tuple(size), **how)
+    except TypeError:  # some take one number
+        if size[0] != size[1]:
+            raise ValueError(f"{model} is built for squares, not {size[0]}x{size[1]}") from None
+        return timm.create_model(model, img_size=size[0], **how)
 
 
 @torch.no_grad()

@@ -1,13 +1,12 @@
 """An encoder's feature maps, and what turns them into logits of every pixel."""
 
-import timm
 import torch
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..inputs import photograph
-from .encoder import CALIBRATION_SIZE, calibrate
+from .encoder import CALIBRATION_SIZE, calibrate, create, is_fixed
 from .fpn import SemanticFPN
 from .unet import UNetDecoder
 
@@ -48,15 +47,24 @@ class Segmenter(nn.Module):
 
     layout = torch.channels_last  # of what the decoder gets, see forward
 
-    def __init__(self, encoder: nn.Module, neck: nn.Module | None, decoder: nn.Module | None):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        neck: nn.Module | None,
+        decoder: nn.Module | None,
+        levels: list[tuple[int, int]],
+    ):
+        """`levels`: (stride, channels) of the encoder's maps, as timm describes them."""
         super().__init__()
-        self.encoder, self.neck, self.decoder = encoder, neck, decoder
+        self.encoder, self.neck, self.decoder, self.levels = encoder, neck, decoder, levels
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         height, width = x.shape[-2:]
         if height % DEEPEST or width % DEEPEST:
             x = F.pad(x, (0, -width % DEEPEST, 0, -height % DEEPEST))
-        features = self.encoder(x)
+        pairs = zip(self.encoder(x), self.levels, strict=True)
+        # A level of stride 1, which VGG and DarkNet have, is finer than what a decoder takes.
+        features = [fitted(level, *about, x.shape[-2:]) for level, about in pairs if about[0] > 1]
         if self.decoder is None:
             return tuple(features[::-1])
         if self.neck is not None:
@@ -67,6 +75,15 @@ class Segmenter(nn.Module):
         features = [level.contiguous(memory_format=self.layout) for level in features]
         logits = self.decoder(features)
         return (logits[..., :height, :width],)
+
+
+def fitted(level: Tensor, stride: int, channels: int, size: tuple[int, int]) -> Tensor:
+    """A feature map as (B, C, H / stride, W / stride): Swin's and MambaOut's have their channels last, Inception's and
+    NASNet's are some pixels short of it."""
+    wanted = tuple(side // stride for side in size)
+    if level.shape[1] != channels or (level.shape[3] == channels and level.shape[1:3] == wanted):
+        level = level.permute(0, 3, 1, 2)
+    return level if tuple(level.shape[2:]) == wanted else F.interpolate(level, size=wanted, mode="bilinear")
 
 
 def padded(size: tuple[int, int]) -> tuple[int, int]:
@@ -83,10 +100,9 @@ def assemble(model: str, decoder: str, classes: int, size: tuple[int, int], pret
     """
     if min(size) < DEEPEST:
         raise ValueError(f"{size[0]}x{size[1]} is smaller than the deepest stride, {DEEPEST}")
-    fixed = timm.get_pretrained_cfg(model).fixed_input_size  # ViT and its kin are built for one size
-    extra = {"img_size": padded(size)} if fixed else {}
-    encoder = timm.create_model(model, pretrained=pretrained, features_only=True, **extra).eval()
-    strides, channels = encoder.feature_info.reduction(), encoder.feature_info.channels()
+    encoder = create(model, padded(size), pretrained=pretrained, features_only=True).eval()
+    levels = [*zip(encoder.feature_info.reduction(), encoder.feature_info.channels(), strict=True)]
+    strides, channels = (list(values) for values in zip(*(level for level in levels if level[0] > 1), strict=True))
     neck = None
     if set(strides) == {DEEPEST // 2}:
         neck = SimplePyramid(channels[-1])
@@ -94,7 +110,7 @@ def assemble(model: str, decoder: str, classes: int, size: tuple[int, int], pret
     elif strides not in ([2, 4, 8, 16, 32], [4, 8, 16, 32]):
         raise ValueError(f"{model} offers feature maps of strides {strides}; needed are (2,) 4, 8, 16, 32, or 16 alone")
     head = DECODERS[decoder](channels, classes) if decoder != "features" else None
-    return Segmenter(encoder, neck if head else None, head).eval()
+    return Segmenter(encoder, neck if head else None, head, levels).eval()
 
 
 def build_segmenter(
@@ -103,6 +119,6 @@ def build_segmenter(
     """The same, calibrated, reparameterised and ready for inference. Raises what `assemble` does."""
     torch.manual_seed(seed)
     network = assemble(model, decoder, classes, size, pretrained)
-    seen = padded(size) if timm.get_pretrained_cfg(model).fixed_input_size else CALIBRATION_SIZE
+    seen = padded(size) if is_fixed(model) else CALIBRATION_SIZE
     calibrate(network, photograph(seen), keep=network.encoder if pretrained else None)
     return reparameterize_model(network).eval().requires_grad_(False)

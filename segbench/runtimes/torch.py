@@ -70,6 +70,8 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     start = time.perf_counter()
     dtype = str(call()[0].dtype).removeprefix("torch.")  # the output is not kept: 123 MB with a decoder
     steps_s = {"compile": time.perf_counter() - start} if compiles else {}
+    if compiles and not torch._dynamo.utils.counters["stats"]["unique_graphs"]:
+        raise RuntimeError("torch.compile compiled nothing: the network ran in eager mode")
 
     def ran() -> dict[str, str]:
         return {

@@ -1,0 +1,150 @@
+"""Ways in which somebody's machine is not ours, each as public bug reports have it."""
+
+import os
+import subprocess
+import sys
+
+import msgspec
+import pandas as pd
+import pytest
+
+from segbench import server, worker
+from segbench.cases import Visit
+from segbench.journal import Journal, JournalError
+
+from .conftest import ENCODER_ONLY, TINY
+from .test_journal import CASE, header
+
+QUICK = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--iterations", "2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TORCHDYNAMO_DISABLE",
+        "TORCH_COMPILE_DISABLE",
+        "TORCHINDUCTOR_FREEZING",
+        "ONEDNN_DEFAULT_FPMATH_MODE",
+        "DNNL_MAX_CPU_ISA",
+        "OMP_NUM_THREADS",
+        "GOMP_CPU_AFFINITY",
+        "KMP_AFFINITY",
+        "MKL_NUM_THREADS",
+        "MALLOC_TRIM_THRESHOLD_",
+        "GLIBC_TUNABLES",
+        "LD_PRELOAD",
+    ],
+)
+def test_what_a_shell_exports_is_not_passed_on(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert name in server.left_out()
+    one = server.Server({"OWN": "1"})
+    code = "import os, json; print(json.dumps(dict(os.environ)))"
+    monkeypatch.setattr(server, "SERVE", code)
+    one.start()
+    seen = msgspec.json.decode(one.process.stdout.read())
+    one.process.wait()
+    assert name not in seen and seen["CUDA_VISIBLE_DEVICES"] == "" and seen["OWN"] == seen["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.slow
+def test_compile_means_compiled_whatever_is_exported(script):
+    """TORCHDYNAMO_DISABLE made eager of it, with the status ok; an affinity made two threads share a CPU."""
+    flags = ("--models", "lcnet_100", "--modes", "compile", "--rounds", "1", "--iterations", "2")
+    done = script.run(*flags, TORCHDYNAMO_DISABLE="1", GOMP_CPU_AFFINITY="0")
+    assert done.returncode == 0 and "Not passed on" in done.stdout, done.stdout + done.stderr
+    (visit,) = script.journal().visits
+    assert visit.cache and visit.phases_s["compile"] > 0.1
+
+
+def test_children_never_import_from_the_users_folder(script, tmp_path):
+    """A queue.py of the user's, and another clone's segbench, in the working directory."""
+    (tmp_path / "queue.py").write_text("raise SystemExit(1)")
+    (tmp_path / "segbench").mkdir()
+    (tmp_path / "segbench" / "__init__.py").write_text("raise SystemExit(1)")
+    command = [sys.executable, str(ENCODER_ONLY), *TINY, *QUICK, "--out", str(script.out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=script.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pd.read_csv(script.out / "benchmark_results_all.csv").throughput_img_s.tolist() > [0]
+
+
+def test_no_line_is_written_that_cannot_be_read_back(tmp_path):
+    journal = Journal(tmp_path / header().folder)
+    journal.begin(header())
+    with pytest.raises(JournalError, match="could not be read back"):
+        journal.append(Visit(case=CASE, budget_s=float("nan")))
+    journal.append(Visit(case=CASE, round=1))
+    assert len(Journal.read(journal.folder).visits) == 1
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A small journal to report of."""
+    out = tmp_path_factory.mktemp("measured")
+    command = [sys.executable, str(ENCODER_ONLY), *TINY, *QUICK, "--out", str(out)]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    return out
+
+
+def report(out, shell: str = "{}", **environment: str) -> subprocess.CompletedProcess:
+    command = shell.format(f"{sys.executable} {ENCODER_ONLY} --report --out {out}")
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=os.environ | environment, errors="replace"
+    )
+
+
+def test_a_notebooks_window_and_settings_cost_no_picture(measured, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")
+    settings = {"MPLBACKEND": "module://no_such.backend", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    done = report(measured, **settings)
+    assert done.returncode == 0 and "benchmark_plot.png" in done.stdout, done.stderr
+
+
+def test_a_latin_locale_a_closed_pipe_and_closed_streams_cost_a_line_at_most(measured):
+    assert report(measured, PYTHONIOENCODING="latin-1").returncode == 0
+    for shell in ("set -o pipefail; {} | head -1", "{} 2>&-", "{} >&-"):
+        done = report(measured, shell)
+        assert "Traceback" not in done.stdout + done.stderr and done.returncode in (0, 141), (shell, done.stderr)
+
+
+def test_a_full_disk_costs_the_picture_and_not_the_table(measured):
+    done = report(measured, "ulimit -f 30; trap '' XFSZ; {}")
+    assert done.returncode == 2 and "lcnet_100" in done.stdout and "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "C++ compile error\n\nOutput:\n/tmp/x.cpp:2:10: fatal error: Python.h: No such file\n",
+            "python3-dev",
+        ),
+        ("C++ compile error\nOutput:\nx.cpp:7:1: error: 'vec' was not declared\n more", "'vec' was not declared"),
+        ("\n  first line\nsecond", "first line"),
+        ("", ""),
+    ],
+)
+def test_a_reason_is_the_compilers_first_error_or_the_first_line(text, says):
+    assert says in worker.first_error(text) and "\n" not in worker.first_error(text)
+
+
+def test_home_is_what_a_tilde_means_also_behind_an_equals_sign(tmp_path):
+    command = [sys.executable, str(ENCODER_ONLY), "--report", "--out=~/results"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path / "home")}
+    )
+    assert done.returncode == 2 and str(tmp_path / "home" / "results") in done.stderr
+    assert not (tmp_path / "~").exists()
+
+
+def test_no_user_and_no_home_cost_nothing():
+    """A container's user whom /etc/passwd does not know."""
+    code = "import os, runpy, sys; os.getuid = lambda: 123456; sys.argv = sys.argv[1:]\n"
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, str(ENCODER_ONLY), "--models", "lcnet_100", "--list"]
+    without = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    done = subprocess.run(command, capture_output=True, text=True, env=without)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
