@@ -257,10 +257,15 @@ def test_a_slice_and_a_volume_side_by_side(script):
         ["model", "size", "decoder"], drop=False
     )
     assert rows.status.isin(("ok", "unsettled")).all() and len(rows) == 4
+    seen = {*zip(rows.model, rows["size"], rows.decoder, rows.status, strict=True)}
     patch = rows[rows["size"] == "128x128x64"].iloc[0]
     assert patch.eq_s == pytest.approx(4e3 / patch.latency_ms, rel=1e-4)
     whole = pd.read_csv(script.out / "benchmark_official_costs.csv").set_index("way")
-    assert [*whole.index] == ["lcnet_100 + fpn", "lcnet_100 + unet", "STU-Net-S, 1.5 mm"]
+    # Beside other tests a millisecond's network may find no undisturbed sample; it then has no rank and no cost.
+    settled = [
+        f"lcnet_100 + {decoder}" for decoder in ("fpn", "unet") if ("lcnet_100", "512x512", decoder, "ok") in seen
+    ]
+    assert [*whole.index] == [*settled, "STU-Net-S, 1.5 mm"]
     assert (script.out / "benchmark_official_plot.png").exists()
 
 
