@@ -91,6 +91,8 @@ def reparameterised(module: nn.Module) -> nn.Module | None:
 def count(module: nn.Module, size: tuple[int, ...]) -> Counts:
     """Of one inference on (1, channels, *size). Raises what the network raises where it cannot take the size."""
     parameters, buffers = [*module.parameters()], [*module.buffers()]
+    trainable = [tensor for tensor in parameters if tensor.requires_grad]
+    module.requires_grad_(False)  # the counter would hook gradients, which pit's parameters as arguments have not
     activations = 0
 
     def add(layer: nn.Module, args: tuple, output: torch.Tensor) -> None:
@@ -103,9 +105,11 @@ def count(module: nn.Module, size: tuple[int, ...]) -> Counts:
         module.eval()(image)
     for hook in hooks:
         hook.remove()
+    for tensor in trainable:
+        tensor.requires_grad_(True)
     return Counts(
         params=sum(tensor.numel() for tensor in parameters),
-        trainable=sum(tensor.numel() for tensor in parameters if tensor.requires_grad),
+        trainable=sum(tensor.numel() for tensor in trainable),
         buffers=sum(tensor.numel() for tensor in buffers),
         weights_mb=sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *buffers]) / 1e6,
         gmacs=flops.get_total_flops() / 2e9,

@@ -7,8 +7,9 @@ import sys
 import msgspec
 import pandas as pd
 import pytest
+import timm
 
-from segbench import server, worker
+from segbench import counting, server, worker
 from segbench.cases import Visit
 from segbench.journal import Journal, JournalError
 
@@ -148,3 +149,12 @@ def test_no_user_and_no_home_cost_nothing():
     without = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
     done = subprocess.run(command, capture_output=True, text=True, env=without)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_network_that_hands_parameters_on_is_counted():
+    """timm publishes a file of 19.4 MB (pit_ti_224) and 0.7 GMACs (card of pit_ti_distilled_224); what could be trained
+    still can."""
+    network = timm.create_model("pit_ti_224").to("meta")
+    counts = counting.count(network, (224, 224))
+    assert counts.weights_mb == pytest.approx(19.4, abs=0.05) and counts.gmacs == pytest.approx(0.7, abs=0.05)
+    assert counts.trainable == counts.params and all(tensor.requires_grad for tensor in network.parameters())
