@@ -7,8 +7,6 @@ from the journals of all machines in journals/benchmark_official/.
 
 import dataclasses
 import hashlib
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -18,7 +16,7 @@ from pathlib import Path
 from segbench import cli, decoder_benchmark, zoo
 from segbench.cases import Case
 from segbench.reports import Report
-from segbench.settings import Problem, did_you_mean
+from segbench.settings import Problem, ask, did_you_mean
 from segbench.zoo import PATCH, RUNS, TILE
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
@@ -59,7 +57,8 @@ class Settings(decoder_benchmark.DecoderSettings):
         if self.weights and not self.weights.is_file():
             raise Problem(f"--weights {self.weights}: no such file")
         if self.weights:
-            check_weights(self.weights, self.volumes[0], self.num_classes)
+            root = str(Path(__file__).parent)
+            ask("--weights", LOAD, root, str(self.weights), self.volumes[0], str(self.num_classes))
 
     def files(self) -> dict[str, str]:
         return {digest(self.weights): str(self.weights.resolve())} if self.weights else {}
@@ -74,25 +73,6 @@ def digest(path: Path) -> str:
     """What a case calls a file: its name and the beginning of its SHA-256."""
     with path.open("rb") as file:
         return f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
-
-
-def check_weights(path: Path, model: str, classes: int) -> None:
-    """Raises Problem where the network cannot take them; a child reads them, for this process imports no torch."""
-    command = [
-        sys.executable,
-        "-P",
-        "-W",
-        "ignore",
-        "-c",
-        LOAD,
-        str(Path(__file__).parent),
-        str(path),
-        model,
-        str(classes),
-    ]
-    child = subprocess.run(command, capture_output=True, text=True)
-    if child.returncode:
-        raise Problem(f"--weights {(child.stderr.strip().splitlines() or ['cannot be read'])[-1]}")
 
 
 def cases(settings: Settings) -> list[Case]:

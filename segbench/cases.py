@@ -94,6 +94,11 @@ class Visit(Outcome, tag="visit"):
     output_std: float | None = None  # standard deviation of the first output in FP32 eager
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals
 
+    @property
+    def threads(self) -> int:
+        """As a floor has them."""
+        return self.case.threads
+
     def outcome(self) -> Outcome:
         """Without the samples."""
         return Outcome(**{name: getattr(self, name) for name in Outcome.__struct_fields__})

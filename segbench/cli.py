@@ -66,7 +66,7 @@ def main(benchmark: Benchmark) -> NoReturn:
         print(f"{benchmark.script.name}: {problem}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
-        print(f"\n{benchmark.script.name}: stopped; the same command goes on where it was", file=sys.stderr)
+        print(f"\n{benchmark.script.name}: stopped; what was measured is kept", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # `| head`: whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 benchmarks/repeatability/README.md."""
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
 from functools import cached_property
 
 import numpy as np
@@ -16,21 +15,6 @@ NAN = float("nan")
 UNSETTLED = 0.05  # what a visit without samples in the band may be wrong by, beside how far outside they were (logs)
 UNKNOWN_VARIANCE = 0.02**2  # of a visit, where no case has two
 Key = tuple[str, int]  # (session, round)
-
-
-def seconds_since_epoch(started: str) -> float:
-    return datetime.fromisoformat(started).timestamp()
-
-
-def session_readings(journal: Journal) -> dict[tuple[str, int], stats.Readings]:
-    """(session, threads) -> all readings of the yardsticks."""
-    found: dict[tuple[str, int], stats.Readings] = {}
-    lines = [(floor.session, floor.threads, floor) for floor in journal.floors]
-    lines += [(visit.session, visit.case.threads, visit) for visit in journal.visits if visit.readings_ms]
-    for session, threads, line in lines:
-        readings = found.setdefault((session, threads), stats.Readings())
-        readings.add(seconds_since_epoch(line.started), line.readings_ms)
-    return found
 
 
 class VisitEstimate:

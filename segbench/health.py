@@ -1,18 +1,31 @@
 """What disturbed a session, in words: the number, what follows from it, and what to do."""
 
 from collections import defaultdict
+from datetime import datetime
 
 import numpy as np
 
 from . import references, stats
 from .cases import Visit
-from .estimates import session_readings
 from .journal import Journal
 
 HARDLY_QUIET = 0.05  # of the samples
 DRIFT, HOSTS = 1.05, 1.1  # factors between stretches of a session, and between sessions, that are worth a word
 BUSY_CPUS = 0.1  # of one CPU, used by others
 STOLEN_CPUS = 0.05
+
+
+def seconds_since_epoch(started: str) -> float:
+    return datetime.fromisoformat(started).timestamp()
+
+
+def session_readings(journal: Journal) -> dict[tuple[str, int], stats.Readings]:
+    """(session, threads) -> all readings of the yardsticks."""
+    found: dict[tuple[str, int], stats.Readings] = {}
+    for line in journal.with_readings():
+        readings = found.setdefault((line.session, line.threads), stats.Readings())
+        readings.add(seconds_since_epoch(line.started), line.readings_ms)
+    return found
 
 
 def warnings(visits: list[Visit], readings: stats.Readings, reference: stats.Reference) -> dict[str, str]:
@@ -22,8 +35,8 @@ def warnings(visits: list[Visit], readings: stats.Readings, reference: stats.Ref
         return warnings
     if (drift := readings.drift()) > DRIFT:
         warnings["drift"] = (
-            f"the undisturbed speed moved by a factor of {drift:.2f} within the session, so its slower stretches count "
-            "little; if it goes on, look for heat or a power limit"
+            f"the undisturbed speed moved by a factor of {drift:.2f} within the session, so fewer samples of its "
+            "slower stretches count; if it goes on, look for heat or a power limit"
         )
     masks = [stats.in_band(visit.readings_ms, reference.bound_ms) for visit in visits]
     share = float(np.concatenate(masks).mean())

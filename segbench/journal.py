@@ -161,6 +161,10 @@ class Journal:
             raise JournalError(problem) from None
         self.take(line, self.session)
 
+    def with_readings(self) -> list[Floor | Visit]:
+        """Every line that holds readings of the yardsticks. The journal holds samples."""
+        return [*self.floors, *(visit for visit in self.visits if visit.readings_ms)]
+
     def by_case(self) -> dict[Case, list[Outcome]]:
         """Case -> the visits that count, in the order in which the cases were first met. Every visit that was measured
         counts; of a round that nobody could measure the last one, which says why."""

@@ -81,15 +81,19 @@ def cache_folder() -> Path:
     or where it has a space in its path, which g++ is given in two halves."""
     here = describe()
     kind = f"{here.name.rsplit('-', 1)[0]}-{zlib.crc32(' '.join(here.isa).encode()):08x}"
-    home = os.environ.get("HOME") or "/"
-    wanted = Path(os.environ.get("XDG_CACHE_HOME") or Path(home) / ".cache")
     fallback = Path(tempfile.gettempdir()) / f"benchmark_cnn-{os.getuid()}"
-    for folder in (wanted / "benchmark_cnn" / kind, fallback / kind):
+    for folder in (wanted_cache() / kind, fallback / kind):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK) and " " not in str(folder) and folder.is_absolute():
                 return folder
-    return Path(tempfile.mkdtemp(prefix="benchmark_cnn-"))
+    return folder  # whoever needs it will say why it cannot be used
+
+
+def wanted_cache() -> Path:
+    """Where users look for caches; no home is none."""
+    home = Path(os.environ.get("HOME") or "/")
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "benchmark_cnn"
 
 
 def free_gb(root: Path = Path("/")) -> float:

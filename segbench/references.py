@@ -30,11 +30,8 @@ def found(journals: list[Journal], skip=(), enough: int = 1) -> References:
     """By the readings of all sessions of these journals, for numbers of threads with enough of them."""
     readings: dict[int, list] = {}
     for journal in journals:
-        for floor in journal.floors:
-            readings.setdefault(floor.threads, []).append(floor.readings_ms)
-        for visit in journal.visits:
-            if visit.readings_ms:
-                readings.setdefault(visit.case.threads, []).append(visit.readings_ms)
+        for line in journal.with_readings():
+            readings.setdefault(line.threads, []).append(line.readings_ms)
     together = {threads: np.concatenate(blocks) for threads, blocks in readings.items() if threads not in skip}
     return {threads: stats.reference(some) for threads, some in together.items() if len(some) >= enough}
 

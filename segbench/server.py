@@ -20,10 +20,9 @@ from .messages import Done, Exited, Floors, Message, Order, Phase, Started
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
 INFERENCE_S = 15  # that one inference may take, or the budget where that is more; faulting its pages in, twice as long
 
-
 # What a shell exports is no part of a case: families that change how torch, its libraries or the allocator compute.
 INHERITED = ("TORCHDYNAMO_", "TORCH_COMPILE_", "TORCHINDUCTOR_", "TORCH_LOGS", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
-INHERITED += ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "CUBLAS_", "NVIDIA_")
+INHERITED += ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 # A GPU in the machine is no part of a CPU benchmark: Inductor asks for its properties in the fork, and fails.
 HIDDEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 # Not -m: that would put the working directory on the path, and with it what the user's modules are called.

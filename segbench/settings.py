@@ -190,17 +190,23 @@ def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
 def look_up(names: list[str]) -> dict[str, list[str]]:
     """What timm knows by names or patterns that the zoo does not know."""
     print(f"looking up {', '.join(names)} in timm ...", file=sys.stderr)
-    command = [sys.executable, "-P", "-W", "ignore", "-c", LOOK_UP, *names]
-    child = subprocess.run(command, capture_output=True, text=True)
-    if child.returncode:
-        raise Problem(f"timm could not be asked: {(child.stderr.strip().splitlines() or ['no message'])[-1]}")
-    *answers, everything = child.stdout.split("\n")[: len(names) + 1]
+    *answers, everything = ask("timm could not be asked:", LOOK_UP, *names).split("\n")[: len(names) + 1]
     models = {name: answer.split() for name, answer in zip(names, answers, strict=True)}
     for name in names:
         if not models[name]:
             known = [*dict.fromkeys([*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()])]
             raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the zoo")
     return models
+
+
+def ask(complaint: str, code: str, *arguments: str) -> str:
+    """What a child prints that may import torch, as this process never does. Raises Problem: the complaint, and the
+    last line of the child's own."""
+    command = [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
+    child = subprocess.run(command, capture_output=True, text=True)
+    if child.returncode:
+        raise Problem(f"{complaint} {(child.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return child.stdout
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

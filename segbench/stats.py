@@ -12,7 +12,7 @@ BAND = (0.06, 0.10)  # convolution, GEMM: a reading this far above the reference
 WIDTHS = 2.5  # ... or this many of its left-hand standard deviations, on a machine that scatters more
 MIN_SAMPLES = 3  # in the band, that a visit needs
 # By which power of what the convolution yardstick reads a network gets slower: what is assumed of a machine, and how
-# unsure that is, before its own visits say more (0.99 on an Intel machine with AMX, 1.9 to 2.6 on Zen 4 and Zen 5).
+# unsure that is, before its own visits say more (0.7 to 2.4, benchmarks/repeatability/study_machines.csv).
 SLOPE, SLOPE_SPREAD = 1.5, 0.5
 PRIOR_FREEDOM = 4  # degrees of freedom that the scatter of all cases counts as beside a case's own
 BETWEEN = 0.01  # standard deviation of what differs between hours and no reading sees

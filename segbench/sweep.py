@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from . import health, machine, modes, references, runtimes, stats
 from .cases import MEASURED, Case, Floor, Outcome, Visit
-from .estimates import seconds_since_epoch
 from .journal import Header, Journal
 from .messages import Floors, Order
 from .schedule import Durations, Plan, duration, remaining_s
@@ -42,6 +41,8 @@ class Sweep:
             return
         if names := left_out():
             print(f"Not passed on to what is measured: {', '.join(names)}")
+        if (cache := machine.cache_folder()).parent != (wanted := machine.wanted_cache()):
+            print(f"Compiled code is kept in {cache}: {wanted} cannot be written to, or has a space in it")
         tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
         bar = tqdm(total=len(steps), bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}", dynamic_ncols=True)
         try:
@@ -73,7 +74,7 @@ class Sweep:
         self.here.add(visit)
         self.progress = self.last_estimate(visit)
         if visit.readings_ms:
-            self.readings[case.threads].add(seconds_since_epoch(visit.started), visit.readings_ms)
+            self.readings[case.threads].add(health.seconds_since_epoch(visit.started), visit.readings_ms)
             self.latest = [*self.latest, visit][-WATCHED:]
         if visit.status not in MEASURED:
             self.give_up(case, visit.status, visit.reason)
@@ -150,7 +151,7 @@ class Sweep:
                 Floor(threads=threads, started=started, readings_ms=readings, peak_gflops=peaks, seconds=seconds)
             )
             self.readings[threads] = stats.Readings()
-            self.readings[threads].add(seconds_since_epoch(started), readings)
+            self.readings[threads].add(health.seconds_since_epoch(started), readings)
         return self.known(threads)
 
     def known(self, threads: int) -> stats.Reference:

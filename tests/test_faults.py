@@ -141,6 +141,12 @@ def test_home_is_what_a_tilde_means_also_behind_an_equals_sign(tmp_path):
     assert not (tmp_path / "~").exists()
 
 
+def test_a_cache_that_a_compiler_cannot_use_is_said(script, tmp_path):
+    done = script.run("--models", "lcnet_100", "--modes", "baseline", XDG_CACHE_HOME=str(tmp_path / "my cache"))
+    assert done.returncode == 0 and "has a space in it" in done.stdout, done.stdout + done.stderr
+    assert "Compiled code is kept" not in script.run("--models", "resnet18", "--modes", "baseline").stdout
+
+
 def test_no_user_and_no_home_cost_nothing():
     """A container's user whom /etc/passwd does not know."""
     code = "import os, runpy, sys; os.getuid = lambda: 123456; sys.argv = sys.argv[1:]\n"

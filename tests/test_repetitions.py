@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segbench import estimates, health, modes, references, schedule, stats, tables
+from segbench import health, modes, references, schedule, stats, tables
 from segbench.cases import Case, Floor, Visit
 from segbench.compare import compare
 from segbench.journal import Journal
@@ -89,6 +89,16 @@ def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
     assert usual.spread > quiet.spread
 
 
+def test_a_repetition_knows_nothing_of_the_others(tmp_path):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0})
+    before = repetitions.of_visits(repetitions.by_repetition(journal)[BASE][1], journal).interval_ms
+    other = journal_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0})
+    for one in other.visits:
+        if repetitions.repetition(one, other) > 1:
+            one.samples_ms = (np.array(one.samples_ms) * np.random.default_rng(one.round).lognormal(0, 0.2)).tolist()
+    assert repetitions.of_visits(repetitions.by_repetition(other)[BASE][1], other).interval_ms == before
+
+
 def test_a_repetition_that_is_not_complete_is_left_out(tmp_path):
     journal = journal_of(tmp_path / "a", {BASE: 20.0})
     journal.append(visit(np.random.default_rng(1), BASE, 13, 4, 90.0))
@@ -126,7 +136,7 @@ def test_the_rule_before_takes_the_median_of_quiet_samples_over_the_floor(tmp_pa
 
 
 def warnings(journal: Journal) -> dict[str, str]:
-    readings = estimates.session_readings(journal)[journal.session, 2]
+    readings = health.session_readings(journal)[journal.session, 2]
     return health.warnings(journal.visits, readings, stats.reference(readings.all()))
 
 
@@ -143,9 +153,9 @@ def test_a_busy_machine_is_named(tmp_path, how, kinds):
 
 def test_a_machine_that_is_hardly_ever_quiet_or_drifts_is_named(tmp_path):
     journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=1)
-    known = stats.reference(estimates.session_readings(journal)[journal.session, 2].all())
+    known = stats.reference(health.session_readings(journal)[journal.session, 2].all())
     slow = [visit(np.random.default_rng(number), BASE, number, 1, 20.0, slow_share=0.97) for number in (5, 6, 7)]
-    readings = estimates.session_readings(journal)[journal.session, 2]
+    readings = health.session_readings(journal)[journal.session, 2]
     assert "% of the samples were undisturbed" in health.warnings(slow, readings, known)["quiet"]
     slower = visit(np.random.default_rng(2), BASE, 4, 1, 20.0)
     slower.started, slower.readings_ms = "2026-01-01T01:00:00+00:00", [(3.4 * 1.2, 1.3)] * 60

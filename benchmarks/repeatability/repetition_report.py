@@ -78,7 +78,7 @@ def verdicts(results: Results) -> Shown:
     within each."""
     summary = []
     for journal in results.journals:
-        parts = repetitions.parts(journal)
+        parts = [*repetitions.parts(journal).values()]
         same = [compare(one, two) for one, two in pairwise(parts)]
         modes_apart = [compare(part, part, (BASELINE, "compile")) for part in parts]
         for what, tables in (("a repetition against the next", same), ("compile against baseline", modes_apart)):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import rule_before
 
-from segbench import estimates, stats
+from segbench import estimates, references, stats
 from segbench.cases import Case, Visit
 from segbench.estimates import NAN, CaseEstimate
 from segbench.journal import Journal
@@ -21,11 +21,6 @@ from segbench.modes import BASELINE
 from segbench.tables import Results
 
 COLUMNS = ("machine", "cpu", "protocol", "model", "mode")  # what names a row
-
-
-@cache
-def known(journal: Journal) -> dict[Case, CaseEstimate]:
-    return estimates.of_journal(journal)
 
 
 def by_repetition(journal: Journal) -> dict[Case, dict[int, list[Visit]]]:
@@ -36,14 +31,19 @@ def by_repetition(journal: Journal) -> dict[Case, dict[int, list[Visit]]]:
         repetitions = defaultdict(list)
         for visit in sorted(visits, key=lambda visit: visit.round):
             if visit.status == "ok" and visit.samples_ms:
-                repetitions[(visit.round - 1) // rounds + 1].append(visit)
+                repetitions[repetition(visit, journal)].append(visit)
         wanted = 1 if case.protocol == "usual" else rounds
         complete[case] = {number: some for number, some in repetitions.items() if len(some) == wanted}
     return complete
 
 
-def parts(journal: Journal) -> list[Journal]:
-    """The repetitions as journals of their own."""
+def repetition(visit: Visit, journal: Journal) -> int:
+    """The number, from 1, of that which a visit belongs to."""
+    return (visit.round - 1) // journal.header.settings["rounds"] + 1
+
+
+def parts(journal: Journal) -> dict[int, Journal]:
+    """Repetition -> a journal of its own."""
     journals: dict[int, Journal] = {}
     for repetitions in by_repetition(journal).values():
         for number, visits in repetitions.items():
@@ -51,7 +51,14 @@ def parts(journal: Journal) -> list[Journal]:
                 part = journals[number] = Journal(journal.folder / f"repetition {number}")
                 part.headers, part.floors = journal.headers, journal.floors
             journals[number].visits += visits
-    return [journals[number] for number in sorted(journals)]
+    return dict(sorted(journals.items()))
+
+
+@cache
+def alone(journal: Journal) -> dict[int, dict[Case, CaseEstimate]]:
+    """Repetition -> what it says by its own visits and the machine's reference, as to someone who made no other."""
+    known = references.of_journal(journal)
+    return {number: estimates.of_journal(part, known) for number, part in parts(journal).items()}
 
 
 def levelled(visits: list[Visit], journal: Journal) -> dict:
@@ -60,8 +67,8 @@ def levelled(visits: list[Visit], journal: Journal) -> dict:
 
 
 def of_visits(visits: list[Visit], journal: Journal) -> CaseEstimate:
-    """Of one repetition of a case, by what the journal says of its machine."""
-    return known(journal)[visits[0].case].only({(visit.session, visit.round) for visit in visits})
+    """Of one repetition of a case."""
+    return alone(journal)[repetition(visits[0], journal)][visits[0].case]
 
 
 def described(estimate: CaseEstimate) -> dict:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from segbench import stats
 from segbench.cases import Visit
-from segbench.estimates import seconds_since_epoch
+from segbench.health import seconds_since_epoch
 from segbench.journal import Journal
 
 QUIET = 1.05  # a reading within 5 % of the floor
@@ -24,11 +24,9 @@ Floors = dict[tuple[str, int], NDArray]  # (session, threads) -> (2,) ms
 def session_floors(journal: Journal) -> Floors:
     """The lowest of the windows' floors."""
     windows: dict[tuple, dict[int, list]] = {}
-    lines = [(floor.session, floor.threads, floor) for floor in journal.floors]
-    lines += [(visit.session, visit.case.threads, visit) for visit in journal.visits if visit.readings_ms]
-    for session, threads, line in lines:
+    for line in journal.with_readings():
         window = int(seconds_since_epoch(line.started) // WINDOW_S)
-        windows.setdefault((session, threads), {}).setdefault(window, []).extend(line.readings_ms)
+        windows.setdefault((line.session, line.threads), {}).setdefault(window, []).extend(line.readings_ms)
     floors = {}
     for key, blocks in windows.items():
         full = [block for block in blocks.values() if len(block) >= FULL_WINDOW] or list(blocks.values())
