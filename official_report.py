@@ -91,7 +91,7 @@ def over_2d(results: Results) -> Shown:
     frame, whole = whole_ct.equivalents(results), whole_ct.costs(results)
     good = frame[(frame.status == "ok") & frame.eq_s.notna()]
     flat = good[(good.model == "mobileone_s0") & (good.decoder == "unet")]
-    flat_way, ratios = whole[whole.way == "mobileone_s0 + unet"], []
+    flat_way, ratios = whole[whole.way == "mobileone_s0 + UNet"], []
     for run in zoo.RUNS:
         deep, way = good[(good.model == run.model) & (good.decoder == "")], whole[whole.way == run.name]
         slow, slow_flat = (rows[rows["mode"] == BASELINE].eq_s.max() for rows in (deep, flat))

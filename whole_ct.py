@@ -94,9 +94,9 @@ def costs(results: tables.Results) -> pd.DataFrame:
     """A row per machine, way to segment and right mode: seconds and TMAC per reference volume, for both of STEPS."""
     frame = equivalents(results)
     frame = frame[frame.status == "ok"]
-    ways = []
-    for row in frame[frame.decoder != ""].itertuples():
-        ways.append(cost(row, "2D", f"{row.model} + {row.decoder}", [VOXELS[0]] * len(STEPS)))
+    flat, ways = frame[frame.decoder != ""], []
+    for row, name in zip(flat.itertuples(), networks(flat), strict=True):
+        ways.append(cost(row, "2D", name, [VOXELS[0]] * len(STEPS)))
     cubes = frame[(frame.decoder == "") & (frame["size"] == sides(TILE))]
     for run in RUNS:
         counts = [run.networks * tiles(resampled(VOXELS, SPACING_MM, run.resolution_mm), step) for step in STEPS]

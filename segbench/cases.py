@@ -6,7 +6,7 @@ import msgspec
 STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
 # What a run sets once for all of its cases. Cases that differ in one of these are not comparable.
-SHARED = ("size", "batch_size", "threads", "pretrained", "seed")
+SHARED = ("size", "in_chans", "batch_size", "threads", "pretrained", "seed")
 # What can follow an encoder, as tables and pictures call it and in their order.
 DECODERS = {
     "": "with classifier",
@@ -29,6 +29,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str
     mode: str
     size: tuple[int, ...]  # (H, W) in pixels, or (D, H, W) in voxels
+    in_chans: int = 3  # of an image; see `channels`
     batch_size: int = 1
     threads: int = 1
     allocator: str = "pinned"  # "pinned" or "plain", see measure.pin_allocator
@@ -38,6 +39,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pretrained: bool = False
     weights: str = ""  # name and digest of a file with a state dict, for the 3D networks
     seed: int = 0
+
+    @property
+    def channels(self) -> int:
+        """Of the input. A CT has one, whatever the images of the same run have."""
+        return self.in_chans if len(self.size) == 2 else 1
 
     @property
     def network(self) -> str:
@@ -50,7 +56,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What a progress bar shows: `resnet18 compile`."""
         unusual = [self.allocator] * (self.allocator != "pinned") + [self.protocol] * (self.protocol != "quiet")
         batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
-        return " ".join(part for part in (self.network, self.mode, batch, *unusual) if part)
+        channels = f"in_chans {self.in_chans}" if self.in_chans != 3 else ""
+        return " ".join(part for part in (self.network, self.mode, channels, batch, *unusual) if part)
 
     @property
     def group(self) -> "Case":

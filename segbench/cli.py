@@ -1,6 +1,7 @@
 """What a script says of itself, and the way from its flags to journal, CSV and PNG."""
 
 import dataclasses
+import logging
 import os
 import platform
 import sys
@@ -77,6 +78,7 @@ def main(benchmark: Benchmark) -> NoReturn:
 def tame_terminal() -> None:
     """No terminal, locale, closed stream or notebook's picture window costs a measurement."""
     os.environ.pop("MPLBACKEND", None)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that cannot be written to
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell

@@ -13,6 +13,7 @@ HARDLY_QUIET = 0.05  # of the samples
 DRIFT, HOSTS = 1.05, 1.1  # factors between stretches of a session, and between sessions, that are worth a word
 BUSY_CPUS = 0.1  # of one CPU, used by others
 STOLEN_CPUS = 0.05
+PAGE_FAULTS = 500  # per inference: 2 MB that the allocator gave back and fetched again
 
 
 def seconds_since_epoch(started: str) -> float:
@@ -55,6 +56,12 @@ def warnings(visits: list[Visit], readings: stats.Readings, reference: stats.Ref
         warnings["stolen"] = (
             f"the hypervisor gave {stolen:.2f} CPUs to other machines meanwhile, so most samples are disturbed; come "
             "back at another hour, or take a machine with cores of its own"
+        )
+    faults = [visit.page_faults for visit in visits if visit.case.allocator == "pinned"]
+    if faults and (often := float(np.median(faults))) > PAGE_FAULTS:
+        warnings["allocator"] = (
+            f"{often:.0f} page faults per inference though the allocator was to keep its memory: torch is served by "
+            "another one than glibc's, so read `pinned` as `plain`"
         )
     return warnings
 

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .cases import Case
+
 # Channel means and standard deviations of ImageNet's training images, as timm's IMAGENET_DEFAULT_MEAN and _STD.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue (Recommendation ITU-R BT.601)
 
 
 @cache
@@ -19,21 +22,30 @@ def astronaut() -> np.ndarray:
     return np.array(skimage.data.astronaut())
 
 
-def photograph(size: tuple[int, int], batch_size: int = 1) -> Tensor:
-    """The 512x512 astronaut of scikit-image (NASA, public domain), normalised, `batch_size` times: (B, 3, H, W), FP32.
+def photograph(size: tuple[int, int], batch_size: int = 1, channels: int = 3) -> Tensor:
+    """The 512x512 astronaut of scikit-image (NASA, public domain), normalised, `batch_size` times: (B, channels, H, W),
+    FP32. One channel is grey; more than three are red, green and blue again, as timm repeats pretrained weights.
 
     A photograph, not noise: its statistics are those that networks meet, so activations are as sparse as in use.
     """
     image = torch.from_numpy(astronaut()).permute(2, 0, 1)[None].float() / 255
-    image = (image - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    mean, std, grey = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD, GREY))
+    if channels == 1:
+        image, mean, std = (image * grey).sum(1, keepdim=True), mean.mean(), std.mean()
+    else:
+        colours = [channel % 3 for channel in range(channels)]
+        image, mean, std = image[:, colours], mean[:, colours], std[:, colours]
+    image = (image - mean) / std
     if tuple(size) != tuple(image.shape[2:]):
         image = interpolate(image, size=tuple(size), mode="bilinear", antialias=True)
     return image.repeat(batch_size, 1, 1, 1)
 
 
-def picture(size: tuple[int, ...], batch_size: int = 1) -> Tensor:
-    """The photograph, or for three sides the synthetic CT."""
-    return photograph(size, batch_size) if len(size) == 2 else ct(size, batch_size)
+def picture(case: Case) -> Tensor:
+    """What a case looks at: the photograph, or for three sides the synthetic CT."""
+    if len(case.size) == 3:
+        return ct(case.size, case.batch_size)
+    return photograph(case.size, case.batch_size, case.channels)
 
 
 # (centre, radii) in units of half a side, from head to feet, from back to front, from right to left; Hounsfield units.

@@ -17,6 +17,7 @@ from .cases import MEASURED, Case, Floor, Outcome, Visit
 from .machine import Machine
 
 SCHEMA = 2
+LATER = {"in_chans": 3}  # settings that older sessions do not name, and what they had
 
 
 class JournalError(Exception):
@@ -100,8 +101,9 @@ class Journal:
         pairs += [("machine", self.header.machine.name, header.machine.name)]
         for key in sorted(self.versions.keys() & header.versions.keys()):
             pairs.append((key, self.versions[key], header.versions[key]))
-        for key in sorted(self.header.settings.keys() | header.settings.keys()):
-            pairs.append((key, plain(self.header.settings.get(key)), plain(header.settings.get(key))))
+        mine, theirs = (LATER | settings for settings in (self.header.settings, header.settings))
+        for key in sorted(mine.keys() | theirs.keys()):
+            pairs.append((key, plain(mine.get(key)), plain(theirs.get(key))))
         return next((f"{key} {mine!r}, not {theirs!r}" for key, mine, theirs in pairs if mine != theirs), "")
 
     def take(self, line: Header | Floor | Outcome, session: str) -> None:

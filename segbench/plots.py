@@ -144,8 +144,9 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
 
 def caption(frame: pd.DataFrame, date: str) -> str:
     first = frame.iloc[0]
+    channels = f"in_chans {first.in_chans}, " if first.in_chans != 3 else ""
     batch = f"batch {first.batch_size}, " if frame.batch_size.nunique() == 1 else ""
-    return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, {batch}{date}"
+    return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, {channels}{batch}{date}"
 
 
 def plain_log(*axis: Axis, ticks: tuple[float, ...] = (1, 1.5, 2, 3, 4, 5, 6, 8)) -> None:

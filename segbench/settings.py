@@ -40,6 +40,8 @@ class Settings:
     channels_last, compile+freezing, autocast+compile+freezing."""
     size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
     """Height and width of the input in pixels."""
+    in_chans: int = 3
+    """Channels of the input: 1 for slices of a CT (the photograph in grey)."""
     batch_size: int = 1
     """Images per inference."""
     iterations: int = 96
@@ -129,7 +131,7 @@ def resolve(
 
 def check(settings: Settings) -> None:
     """Raises Problem for values that mean nothing."""
-    for key in ("batch_size", "iterations", "rounds", "budget", "repetitions", "max_rounds"):
+    for key in ("in_chans", "batch_size", "iterations", "rounds", "budget", "repetitions", "max_rounds"):
         if not 0 < getattr(settings, key) < math.inf:
             raise Problem(f"--{key.replace('_', '-')} {getattr(settings, key):g} is no positive number")
     if settings.until and not 0 < percent(settings.until) < 1:

@@ -42,7 +42,7 @@ class Sweep:
         if names := left_out():
             print(f"Not passed on to what is measured: {', '.join(names)}")
         if (cache := machine.cache_folder()).parent != (wanted := machine.wanted_cache()):
-            print(f"Compiled code is kept in {cache}: {wanted} cannot be written to, or has a space in it")
+            print(f"Compiled code is kept in {cache}: {wanted} is relative, cannot be written to, or has a space in it")
         tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
         bar = tqdm(total=len(steps), bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}", dynamic_ncols=True)
         try:

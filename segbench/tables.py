@@ -129,6 +129,7 @@ def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peak
         "runtime": mode.runtime,
         "precision": mode.precision,
         "size": sides(case.size),
+        "in_chans": case.channels,
         "batch_size": case.batch_size,
         "threads": case.threads,
         "allocator": case.allocator,

@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from . import machine, modes, runtimes
-from .cases import Case, Visit
+from .cases import Case, Visit, sides
 from .messages import Done, Exited, Floors, Message, Order, Phase, Started
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
@@ -90,8 +91,22 @@ def run_order(order: Order, server: int, send: Callable[[Message], None]) -> Non
     except Exception as error:
         memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
         visit.status = "oom" if memory else "error"
-        visit.reason = f"{type(error).__name__}: {first_error(str(error))}"[:300]
+        visit.reason = explained(error, order.case)[:300]
     send(Done(visit))
+
+
+def explained(error: Exception, case: Case) -> str:
+    """An error in one line: its type, what it says or else where it was raised, and for what timm raises about a size
+    the one that it made the model for."""
+    import timm
+
+    frames = traceback.extract_tb(error.__traceback__)
+    line = f"{type(error).__name__}: {first_error(str(error)) or frames[-1].line}"
+    of_timm = any("timm" in Path(frame.filename).parts for frame in frames)
+    if not of_timm or len(case.size) == 3 or not timm.is_model(case.model):
+        return line
+    own = timm.get_pretrained_cfg(case.model).input_size[1:]
+    return f"{line[:200]} (timm made it for {sides(own)})" if own != case.size else line
 
 
 def first_error(text: str) -> str:
@@ -134,7 +149,7 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
     network = models.build(case, order.weights)
     visit.params = models.count(network)
     visit.decoder_params = models.decoder_params(network)
-    image = picture(case.size, case.batch_size)
+    image = picture(case)
     watch.lap("build")
 
     say("prepare")
@@ -205,6 +220,10 @@ def check_output(visit: Visit, network, image, outputs) -> None:
     if visit.case.classes:
         visit.argmax_agreement = float((first.argmax(dim=1) == expected.argmax(dim=1)).float().mean())
     visit.rel_error, visit.output_std = relative_error(first, expected), float(expected.std())
+    if (error := fp32_error()) > modes.max_error(modes.BASELINE):
+        visit.status = "wrong"
+        visit.reason = f"FP32 is not FP32 here, relative error {error:.2g}: something has it computed in less"
+        return
     bound = modes.max_error(visit.case.mode)
     if not all(bool(output.isfinite().all()) for output in outputs):
         visit.status, visit.reason, visit.rel_error = "wrong", "the output holds NaN or infinity", None
@@ -244,6 +263,18 @@ def find_floors(order: Order) -> Floors:
     dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if order.native_bf16 else {})
     peaks = {precision: shortened([measure.peak_gflops(dtype)])[0] for precision, dtype in dtypes.items()}
     return Floors(readings, peaks)
+
+
+def fp32_error() -> float:
+    """The larger relative error of a convolution and a matrix product in FP32 against FP64: 2e-7, or 2e-3 where a
+    library was told to compute FP32 in BF16. A network's own check cannot see that: what it expects errs alike."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    image, weight = torch.randn(1, 32, 16, 16, generator=generator), torch.randn(32, 32, 3, 3, generator=generator)
+    matrix = torch.randn(128, 128, generator=generator)
+    pairs = ((torch.conv2d, image, weight), (torch.mm, matrix, matrix))
+    return max(relative_error(call(a, b), call(a.double(), b.double())) for call, a, b in pairs)
 
 
 def relative_error(output, expected) -> float:

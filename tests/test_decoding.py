@@ -43,6 +43,21 @@ def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
     assert (script.out / "benchmark_plot.png").exists()
 
 
+def test_slices_of_one_channel_are_cases_of_their_own(script):
+    script.path = FPN
+    flags = ("--models", "lcnet_100", "--modes", "baseline", "--num-classes", "5", "--rounds", "1")
+    assert script.run(*flags, "--in-chans", "1").returncode == 0
+    rows = pd.read_csv(script.out / "benchmark_results_all.csv").set_index("decoder")
+    assert rows.in_chans.tolist() == [1, 1] and (rows.status == "ok").all()
+    done = script.run(*flags)
+    assert done.returncode == 2 and "in_chans 1, not 3: --label" in done.stderr
+    assert script.run(*flags, "--label", "colour").returncode == 0
+    rows = pd.read_csv(script.out / "benchmark_results_all.csv").set_index("in_chans")
+    assert rows.status.tolist() == ["ok"] * 4
+    # The first of lcnet_100's convolutions has 16 kernels of 3x3, here two channels fewer.
+    assert 1e6 * (rows.params_m[3].iloc[0] - rows.params_m[1].iloc[0]) == pytest.approx(2 * 16 * 9, abs=2)
+
+
 @pytest.mark.slow
 def test_alone_fpn_and_unet_side_by_side(script):
     script.path = COMBINED

@@ -8,10 +8,12 @@ import msgspec
 import pandas as pd
 import pytest
 import timm
+import torch
 
-from segbench import counting, server, worker
-from segbench.cases import Visit
+from segbench import counting, machine, models, server, worker
+from segbench.cases import Case, Visit
 from segbench.journal import Journal, JournalError
+from segbench.runtimes import torch as torch_runtime
 
 from .conftest import ENCODER_ONLY, TINY
 from .test_journal import CASE, header
@@ -58,6 +60,21 @@ def test_compile_means_compiled_whatever_is_exported(script):
     assert done.returncode == 0 and "Not passed on" in done.stdout, done.stdout + done.stderr
     (visit,) = script.journal().visits
     assert visit.cache and visit.phases_s["compile"] > 0.1
+
+
+def test_fp32_that_is_not_is_seen_by_its_error(monkeypatch):
+    """ONEDNN_DEFAULT_FPMATH_MODE=BF16, which guides for Arm set, does so to convolutions; the check of a network sees
+    nothing, for what it expects errs alike. Not every CPU can be told to, so it is done here by hand."""
+    assert worker.fp32_error() < 1e-5
+    conv2d = torch.conv2d
+
+    def in_bf16(image, weight):
+        if image.dtype == torch.float64:
+            return conv2d(image, weight)
+        return conv2d(image.bfloat16(), weight.bfloat16()).float()
+
+    monkeypatch.setattr(torch, "conv2d", in_bf16)
+    assert worker.fp32_error() > 1e-3
 
 
 def test_children_never_import_from_the_users_folder(script, tmp_path):
@@ -130,6 +147,22 @@ def test_a_full_disk_costs_the_picture_and_not_the_table(measured):
 )
 def test_a_reason_is_the_compilers_first_error_or_the_first_line(text, says):
     assert says in worker.first_error(text) and "\n" not in worker.first_error(text)
+
+
+def test_an_error_says_where_it_was_raised_and_what_size_timm_made_the_model_for():
+    """timm's assertions have no text, and its errors about a size name tensors."""
+    case = Case(model="crossvit_9_240", mode="baseline", size=(224, 224))
+    with pytest.raises(RuntimeError) as timms:
+        models.build(case)(torch.rand(1, 3, 224, 224))
+    assert worker.explained(timms.value, case).endswith("(timm made it for 240x240)")
+    with pytest.raises(AssertionError) as silent:
+        raise AssertionError
+    assert worker.explained(silent.value, case) == "AssertionError: raise AssertionError"
+
+
+def test_as_many_compilers_as_a_containers_quota_allows(monkeypatch):
+    monkeypatch.setattr(machine, "cgroup_quota", lambda *_: 1.5)
+    assert torch_runtime.environment(threads=2)["TORCHINDUCTOR_COMPILE_THREADS"] == "1"
 
 
 def test_home_is_what_a_tilde_means_also_behind_an_equals_sign(tmp_path):

@@ -45,6 +45,8 @@ def another_session(journal: Journal, *visits: Visit, started: str = "2026-01-02
 def test_what_is_written_is_read_again(journal):
     again = Journal.read(journal.folder)
     assert again.difference(journal.header) == "" and again.header.machine == journal.header.machine
+    assert again.difference(header(settings={"size": (64, 64), "in_chans": 3})) == "", "older sessions had three"
+    assert again.difference(header(settings={"size": (64, 64), "in_chans": 1})) == "in_chans 3, not 1"
     assert again.visits == journal.visits and again.floors == journal.floors
     assert [*again.by_case()] == [CASE] and [visit.round for visit in again.by_case()[CASE]] == [1, 2]
     assert {line.session for line in (*again.visits, *again.floors)} == {journal.session}

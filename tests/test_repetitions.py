@@ -141,7 +141,13 @@ def warnings(journal: Journal) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("how", "kinds"), [({}, set()), ({"others_cpus": 0.7}, {"busy"}), ({"stolen_cpus": 0.3}, {"stolen"})]
+    ("how", "kinds"),
+    [
+        ({}, set()),
+        ({"others_cpus": 0.7}, {"busy"}),
+        ({"stolen_cpus": 0.3}, {"stolen"}),
+        ({"page_faults": 900.0}, {"allocator"}),
+    ],
 )
 def test_a_busy_machine_is_named(tmp_path, how, kinds):
     journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=1)

@@ -113,6 +113,7 @@ def test_fresh_begins_anew_and_loses_nothing(script):
         (("--iterations", "-1"), "--iterations -1"),
         (("--rounds", "0"), "--rounds 0"),
         (("--batch-size", "0"), "--batch-size 0"),
+        (("--in-chans", "0"), "--in-chans 0"),
         (("--threads", "4096"), "--threads 4096"),
         (("--budget", "-3"), "--budget -3"),
         (("--budget", "inf"), "--budget inf"),

@@ -235,7 +235,7 @@ def test_costs_by_hand(tmp_path):
     ] == pytest.approx(4)
     assert rows.gmacs_slice["stunet_s", "128x128x64"] == 25 and rows.peak_gb["stunet_s", "128x128x64"] == 0.5
     whole = whole_ct.costs(results).set_index("way")
-    assert whole.ct_s["resnet18 + unet"] == pytest.approx(300 / 20)
+    assert whole.ct_s["resnet18 + UNet"] == pytest.approx(300 / 20)
     deep = whole.loc["STU-Net-S, 1.5 mm"]
     assert deep.ct_s == pytest.approx(27 * 2) and deep.ct_all_s == pytest.approx(27 * 2.1)
     assert deep.inferences_half == 36

@@ -1,7 +1,9 @@
 """The table of encoders against what timm and torch count."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -68,3 +70,9 @@ def test_photograph_is_the_normalised_astronaut():
     grey = (image[0] * torch.tensor(inputs.STD).view(3, 1, 1) + torch.tensor(inputs.MEAN).view(3, 1, 1)) * 255
     assert grey.min() >= -0.01 and grey.max() <= 255.01 and float((grey - grey.round()).abs().max()) < 1e-3
     assert inputs.photograph((33, 65)).shape == (1, 3, 33, 65)
+    # One channel is what Pillow makes grey, five are the three and the first two again.
+    one, five = inputs.photograph((512, 512), channels=1)[0, 0], inputs.photograph((512, 512), channels=5)[0]
+    mean, std = (sum(values) / 3 for values in (inputs.MEAN, inputs.STD))
+    pillow = np.asarray(Image.fromarray(inputs.astronaut()).convert("L"), dtype=np.float32)
+    assert np.abs((one.numpy() * std + mean) * 255 - pillow).max() < 1  # it rounds
+    assert torch.equal(five, image[0, [0, 1, 2, 0, 1]])

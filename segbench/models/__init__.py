@@ -20,17 +20,18 @@ def build(case: Case, weights: Path | str = "") -> nn.Module:
     """The network of a case in eval mode, FP32, reparameterised, with weights that keep activations in range, or those
     of the file `weights`.
 
-    Its forward takes (B, 3, H, W), or (B, 1, D, H, W) for the 3D networks, and returns a tuple of tensors: what is
+    Its forward takes (B, in_chans, H, W), or (B, 1, D, H, W) for 3D networks, and returns a tuple of tensors: what is
     timed is what is checked. Its `encoder` is the module that a decoder comes behind, itself where there is none.
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
     if case.model in VOLUMES:
         return build_volume(case.model, case.classes, case.size, case.seed, weights)
+    how = {"pretrained": case.pretrained, "seed": case.seed, "in_chans": case.in_chans}
     if case.decoder in PEERS:
-        return build_peer(case.model, case.decoder, case.classes, case.pretrained, case.seed)
+        return build_peer(case.model, case.decoder, case.classes, **how)
     if case.decoder:
-        return build_segmenter(case.model, case.decoder, case.classes, case.size, case.pretrained, case.seed)
-    return build_encoder(case.model, case.size, case.pretrained, case.seed)
+        return build_segmenter(case.model, case.decoder, case.classes, case.size, **how)
+    return build_encoder(case.model, case.size, **how)
 
 
 def count(module: nn.Module) -> int:

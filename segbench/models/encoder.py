@@ -13,7 +13,7 @@ SHIFT = 2.0  # standard deviations by which a batch norm lifts its output over t
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) -> last feature map (B, C, h, w) or tokens (B, N, C), and logits (B, 1000)."""
+    """(B, in_chans, H, W) -> last feature map (B, C, h, w) or tokens (B, N, C), and logits (B, 1000)."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -29,12 +29,14 @@ class Encoder(nn.Module):
         return last, self.net.forward_head(features)
 
 
-def build_encoder(model: str, size: tuple[int, int], pretrained: bool = False, seed: int = 0) -> Encoder:
+def build_encoder(
+    model: str, size: tuple[int, int], pretrained: bool = False, seed: int = 0, in_chans: int = 3
+) -> Encoder:
     """Any timm model, ready for inference at `size`. Random weights are calibrated; pretrained ones are timm's."""
     torch.manual_seed(seed)
-    net = create(model, size, pretrained=pretrained).eval()
+    net = create(model, size, pretrained=pretrained, in_chans=in_chans).eval()
     if not pretrained:
-        calibrate(net, photograph(size if is_fixed(model) else CALIBRATION_SIZE))
+        calibrate(net, photograph(size if is_fixed(model) else CALIBRATION_SIZE, channels=in_chans))
     return Encoder(reparameterize_model(net)).eval().requires_grad_(False)
 
 
@@ -57,7 +59,7 @@ def create(model: str, size: tuple[int, int], **how: object) -> nn.Module:
 
 @torch.no_grad()
 def calibrate(net: nn.Module, image: Tensor, keep: nn.Module | None = None) -> None:
-    """Set every batch norm's statistics to those of its input in one pass over `image` (B, 3, H, W).
+    """Set every batch norm's statistics to those of its input in one pass over `image` (B, C, H, W).
 
     Plain random weights scale the output by anything from 4e-8 (lcnet_100) to 8e+14 (mobileone_s0). Layers that see
     fewer than MIN_VALUES values a channel keep mean 0 and variance 1. Always at one image size, so that the weights

@@ -11,7 +11,7 @@ PEERS = {"smp-fpn": "FPN", "smp-unet": "Unet"}
 
 
 class Peer(nn.Module):
-    """(B, 3, H, W), both divisible by 32 -> logits (B, classes, H, W)."""
+    """(B, in_chans, H, W), both divisible by 32 -> logits (B, classes, H, W)."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -25,12 +25,14 @@ class Peer(nn.Module):
         return (self.net(x),)
 
 
-def build_peer(model: str, decoder: str, classes: int, pretrained: bool = False, seed: int = 0) -> Peer:
+def build_peer(
+    model: str, decoder: str, classes: int, pretrained: bool = False, seed: int = 0, in_chans: int = 3
+) -> Peer:
     """The library's decoder of that name, with its own default widths, on the same timm encoder."""
     import segmentation_models_pytorch as smp
 
     torch.manual_seed(seed)
     weights = "imagenet" if pretrained else None
-    net = getattr(smp, PEERS[decoder])(encoder_name=f"tu-{model}", encoder_weights=weights, classes=classes)
-    calibrate(net.eval(), photograph(CALIBRATION_SIZE), keep=net.encoder if pretrained else None)
+    net = getattr(smp, PEERS[decoder])(f"tu-{model}", encoder_weights=weights, in_channels=in_chans, classes=classes)
+    calibrate(net.eval(), photograph(CALIBRATION_SIZE, channels=in_chans), keep=net.encoder if pretrained else None)
     return reparameterize_model(Peer(net)).eval().requires_grad_(False)

@@ -39,7 +39,7 @@ class SimplePyramid(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """(B, 3, H, W) of any size -> one tensor, the logits (B, classes, H, W); without a decoder the feature maps, the
+    """(B, in_chans, H, W) of any size -> one tensor, the logits (B, classes, H, W); without a decoder the maps, the
     deepest first.
 
     The input is padded to the deepest stride at its right and lower edge, and the output cropped back.
@@ -91,7 +91,9 @@ def padded(size: tuple[int, int]) -> tuple[int, int]:
     return tuple(side + -side % DEEPEST for side in size)
 
 
-def assemble(model: str, decoder: str, classes: int, size: tuple[int, int], pretrained: bool = False) -> Segmenter:
+def assemble(
+    model: str, decoder: str, classes: int, size: tuple[int, int], pretrained: bool = False, in_chans: int = 3
+) -> Segmenter:
     """Any timm model that offers feature maps, with a decoder: "fpn", "unet", or "features" for the maps alone; random
     weights are torch's, nothing is folded yet.
 
@@ -100,7 +102,7 @@ def assemble(model: str, decoder: str, classes: int, size: tuple[int, int], pret
     """
     if min(size) < DEEPEST:
         raise ValueError(f"{size[0]}x{size[1]} is smaller than the deepest stride, {DEEPEST}")
-    encoder = create(model, padded(size), pretrained=pretrained, features_only=True).eval()
+    encoder = create(model, padded(size), pretrained=pretrained, in_chans=in_chans, features_only=True).eval()
     levels = [*zip(encoder.feature_info.reduction(), encoder.feature_info.channels(), strict=True)]
     strides, channels = (list(values) for values in zip(*(level for level in levels if level[0] > 1), strict=True))
     neck = None
@@ -114,11 +116,17 @@ def assemble(model: str, decoder: str, classes: int, size: tuple[int, int], pret
 
 
 def build_segmenter(
-    model: str, decoder: str, classes: int, size: tuple[int, int], pretrained: bool = False, seed: int = 0
+    model: str,
+    decoder: str,
+    classes: int,
+    size: tuple[int, int],
+    pretrained: bool = False,
+    seed: int = 0,
+    in_chans: int = 3,
 ) -> Segmenter:
     """The same, calibrated, reparameterised and ready for inference. Raises what `assemble` does."""
     torch.manual_seed(seed)
-    network = assemble(model, decoder, classes, size, pretrained)
+    network = assemble(model, decoder, classes, size, pretrained, in_chans)
     seen = padded(size) if is_fixed(model) else CALIBRATION_SIZE
-    calibrate(network, photograph(seen), keep=network.encoder if pretrained else None)
+    calibrate(network, photograph(seen, channels=in_chans), keep=network.encoder if pretrained else None)
     return reparameterize_model(network).eval().requires_grad_(False)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..machine import Machine, cache_folder, installed
+from ..machine import Machine, cache_folder, installed, usable_cores
 from ..modes import Mode
 from . import Prepared
 
@@ -39,7 +39,12 @@ def versions() -> dict[str, str]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    return {"TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))}
+    """Inductor would start as many compilers as there are CPUs in the affinity mask, up to 32: in a container with a
+    quota of two they would share two, at up to 270 MB each."""
+    return {
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor")),
+        "TORCHINDUCTOR_COMPILE_THREADS": str(usable_cores()),
+    }
 
 
 def expected_prepare_s(mode: Mode) -> tuple[float, float]:
