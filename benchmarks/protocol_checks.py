@@ -5,11 +5,14 @@ bias         A reading of the yardsticks pushes the network out of the caches. S
 memory       What one inference adds to the resident set against the peak of torch's own live allocations.
 yardsticks   How much of a network's changes in time each yardstick sees, one thing after the other in turn.
 grad         Compiled code under no_grad against inference_mode, in turn.
+pools        Whether a runtime's threads disturb the yardsticks: readings right after a call against readings when it has
+             been idle for 50 ms, and those against readings before it was loaded; and the runtime beside them.
 calibration  What the shift of batch norms' biases does to the growth of a small error, and so to BF16's.
 
     uv run benchmarks/protocol_checks.py bias memory
 """
 
+import itertools
 import json
 import os
 import time
@@ -31,12 +34,14 @@ from segbench.models import build, encoder
 
 @dataclass
 class Settings:
-    checks: Annotated[tuple[Literal["bias", "memory", "yardsticks", "grad", "calibration"], ...], tyro.conf.Positional]
+    checks: Annotated[tuple[Literal["bias", "memory", "yardsticks", "grad", "pools", "calibration"], ...], tyro.conf.Positional]
     """Which of them."""
     models: tuple[str, ...] = ("mobilenetv3_small_100", "regnetx_002", "resnet18")
     """Small, medium, large."""
+    modes: tuple[str, ...] = ("baseline",)
+    """For bias and pools."""
     seconds: float = 60
-    """Of measuring per model."""
+    """Of measuring per model and mode."""
 
 
 def prepare(model: str, mode: str = "baseline") -> tuple[torch.nn.Module, torch.Tensor, Callable]:
@@ -47,10 +52,10 @@ def prepare(model: str, mode: str = "baseline") -> tuple[torch.nn.Module, torch.
     return module, image, prepared.call
 
 
-def bias(model: str, seconds: float) -> list[dict]:
+def bias(model: str, seconds: float, mode: str = "baseline") -> list[dict]:
     """Samples over back-to-back runs of about 0.2 s between them, with the interval over the pairs. Neighbours in time
     share the machine's state, quiet or not."""
-    _, _, call = prepare(model)
+    _, _, call = prepare(model, mode)
     yardsticks = measure.Yardsticks()
     once = min(measure.seconds(call) for _ in range(3))
     per_sample, per_run = max(1, round(measure.SAMPLE_S / once)), max(3, round(0.2 / once))
@@ -68,7 +73,7 @@ def bias(model: str, seconds: float) -> list[dict]:
         ratios.append((before * after) ** 0.5 / run)
         before = after
     low, high = stats.interval(ratios)
-    row = {"encoder": model, "per sample": per_sample, "per run": per_run, "pairs": len(ratios)}
+    row = {"encoder": model, "mode": mode, "per sample": per_sample, "per run": per_run, "pairs": len(ratios)}
     shares = {"bias, %": stats.geometric_mean(ratios), "low": low, "high": high}
     return [row | {name: (value - 1) * 100 for name, value in shares.items()}]
 
@@ -82,6 +87,31 @@ def memory(model: str, seconds: float) -> list[dict]:
     sizes = [event.nbytes() for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
     allocated = max(np.cumsum(sizes)) / 1e6
     return [{"encoder": model, "resident, MB": resident, "allocated, MB": allocated, "ratio": resident / allocated}]
+
+
+def pools(model: str, seconds: float, mode: str = "baseline") -> list[dict]:
+    """Ratios in % of the convolution's and the GEMM's readings, with intervals over the readings; and how much longer a
+    call takes right after a reading than after 50 ms of idleness."""
+    yardsticks = measure.Yardsticks()
+    before = [yardsticks.read() for _ in range(200)]
+    _, _, call = prepare(model, mode)
+    after, idle, calls, idle_calls, end = [], [], [], [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        calls.append(measure.seconds(call))
+        after.append(yardsticks.read())
+        time.sleep(0.05)
+        idle.append(yardsticks.read())
+        time.sleep(0.05)
+        idle_calls.append(measure.seconds(call))
+    row = {"encoder": model, "mode": mode, "readings": len(after)}
+    for place, name in enumerate(("convolution", "GEMM")):
+        first, second, third = (np.array(readings)[:, place] for readings in (after, idle, before))
+        low, high = stats.interval(list(first / second))
+        row |= {f"{name}, after / idle, %": (np.median(first / second) - 1) * 100}
+        row |= {"low": (low - 1) * 100, "high": (high - 1) * 100} if not place else {}
+        row |= {f"{name}, idle / before, %": (np.median(second) / np.median(third) - 1) * 100}
+    row |= {"call after reading / idle, %": (np.median(calls) / np.median(idle_calls) - 1) * 100}
+    return [row]
 
 
 def grad(model: str, seconds: float) -> list[dict]:
@@ -164,7 +194,8 @@ def yardsticks(model: str, seconds: float) -> list[dict]:
     return [row | {"conv 160 + GEMM": explained("convolution 160", "GEMM 512"), "all five": explained(*kinds)}]
 
 
-CHECKS = {"bias": bias, "memory": memory, "yardsticks": yardsticks, "grad": grad, "calibration": calibration}
+CHECKS = {"memory": memory, "yardsticks": yardsticks, "grad": grad, "calibration": calibration}
+OF_MODES = {"bias": bias, "pools": pools}
 
 
 def main() -> None:
@@ -173,12 +204,13 @@ def main() -> None:
     print(f"{here.label}, torch {torch.__version__}")
     for check in settings.checks:
         rows = []
-        for model in settings.models:
+        for model, mode in itertools.product(settings.models, settings.modes if check in OF_MODES else [""]):
             reader, writer = os.pipe()
             if not (child := os.fork()):  # a heap of its own for every model, as in a sweep
                 (measure.spread_allocator if check == "memory" else measure.pin_allocator)()
                 torch.set_num_threads(here.cores)
-                os.write(writer, json.dumps(CHECKS[check](model, settings.seconds)).encode())
+                rows = OF_MODES[check](model, settings.seconds, mode) if mode else CHECKS[check](model, settings.seconds)
+                os.write(writer, json.dumps(rows).encode())
                 os._exit(0)
             os.close(writer)
             with os.fdopen(reader) as pipe:

@@ -88,6 +88,7 @@ class Visit(Outcome, tag="visit"):
     phases_s: dict[str, float] = {}  # wall time of its parts; `inference` and `readings` are parts of `measure`
     params: int = 0
     gmacs: float = 0  # of one batch, from torch's FLOP counter
+    model_mb: float | None = None  # of a converted model on disk
     decoder_params: int = 0
     decoder_gmacs: float = 0  # of one batch
     per_sample: int = 1  # back-to-back inferences in one sample

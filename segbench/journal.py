@@ -154,7 +154,7 @@ class Journal:
         except msgspec.MsgspecError as error:
             raise JournalError(f"{self.path}: a line that could not be read back was not written: {error}") from None
         try:
-            with self.path.open("ab") as file:
+            with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # never a file without header
                 file.write(text + b"\n")  # one write
                 file.flush()
                 os.fsync(file.fileno())

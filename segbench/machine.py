@@ -125,7 +125,7 @@ def describe(processors: Path = Path("/proc/cpuinfo")) -> Machine:
     kind = ", ".join([microarchitecture(vendor, family, model), *shown])
     return Machine(
         name=f"{vendor}-{family}.{model}-{cores}c",
-        label=f"{' '.join(brand.split())} ({kind}), {cores} cores",
+        label=f"{' '.join(brand.split())} ({kind}), {cores} core{'s' * (cores > 1)}",
         brand=brand,
         isa=isa,
         native_bf16="BF16" in isa or "AMX" in isa,

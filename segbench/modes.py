@@ -1,5 +1,6 @@
 """The modes: data only. To add a mode, add its line; what its options mean, its runtime knows (segbench/runtimes)."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,6 +16,7 @@ class Precision(NamedTuple):
 PRECISIONS = {
     "fp32": Precision(1e-4, "floating point"),
     "bf16": Precision(5e-2, "floating point"),
+    "int8": Precision(math.inf, "int8"),  # random weights cannot judge it
 }
 
 
@@ -23,6 +25,7 @@ class Mode(NamedTuple):
     runtime: str  # a module of segbench/runtimes
     precision: str  # one of PRECISIONS
     options: Mapping[str, bool] = MappingProxyType({})  # read by the runtime alone
+    max_error: float | None = None  # where it is not the precision's
 
 
 BASELINE = "baseline"  # eager FP32: what speedups are over
@@ -30,14 +33,19 @@ BASELINE = "baseline"  # eager FP32: what speedups are over
 MODES = {
     mode.name: mode
     for mode in (
-        #    name                         runtime  precision  options
-        Mode(BASELINE,                    "torch", "fp32"),
-        Mode("autocast",                  "torch", "bf16"),
-        Mode("compile",                   "torch", "fp32", {"compile": True}),
-        Mode("autocast+compile",          "torch", "bf16", {"compile": True}),
-        Mode("channels_last",             "torch", "fp32", {"channels_last": True}),
-        Mode("compile+freezing",          "torch", "fp32", {"compile": True, "freezing": True}),
-        Mode("autocast+compile+freezing", "torch", "bf16", {"compile": True, "freezing": True}),
+        #    name                              runtime        precision  options
+        Mode(BASELINE,                         "torch",       "fp32"),
+        Mode("autocast",                       "torch",       "bf16"),
+        Mode("compile",                        "torch",       "fp32", {"compile": True}),
+        Mode("autocast+compile",               "torch",       "bf16", {"compile": True}),
+        Mode("channels_last",                  "torch",       "fp32", {"channels_last": True}),
+        Mode("compile+freezing",               "torch",       "fp32", {"compile": True, "freezing": True}),
+        Mode("autocast+compile+freezing",      "torch",       "bf16", {"compile": True, "freezing": True}),
+        Mode("onnxruntime",                    "onnxruntime", "fp32"),
+        Mode("openvino",                       "openvino",    "fp32"),
+        Mode("openvino-bf16",                  "openvino",    "bf16"),
+        Mode("ncnn",                           "ncnn",        "fp32", max_error=5e-3),  # Winograd's transforms round
+        Mode("mnn",                            "mnn",         "fp32", max_error=5e-3),  # ... more
     )
 }
 # fmt: on
@@ -60,8 +68,9 @@ def in_order(names: list[str]) -> list[str]:
 
 
 def max_error(name: str) -> float:
-    """Of a known mode's precision."""
-    return PRECISIONS[MODES[name].precision].max_error
+    """Of a known mode: its own, or its precision's."""
+    mode = MODES[name]
+    return mode.max_error or PRECISIONS[mode.precision].max_error
 
 
 def ranking(precision: str) -> str:

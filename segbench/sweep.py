@@ -121,7 +121,7 @@ class Sweep:
         mode = modes.MODES[case.mode]
         if self.plan.skip_emulated and case.mode in self.plan.emulated:
             return "no native BF16 here, 40 to 90 times slower than FP32; --modes names what to measure nevertheless"
-        return runtimes.of_mode(mode).missing(mode, self.header.machine) or too_large(case, self.journal.visits)
+        return runtimes.of_mode(mode).missing(mode, case, self.header.machine) or too_large(case, self.journal.visits)
 
     def server(self, case: Case) -> Server:
         """That of the environment which the case's runtime needs."""

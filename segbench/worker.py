@@ -155,7 +155,7 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
     say("prepare")
     mode = modes.MODES[case.mode]
     prepared = runtimes.of_mode(mode).prepare(network, image, mode, case.threads, machine.cache_folder())
-    visit.cache = prepared.cache
+    visit.cache, visit.model_mb = prepared.cache, prepared.model_mb
     visit.phases_s |= prepared.steps_s
     watch.lap("prepare")
 

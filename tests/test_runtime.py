@@ -22,7 +22,7 @@ from ..machine import installed
 from . import Prepared
 
 
-def missing(mode, machine):
+def missing(mode, case, machine):
     return ""
 
 

@@ -1,7 +1,7 @@
 """The runtimes: a network and its input in, a call out. A module here is a runtime, with these functions:
 
-missing(mode, machine) -> str
-    Why a mode cannot run on a machine, "" where it can.
+missing(mode, case, machine) -> str
+    Why a mode cannot run a case on a machine, "" where it can.
 emulates(mode, machine) -> bool
     Whether it runs there only by emulating the mode's precision: too slow to be ranked, visited once, on demand.
 versions() -> dict[str, str]
@@ -32,8 +32,9 @@ class Prepared(NamedTuple):
     call: Callable[[], Any]  # one inference, and what is timed
     outputs: Callable[[Any], Sequence[Any]]  # what a call returned -> torch tensors, logits or the feature map first
     ran: Callable[[], dict[str, str]]  # what ran, as the runtime itself tells it: precision, threads
-    steps_s: dict[str, float]  # seconds of each step of preparing
+    steps_s: dict[str, float]  # seconds of each step of preparing: export, convert, compile
     cache: str  # "cold" or "warm": whether the result was found on disk; "" where nothing is made
+    model_mb: float | None = None  # on disk, of what was converted
 
 
 def of_mode(mode: Mode) -> ModuleType:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cases import Case
 from ..machine import Machine, cache_folder, installed, usable_cores
 from ..modes import Mode
 from . import Prepared
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def missing(mode: Mode, machine: Machine) -> str:
+def missing(mode: Mode, case: Case, machine: Machine) -> str:
     if not mode.options.get("compile"):
         return ""
     compiler = os.environ.get("CXX", "g++")  # as Inductor finds it

@@ -1,0 +1,69 @@
+"""torch's modes against deployment runtimes: ONNX Runtime, OpenVINO, ncnn and MNN, for encoders alone and with both
+decoders, and for the official 3D models on a patch of 128x128x64 voxels.
+
+Writes benchmark_results_all.csv (everything, with what preparing took and after how many images it has paid),
+benchmark_results.csv (the fastest mode per network and precision) and benchmark_plot.png (speedup over baseline) from
+the journals of all machines.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from segbench import cli, decoder_benchmark, zoo
+from segbench.cases import Case
+from segbench.reports import Report
+from segbench.settings import Problem, did_you_mean
+
+VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
+TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")
+RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn")
+
+
+@dataclass
+class Settings(decoder_benchmark.DecoderSettings):
+    volumes: tuple[str, ...] = VOLUMES
+    """3D models; none with --volumes and nothing behind it."""
+
+    def check(self) -> None:
+        super().check()
+        for name in self.volumes:
+            if name not in zoo.VOLUMES:
+                known = ", ".join(zoo.VOLUMES)
+                raise Problem(f"unknown 3D model {name!r}{did_you_mean(name, [*zoo.VOLUMES])}; known: {known}")
+
+
+def cases(settings: Settings) -> list[Case]:
+    flat = decoder_benchmark.cases(settings, ("fpn", "unet"))
+    volumes = dataclasses.replace(settings, models=settings.volumes, size=zoo.PATCH)
+    return [*flat, *volumes.cases(classes=settings.num_classes)]
+
+
+def report() -> Report:
+    import runtime_report
+
+    return Report(
+        csvs={
+            "benchmark_results_all.csv": runtime_report.everything,
+            "benchmark_results.csv": runtime_report.fastest,
+        },
+        pictures={"benchmark_plot.png": runtime_report.picture},
+        show=runtime_report.terminal,
+        pages=runtime_report.TABLES,
+    )
+
+
+BENCHMARK = cli.Benchmark(
+    script=Path(__file__).resolve(),
+    name="runtimes",
+    description=__doc__,
+    cases=cases,
+    report=report,
+    modes=(*TORCH, *RUNTIMES),
+    modes_without_bf16=tuple(mode for mode in (*TORCH, *RUNTIMES) if not mode.startswith("autocast")),
+    defaults=Settings(models=("dozen",)),
+    quick={"models": ("mobilenetv4_conv_small",), "volumes": (), "rounds": 2, "iterations": 24},
+)
+
+if __name__ == "__main__":
+    cli.main(BENCHMARK)

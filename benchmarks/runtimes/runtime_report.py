@@ -1,0 +1,171 @@
+"""What benchmark.py shows: speedups of runtimes over torch's eager mode, and what preparing costs."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+
+from segbench import markdown, modes, tables
+from segbench.cases import DECODERS, Visit
+from segbench.markdown import Shown, spans
+from segbench.modes import BASELINE
+from segbench.plots import COLOURS, WIDTH, Picture, caption
+from segbench.tables import NETWORK, Results
+
+PRECISIONS = {"fp32": ("FP32", "o"), "bf16": ("BF16", "s"), "int8": ("INT8", "^")}  # name, marker of its winner
+STEPS = ("export", "convert", "compile")
+TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast+compile+freezing")  # one on the other
+
+
+def everything(results: Results) -> pd.DataFrame:
+    """All rows with the seconds of each step of preparing, the size of the converted model, and `pays_after`: the number
+    of inferences after which preparing from nothing has paid against eager mode."""
+    frame = results.rows.copy()
+    visits = [results.estimates(journal)[case].raw for journal, case in results.cases]
+    for step in STEPS:
+        frame[f"{step}_s"] = [of_step(raw, step) for raw in visits]
+    frame["model_mb"] = [next((v.model_mb for v in raw if v.model_mb is not None), float("nan")) for raw in visits]
+    eager = frame[(frame["mode"] == BASELINE) & (frame.allocator == "pinned")].set_index(NETWORK).latency_ms
+    saved_s = (frame.join(eager.rename("eager_ms"), on=NETWORK).eager_ms - frame.latency_ms) / 1e3
+    frame["pays_after"] = np.ceil(frame.prepare_s / saved_s.where(saved_s > 0))
+    return frame
+
+
+def of_step(visits: Iterable[Visit], step: str) -> float:
+    """Mean seconds of the visits that did not find its result on disk."""
+    return tables.mean(v.phases_s[step] for v in visits if v.cache == "cold" and v.phases_s.get(step))
+
+
+def fastest(results: Results) -> pd.DataFrame:
+    """A row per machine, network and precision: its fastest right mode."""
+    frame = everything(results)
+    columns = ["machine", "model", "decoder", "precision", "mode", "throughput_img_s", "throughput_low"]
+    columns += ["throughput_high", "speedup", "speedup_low", "speedup_high", "rel_error", "argmax_agreement"]
+    columns += ["memory_mb_img", "model_mb", "prepare_s", "prepare_warm_s", "pays_after"]
+    return tables.best(frame, keys=[*NETWORK, "precision"])[columns]
+
+
+def networks(frame: pd.DataFrame) -> pd.Series:
+    """`resnet18 + UNet`, `resnet18`, `stunet_s`"""
+    behind = frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name not in ("", "features") else "")
+    return frame.model + behind
+
+
+def terminal(results: Results) -> str:
+    frame = everything(results)
+    digits = {"throughput_img_s": 2, "speedup": 2, "memory_mb_img": 1, "prepare_s": 1, "prepare_warm_s": 1}
+    names = ["model", "decoder", "mode", "allocator", *digits, "pays_after", "rel_error", "status"]
+    shown = frame[names].assign(rel_error=frame.rel_error.map("{:.1e}".format).replace("nan", ""))
+    best = fastest(results).assign(decoder=lambda rows: rows.decoder.replace("features", ""))
+    own = {"throughput_img_s": 2, "speedup": 2}
+    texts = [markdown.aligned(shown, digits | {"pays_after": 0})]
+    texts.append(markdown.aligned(best[["model", "decoder", "precision", "mode", *own]], own))
+    return "\n\n".join(texts)
+
+
+def gains(results: Results) -> Shown:
+    """Speedup over torch's eager mode with the allocator pinned: geometric mean over the encoders (alone, with FPN, with
+    UNet) that were measured under the mode, the largest relative error, and seconds to prepare from nothing and from
+    disk (medians)."""
+    frame, rows = everything(results), []
+    frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & (frame.decoder != "")]
+    for mode in modes.in_order(frame["mode"]):
+        of_mode = frame[frame["mode"] == mode]
+        means = {DECODERS[d]: geometric_mean(of_mode[of_mode.decoder == d].speedup) for d in ("features", "fpn", "unet")}
+        row = {"mode": mode, "precision": PRECISIONS.get(modes.find(mode).precision, ("",))[0], **means}
+        row |= {"relative error, at most": f"{of_mode.rel_error.max():.0e}"}
+        row |= {"prepare, s": of_mode.prepare_s.median(), "from disk, s": of_mode.prepare_warm_s.median()}
+        rows.append(row)
+    digits = {DECODERS[d]: 2 for d in ("features", "fpn", "unet")} | {"prepare, s": 1, "from disk, s": 1}
+    return Shown(pd.DataFrame(rows), digits)
+
+
+def winners(results: Results) -> Shown:
+    """The fastest right mode of every network at each precision, in img/s (3D: patches/s), with its 95 % interval and
+    its speedup over eager FP32; and after how many inferences preparing it from nothing has paid."""
+    best = fastest(results)
+    columns = {
+        "network": networks(best),
+        "precision": best.precision.map(lambda name: PRECISIONS[name][0]),
+        "mode": best["mode"],
+        "img/s": best.throughput_img_s,
+        "95 % interval": spans(best.throughput_low, best.throughput_high),
+        "speedup": best.speedup,
+        "relative error": best.rel_error.map("{:.0e}".format),
+        "pays after": best.pays_after,
+    }
+    return Shown(pd.DataFrame(columns), {"img/s": 1, "speedup": 2, "pays after": 0})
+
+
+def geometric_mean(values: pd.Series) -> float:
+    return float(np.exp(np.log(values.dropna()).mean())) if values.notna().any() else float("nan")
+
+
+def picture(results: Results) -> Picture:
+    """A row per journal. Left: speedup of every mode over baseline, network by network; right: torch's steps one on top of the
+    other, geometric mean over the networks of a kind."""
+    frame, dates = everything(results), results.dates()
+    machines = [*dict.fromkeys(frame.machine)]
+    heights = [1.6 + 0.24 * networks(frame[frame.machine == machine]).nunique() for machine in machines]
+    figure, axes = plt.subplots(
+        len(machines),
+        2,
+        figsize=(WIDTH, sum(heights)),
+        height_ratios=heights,
+        width_ratios=(5, 2),
+        squeeze=False,
+        layout="constrained",
+    )
+    for (left, right), machine in zip(axes, machines, strict=True):
+        rows = frame[frame.machine == machine]
+        heat(left, rows[rows.allocator == "pinned"])
+        left.set_title(caption(rows[rows["size"] == rows["size"].mode()[0]], dates[machine]), loc="left", fontsize=9)
+        waterfall(right, rows)
+    return figure, frame
+
+
+def heat(axes: Axes, rows: pd.DataFrame) -> None:
+    """Networks by modes: speedups as numbers and colours, the fastest right mode of each precision marked."""
+    rows = rows.assign(network=networks(rows))
+    names, shown = [*dict.fromkeys(rows.network)], [m for m in modes.in_order(rows["mode"]) if m != BASELINE]
+    right = rows[rows.status == "ok"]
+    wide = right.pivot(index="network", columns="mode", values="speedup").reindex(index=names, columns=shown)
+    axes.pcolormesh(wide.to_numpy(dtype=float), cmap="PuOr_r", norm=LogNorm(1 / 5, 5), alpha=0.7)
+    for y, name in enumerate(names):
+        for x, mode in enumerate(shown):
+            if (value := wide.loc[name, mode]) == value:
+                axes.annotate(f"{value:.2f}", (x + 0.45, y + 0.5), ha="center", va="center", fontsize=7)
+    best = tables.best(right, keys=[*NETWORK, "precision"])
+    for precision, (label, marker) in PRECISIONS.items():
+        won = best[(best.precision == precision) & (best["mode"] != BASELINE)]
+        spots = [(shown.index(row.mode) + 0.87, names.index(row.network) + 0.5) for row in won.itertuples()]
+        if spots:
+            axes.scatter(*zip(*spots, strict=True), s=14, color="black", marker=marker, label=f"fastest, {label}")
+    axes.set_xticks(np.arange(len(shown)) + 0.5, [mode.replace("+", "\n+") for mode in shown], fontsize=7, rotation=45)
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=7)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.legend(ncols=3, loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize=8)
+
+
+def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
+    """Speedup over eager mode with glibc's allocator as it comes, after each of torch's steps."""
+    eager = rows[(rows["mode"] == BASELINE) & (rows.allocator == "plain")].set_index(NETWORK).latency_ms.rename("plain")
+    rows = rows.join(eager, on=NETWORK).assign(over_plain=lambda r: r.plain / r.latency_ms)
+    rows = rows[(rows.status == "ok") & (rows.allocator == "pinned")]
+    steps = [mode for mode in TORCH if mode in set(rows["mode"])]
+    for place, decoder in enumerate(("features", "fpn", "unet")):
+        of_kind = rows[rows.decoder == decoder]
+        means = [geometric_mean(of_kind[of_kind["mode"] == mode].over_plain) for mode in steps]
+        axes.plot(range(len(steps) + 1), [1, *means], marker="os^"[place], color=COLOURS[place], label=DECODERS[decoder])
+    names = ["eager", "allocator pinned", *steps[1:]]
+    axes.set_xticks(range(len(names)), [name.replace("+", "\n+") for name in names], rotation=45, fontsize=7)
+    axes.set_ylabel("speedup over eager mode, allocator as it comes\n(geometric mean)")
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(color="0.92")
+
+
+TABLES = (gains, winners)

@@ -1,0 +1,74 @@
+"""What runtimes share that convert a network: where what was converted is kept, and ONNX."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..machine import installed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+INPUT = "image"
+OPSET = 18
+EXPORT = ("onnx", "onnxscript")  # what torch exports with
+
+
+def lacking(packages: Iterable[str]) -> str:
+    """What of the packages is not installed, in words; "" where all are."""
+    names = [name for name, version in installed(packages).items() if version == "missing"]
+    return f"not installed: {', '.join(names)} (uv sync --group runtimes)" if names else ""
+
+
+def fingerprint(network: nn.Module, example: Tensor, versions: dict[str, str]) -> str:
+    """A name for what a network is converted to: other layers, code, weights, another input or version have another."""
+    digest = hashlib.blake2b(digest_size=12)
+    sources = {inspect.getsourcefile(type(module)) for module in network.modules()} - {None}
+    code = [Path(path).read_text() for path in sorted(sources)]
+    for text in (repr(network), str(tuple(example.shape)), str(versions), *code):
+        digest.update(text.encode() + b"\0")
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().reshape(-1).numpy().view("uint8"))
+    return digest.hexdigest()
+
+
+def kept(folder: Path, make: Callable[[Path], None]) -> float:
+    """Seconds that it took to make a folder of the cache, 0.0 where it was there. `make` is given an empty folder, and
+    what it raises is passed on."""
+    if folder.exists():
+        return 0.0
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".draft-", ignore_cleanup_errors=True) as draft:
+        make(Path(draft))
+        Path(draft).rename(folder)
+    return time.perf_counter() - start
+
+
+def size_mb(folder: Path) -> float:
+    """Of a converted model on disk."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def onnx(network: nn.Module, example: Tensor, cache: Path) -> tuple[Path, float]:
+    """The folder that holds the network as model.onnx, of fixed shapes; and the seconds that exporting took."""
+
+    def export(draft: Path) -> None:
+        import torch
+
+        with torch.inference_mode():
+            outputs = [f"out{place}" for place in range(len(network(example)))]
+        names = {"input_names": [INPUT], "output_names": outputs}
+        program = torch.onnx.export(network, (example,), dynamo=True, opset_version=OPSET, verbose=False, **names)
+        program.save(draft / "model.onnx", external_data=False)
+
+    versions = installed(("torch", *EXPORT)) | {"opset": str(OPSET)}
+    folder = cache / "onnx" / fingerprint(network, example, versions)
+    return folder, kept(folder, export)

@@ -1,0 +1,100 @@
+"""ncnn on the CPU in FP32, converted by pnnx. Its 3x3 convolutions are Winograd's, which round more (1e-3)."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..cases import Case
+from ..machine import Machine, installed
+from ..modes import Mode
+from . import Prepared, conversion
+
+if TYPE_CHECKING:
+    import ncnn
+    from torch import Tensor, nn
+
+PACKAGES = ("ncnn", "pnnx")
+
+
+def missing(mode: Mode, case: Case, machine: Machine) -> str:
+    if lacking := conversion.lacking(PACKAGES):
+        return lacking
+    if len(case.size) == 3:
+        return "ncnn has no fast 3D convolution"
+    return "ncnn takes one image at a time" if case.batch_size > 1 else ""
+
+
+def emulates(mode: Mode, machine: Machine) -> bool:
+    return False
+
+
+def versions() -> dict[str, str]:
+    return installed(("torch", *PACKAGES))
+
+
+def environment(threads: int) -> dict[str, str]:
+    return {}
+
+
+def expected_prepare_s(mode: Mode) -> tuple[float, float]:
+    return 1, 8
+
+
+def preload(mode: Mode) -> None:
+    importlib.import_module("ncnn")
+
+
+def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path) -> Prepared:
+    import ncnn
+    import numpy as np
+    import torch
+
+    def convert(draft: Path) -> None:
+        torch.jit.trace(network, example).save(draft / "model.pt")
+        shape = ",".join(map(str, example.shape))
+        command = [pnnx(), "model.pt", f"inputshape=[{shape}]", "fp16=0"]
+        done = subprocess.run(command, cwd=draft, capture_output=True, text=True)
+        if not (draft / "model.ncnn.bin").exists():
+            raise RuntimeError(f"pnnx: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        for path in draft.iterdir():
+            if path.name not in ("model.ncnn.param", "model.ncnn.bin"):
+                path.unlink()
+
+    folder = cache / "ncnn" / conversion.fingerprint(network, example, versions())
+    convert_s, start = conversion.kept(folder, convert), time.perf_counter()
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed"):
+        if hasattr(net.opt, name):
+            setattr(net.opt, name, False)
+    net.load_param(str(folder / "model.ncnn.param"))
+    net.load_model(str(folder / "model.ncnn.bin"))
+    image = ncnn.Mat(example[0].contiguous().numpy()).clone()
+    outputs = sorted(net.output_names(), key=lambda name: int(name.removeprefix("out")))
+
+    def call() -> list[ncnn.Mat]:
+        extractor = net.create_extractor()
+        extractor.input("in0", image)
+        return [extractor.extract(name)[1] for name in outputs]
+
+    call()
+    steps_s = {"convert": convert_s, "compile": time.perf_counter() - start}
+    return Prepared(
+        call,
+        lambda result: [torch.from_numpy(np.array(mat))[None] for mat in result],
+        lambda: {"threads": str(net.opt.num_threads), "winograd": str(net.opt.use_winograd_convolution)},
+        steps_s,
+        "cold" if convert_s else "warm",
+        conversion.size_mb(folder),
+    )
+
+
+def pnnx() -> str:
+    """The converter: beside this Python's executables, or on the PATH."""
+    return shutil.which("pnnx", path=str(Path(sys.executable).parent)) or "pnnx"

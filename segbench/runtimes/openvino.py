@@ -1,0 +1,100 @@
+"""OpenVINO on the CPU, converted straight from torch.
+
+The precision is the mode's: by itself OpenVINO computes FP32 networks in BF16 where that is native (openvino issue
+28032). What ran is read back from the compiled graph, and another precision is an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..cases import Case
+from ..machine import Machine, installed
+from ..modes import Mode
+from . import Prepared, conversion
+
+if TYPE_CHECKING:
+    import openvino
+    from torch import Tensor, nn
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # a mode's precision, and OpenVINO's name of it
+HEAVY = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")  # layers whose precision is the network's
+
+
+def missing(mode: Mode, case: Case, machine: Machine) -> str:
+    if lacking := conversion.lacking(("openvino",)):
+        return lacking
+    return "" if mode.precision != "bf16" or machine.native_bf16 else "no native BF16: OpenVINO would compute in FP32"
+
+
+def emulates(mode: Mode, machine: Machine) -> bool:
+    return False
+
+
+def versions() -> dict[str, str]:
+    return installed(("torch", "openvino"))
+
+
+def environment(threads: int) -> dict[str, str]:
+    return {}
+
+
+def expected_prepare_s(mode: Mode) -> tuple[float, float]:
+    return 1, 5
+
+
+def preload(mode: Mode) -> None:
+    importlib.import_module("openvino")
+
+
+def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path) -> Prepared:
+    import openvino
+    import torch
+
+    def convert(draft: Path) -> None:
+        model = openvino.convert_model(network, example_input=example, input=[tuple(example.shape)])
+        openvino.save_model(model, draft / "model.xml", compress_to_fp16=False)
+
+    folder = cache / "openvino" / conversion.fingerprint(network, example, versions())
+    convert_s, start = conversion.kept(folder, convert), time.perf_counter()
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    settings |= {"INFERENCE_PRECISION_HINT": HINTS[mode.precision]}
+    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", settings)
+    request = compiled.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(example.contiguous().numpy(), shared_memory=True))
+
+    def call() -> openvino.InferRequest:
+        request.start_async()  # `infer` would copy every output: 123 MB with a decoder
+        request.wait()
+        return request
+
+    call()
+    steps_s = {"convert": convert_s, "compile": time.perf_counter() - start}
+    executed = precisions(compiled)
+    if executed.most_common(1)[0][0] != HINTS[mode.precision]:
+        raise RuntimeError(f"OpenVINO ran {executed} where {HINTS[mode.precision]} was asked for")
+
+    def ran() -> dict[str, str]:
+        return {
+            "precision": ", ".join(f"{precision} {count}" for precision, count in executed.most_common()),
+            "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
+        }
+
+    return Prepared(
+        call,
+        lambda request: [torch.from_numpy(tensor.data) for tensor in request.output_tensors],
+        ran,
+        steps_s,
+        "cold" if convert_s else "warm",
+        conversion.size_mb(folder),
+    )
+
+
+def precisions(compiled: openvino.CompiledModel) -> Counter[str]:
+    """How many of the heavy layers were compiled to which precision, as the executable graph tells."""
+    layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    return Counter(info["runtimePrecision"].astype(str) for info in layers if info["layerType"].astype(str) in HEAVY)
