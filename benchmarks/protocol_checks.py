@@ -5,8 +5,6 @@ bias         A reading of the yardsticks pushes the network out of the caches. S
 memory       What one inference adds to the resident set against the peak of torch's own live allocations.
 yardsticks   How much of a network's changes in time each yardstick sees, one thing after the other in turn.
 grad         Compiled code under no_grad against inference_mode, in turn.
-pools        Whether a runtime's threads disturb the yardsticks: readings right after a call against readings when it has
-             been idle for 50 ms, and those against readings before it was loaded; and the runtime beside them.
 calibration  What the shift of batch norms' biases does to the growth of a small error, and so to BF16's.
 
     uv run benchmarks/protocol_checks.py bias memory
@@ -34,17 +32,17 @@ from segbench.models import build, encoder
 
 @dataclass
 class Settings:
-    checks: Annotated[tuple[Literal["bias", "memory", "yardsticks", "grad", "pools", "calibration"], ...], tyro.conf.Positional]
+    checks: Annotated[tuple[Literal["bias", "memory", "yardsticks", "grad", "calibration"], ...], tyro.conf.Positional]
     """Which of them."""
     models: tuple[str, ...] = ("mobilenetv3_small_100", "regnetx_002", "resnet18")
     """Small, medium, large."""
     modes: tuple[str, ...] = ("baseline",)
-    """For bias and pools."""
+    """For bias; runtimes too."""
     seconds: float = 60
     """Of measuring per model and mode."""
 
 
-def prepare(model: str, mode: str = "baseline") -> tuple[torch.nn.Module, torch.Tensor, Callable]:
+def prepare(model: str, mode: str) -> tuple[torch.nn.Module, torch.Tensor, Callable]:
     """The network, its input, and a call that was made once."""
     case = Case(model=model, mode=mode, size=(512, 512))
     module, image, chosen = build(case), photograph(case.size), modes.MODES[mode]
@@ -52,7 +50,7 @@ def prepare(model: str, mode: str = "baseline") -> tuple[torch.nn.Module, torch.
     return module, image, prepared.call
 
 
-def bias(model: str, seconds: float, mode: str = "baseline") -> list[dict]:
+def bias(model: str, seconds: float, mode: str) -> list[dict]:
     """Samples over back-to-back runs of about 0.2 s between them, with the interval over the pairs. Neighbours in time
     share the machine's state, quiet or not."""
     _, _, call = prepare(model, mode)
@@ -78,9 +76,9 @@ def bias(model: str, seconds: float, mode: str = "baseline") -> list[dict]:
     return [row | {name: (value - 1) * 100 for name, value in shares.items()}]
 
 
-def memory(model: str, seconds: float) -> list[dict]:
+def memory(model: str, seconds: float, mode: str) -> list[dict]:
     """MB; torch's allocations from the profiler's record of every one of them."""
-    _, _, call = prepare(model)
+    _, _, call = prepare(model, mode)
     resident = measure.memory(call)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         call()
@@ -89,34 +87,9 @@ def memory(model: str, seconds: float) -> list[dict]:
     return [{"encoder": model, "resident, MB": resident, "allocated, MB": allocated, "ratio": resident / allocated}]
 
 
-def pools(model: str, seconds: float, mode: str = "baseline") -> list[dict]:
-    """Ratios in % of the convolution's and the GEMM's readings, with intervals over the readings; and how much longer a
-    call takes right after a reading than after 50 ms of idleness."""
-    yardsticks = measure.Yardsticks()
-    before = [yardsticks.read() for _ in range(200)]
-    _, _, call = prepare(model, mode)
-    after, idle, calls, idle_calls, end = [], [], [], [], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        calls.append(measure.seconds(call))
-        after.append(yardsticks.read())
-        time.sleep(0.05)
-        idle.append(yardsticks.read())
-        time.sleep(0.05)
-        idle_calls.append(measure.seconds(call))
-    row = {"encoder": model, "mode": mode, "readings": len(after)}
-    for place, name in enumerate(("convolution", "GEMM")):
-        first, second, third = (np.array(readings)[:, place] for readings in (after, idle, before))
-        low, high = stats.interval(list(first / second))
-        row |= {f"{name}, after / idle, %": (np.median(first / second) - 1) * 100}
-        row |= {"low": (low - 1) * 100, "high": (high - 1) * 100} if not place else {}
-        row |= {f"{name}, idle / before, %": (np.median(second) / np.median(third) - 1) * 100}
-    row |= {"call after reading / idle, %": (np.median(calls) / np.median(idle_calls) - 1) * 100}
-    return [row]
-
-
-def grad(model: str, seconds: float) -> list[dict]:
+def grad(model: str, seconds: float, mode: str) -> list[dict]:
     """Ratio of the latencies of compiled code, with its interval over pairs of blocks of eight calls."""
-    module, image, _ = prepare(model)
+    module, image, _ = prepare(model, mode)
     compiled = torch.compile(module)
     blocks = {torch.no_grad: [], torch.inference_mode: []}
     for without in blocks:  # each has a graph of its own
@@ -134,12 +107,12 @@ def grad(model: str, seconds: float) -> list[dict]:
     return [{"encoder": model, "pairs": len(ratios), "no_grad / inference_mode": ratio, "low": low, "high": high}]
 
 
-def calibration(model: str, seconds: float) -> list[dict]:
+def calibration(model: str, seconds: float, mode: str) -> list[dict]:
     """Per shift: by how much a relative error of 1e-6 of the input grows, and BF16's relative error on the features."""
     rows = []
     for shift in (0.0, 1.0, encoder.SHIFT):
         encoder.SHIFT = shift
-        module, image, _ = prepare(model)
+        module, image, _ = prepare(model, mode)
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
         noise *= 1e-6 * image.norm() / noise.norm()
         with torch.inference_mode():
@@ -151,9 +124,9 @@ def calibration(model: str, seconds: float) -> list[dict]:
     return rows
 
 
-def yardsticks(model: str, seconds: float) -> list[dict]:
+def yardsticks(model: str, seconds: float, mode: str) -> list[dict]:
     """Share of the variance of the network's log latency that each yardstick's log readings beside it explain (R2)."""
-    _, _, call = prepare(model)
+    _, _, call = prepare(model, mode)
     ours = measure.Yardsticks()
     image, weights = torch.rand(1, 16, 256, 256), [torch.randn(16, 16, 3, 3) / 12 for _ in range(4)]
     small, large = torch.rand(1 << 20), torch.rand(8 << 20)
@@ -194,8 +167,7 @@ def yardsticks(model: str, seconds: float) -> list[dict]:
     return [row | {"conv 160 + GEMM": explained("convolution 160", "GEMM 512"), "all five": explained(*kinds)}]
 
 
-CHECKS = {"memory": memory, "yardsticks": yardsticks, "grad": grad, "calibration": calibration}
-OF_MODES = {"bias": bias, "pools": pools}
+CHECKS = {"bias": bias, "memory": memory, "yardsticks": yardsticks, "grad": grad, "calibration": calibration}
 
 
 def main() -> None:
@@ -204,13 +176,14 @@ def main() -> None:
     print(f"{here.label}, torch {torch.__version__}")
     for check in settings.checks:
         rows = []
-        for model, mode in itertools.product(settings.models, settings.modes if check in OF_MODES else [""]):
+        for model, mode in itertools.product(
+            settings.models, settings.modes if check == "bias" else settings.modes[:1]
+        ):
             reader, writer = os.pipe()
             if not (child := os.fork()):  # a heap of its own for every model, as in a sweep
                 (measure.spread_allocator if check == "memory" else measure.pin_allocator)()
                 torch.set_num_threads(here.cores)
-                rows = OF_MODES[check](model, settings.seconds, mode) if mode else CHECKS[check](model, settings.seconds)
-                os.write(writer, json.dumps(rows).encode())
+                os.write(writer, json.dumps(CHECKS[check](model, settings.seconds, mode)).encode())
                 os._exit(0)
             os.close(writer)
             with os.fdopen(reader) as pipe:

@@ -22,7 +22,7 @@ from .schedule import Durations, Plan, duration, remaining_s
 from .settings import Problem, Settings, percent, resolve
 from .sweep import Sweep
 
-QUICK = {"models": ("headline",), "modes": ("baseline", "compile"), "iterations": 24, "rounds": 2}
+QUICK = {"models": ("headline",), "modes": ("baseline", "compile", "openvino"), "iterations": 24, "rounds": 2}
 PACKAGES = ("timm", "dynamic_network_architectures", "numpy")  # beside the runtimes': other builds, other networks
 
 

@@ -13,6 +13,7 @@ from .cases import Case
 # Channel means and standard deviations of ImageNet's training images, as timm's IMAGENET_DEFAULT_MEAN and _STD.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+FURTHER = ("brick", "camera", "cat", "coffee", "coins", "grass", "immunohistochemistry", "moon", "retina", "rocket")
 GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue (Recommendation ITU-R BT.601)
 
 
@@ -28,7 +29,12 @@ def photograph(size: tuple[int, int], batch_size: int = 1, channels: int = 3) ->
 
     A photograph, not noise: its statistics are those that networks meet, so activations are as sparse as in use.
     """
-    image = torch.from_numpy(astronaut()).permute(2, 0, 1)[None].float() / 255
+    return normalised(astronaut(), size, channels).repeat(batch_size, 1, 1, 1)
+
+
+def normalised(picture: np.ndarray, size: tuple[int, int], channels: int = 3) -> Tensor:
+    """(H, W, 3), uint8 -> (1, channels, *size), FP32, with ImageNet's mean 0 and standard deviation 1."""
+    image = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     mean, std, grey = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD, GREY))
     if channels == 1:
         image, mean, std = (image * grey).sum(1, keepdim=True), mean.mean(), std.mean()
@@ -38,7 +44,18 @@ def photograph(size: tuple[int, int], batch_size: int = 1, channels: int = 3) ->
     image = (image - mean) / std
     if tuple(size) != tuple(image.shape[2:]):
         image = interpolate(image, size=tuple(size), mode="bilinear", antialias=True)
-    return image.repeat(batch_size, 1, 1, 1)
+    return image
+
+
+def calibration(example: Tensor) -> list[Tensor]:
+    """Inputs like `example`, (B, C, H, W) or (B, 1, D, H, W), to choose the ranges of INT8 by: further pictures of
+    scikit-image, or CTs with other noise; never the one that is measured."""
+    batch_size, channels, *size = example.shape
+    if len(size) == 3:
+        return [ct(tuple(size), batch_size, seed) for seed in (1, 2)]
+    pictures = [np.array(getattr(skimage.data, name)())[..., :3] for name in FURTHER]
+    coloured = [np.stack([array] * 3, axis=-1) if array.ndim == 2 else array for array in pictures]
+    return [normalised(array, tuple(size), channels).repeat(batch_size, 1, 1, 1) for array in coloured]
 
 
 def picture(case: Case) -> Tensor:

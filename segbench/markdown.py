@@ -83,5 +83,5 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
         align = ["right" if "g/s" in c or c in RIGHT else "left" for c in shown]
         texts.append(tabulate(shown, headers="keys", showindex=False, colalign=align, disable_numparse=True))
     if top["rank"].duplicated().any():
-        texts.append("Rows of one rank are not told from its first by their intervals: more --rounds, or --until 2%")
+        texts.append("Rows of one rank are not told from its first by their intervals: more --rounds, or --until 5%")
     return "\n\n".join(texts)

@@ -46,6 +46,8 @@ MODES = {
         Mode("openvino-bf16",                  "openvino",    "bf16"),
         Mode("ncnn",                           "ncnn",        "fp32", max_error=5e-3),  # Winograd's transforms round
         Mode("mnn",                            "mnn",         "fp32", max_error=5e-3),  # ... more
+        Mode("onnxruntime-int8",               "onnxruntime", "int8"),
+        Mode("openvino-int8",                  "openvino",    "int8"),
     )
 }
 # fmt: on

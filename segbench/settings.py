@@ -14,6 +14,7 @@ import tyro
 
 from . import machine, modes, zoo
 from .cases import SHARED, Case
+from .stats import HOURS
 
 # Run in a child: which of its arguments timm knows, a line each, then all that it knows.
 LOOK_UP = """
@@ -37,7 +38,8 @@ class Settings:
     of the zoo matches is looked up in all of timm."""
     modes: tuple[str, ...] | None = None
     """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,
-    channels_last, compile+freezing, autocast+compile+freezing."""
+    channels_last, compile+freezing, autocast+compile+freezing; onnxruntime, openvino, openvino-bf16, ncnn, mnn,
+    onnxruntime-int8, openvino-int8."""
     size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
     """Height and width of the input in pixels."""
     in_chans: int = 3
@@ -49,7 +51,7 @@ class Settings:
     rounds: int = 8
     """Visits per case, each in a fresh process; intervals are over them."""
     until: str = ""
-    """'2%': after the rounds go on with the cases whose 95 % interval is wider than +- 2 % of the estimate."""
+    """'5%': after the rounds go on with the cases whose 95 % interval is wider than +- 5 % of the estimate."""
     max_rounds: int = 20
     """Rounds per case at most under --until."""
     repetitions: int = 1
@@ -135,7 +137,12 @@ def check(settings: Settings) -> None:
         if not 0 < getattr(settings, key) < math.inf:
             raise Problem(f"--{key.replace('_', '-')} {getattr(settings, key):g} is no positive number")
     if settings.until and not 0 < percent(settings.until) < 1:
-        raise Problem(f"--until {settings.until!r} is not a share: say 2% or 0.02")
+        raise Problem(f"--until {settings.until!r} is not a share: say 5% or 0.05")
+    if settings.until and percent(settings.until) <= HOURS:
+        raise Problem(
+            f"--until {settings.until}: hours differ by so much that no number of rounds brings an interval within "
+            f"+- {HOURS:.1%}"
+        )
     if settings.until and settings.repetitions > 1:
         raise Problem("--until and --repetitions exclude each other: repetitions that stop by themselves are not alike")
     if settings.until and settings.max_rounds < settings.rounds:
@@ -155,7 +162,7 @@ def check(settings: Settings) -> None:
 
 
 def percent(text: str) -> float:
-    """`2%` and `0.02` alike; 0 for nothing, NaN for what is no number."""
+    """`5%` and `0.05` alike; 0 for nothing, NaN for what is no number."""
     try:
         return float(text.removesuffix("%") or 0) / (100 if text.endswith("%") else 1)
     except ValueError:

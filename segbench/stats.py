@@ -15,7 +15,8 @@ MIN_SAMPLES = 3  # in the band, that a visit needs
 # unsure that is, before its own visits say more (0.7 to 2.4, benchmarks/repeatability/study_machines.csv).
 SLOPE, SLOPE_SPREAD = 1.5, 0.5
 PRIOR_FREEDOM = 4  # degrees of freedom that the scatter of all cases counts as beside a case's own
-BETWEEN = 0.01  # standard deviation of what differs between hours and no reading sees
+BETWEEN = 0.02  # standard deviation of what differs between hours and no reading sees
+HOURS = 1.96 * BETWEEN  # what no number of visits brings the half width of a 95 % interval below
 OUTLIER = 2.5  # standard deviations from which on a visit counts less
 WINDOW_S, FULL_WINDOW, LOW = 600, 50, 0.1  # stretches of a session, the readings and the quantile that stand for one
 LONG_MS = 300  # an inference that outlasts the machine's states: two readings say little about it (notes.md)
@@ -147,7 +148,7 @@ def mean(logs: ArrayLike, weights: ArrayLike, common: Scatter) -> tuple[float, f
         robust = weights * np.minimum(1, OUTLIER / np.maximum(far, 1e-9))
         middle = float(np.average(logs, weights=robust))
     error = variance / (robust.sum() / weights.max())
-    return middle, float(stdtrit(own + prior, 0.975) * np.sqrt(error + BETWEEN**2))
+    return middle, float(np.hypot(stdtrit(own + prior, 0.975) * np.sqrt(error), HOURS))
 
 
 def geometric_mean(values: ArrayLike) -> float:

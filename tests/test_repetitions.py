@@ -215,7 +215,7 @@ def test_until_goes_on_with_the_cases_that_are_wide(tmp_path):
         assert plan.steps(journal.visits) == []
         return plan.further_steps(journal)
 
-    assert further(0.04) == [(4, COMPILED)]
+    assert further(0.06) == [(4, COMPILED)]
     assert {case for _, case in further(1e-9)} == {BASE, COMPILED}
     assert further(0.04, most=3) == [] == further(5.0) == further(0)
     journal.append(visit(rng, COMPILED, 4, 1, 12.0))

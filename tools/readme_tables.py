@@ -10,7 +10,7 @@ from segbench.tables import Results
 AllResults = dict[str, Results]  # by the name of the benchmark
 NOTHING = Results([])
 # Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
-WAYS = ("mobileone_s0 + unet", *(run.name for run in zoo.RUNS))
+WAYS = ("mobileone_s0 + UNet", *(run.name for run in zoo.RUNS))
 
 
 def of_machine(results_of: AllResults, benchmark: str, machine: str) -> Results:

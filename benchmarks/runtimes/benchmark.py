@@ -17,7 +17,7 @@ from segbench.settings import Problem, did_you_mean
 
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
 TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")
-RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn")
+RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn", "onnxruntime-int8", "openvino-int8")
 
 
 @dataclass

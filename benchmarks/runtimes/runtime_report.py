@@ -21,8 +21,8 @@ TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast+c
 
 
 def everything(results: Results) -> pd.DataFrame:
-    """All rows with the seconds of each step of preparing, the size of the converted model, and `pays_after`: the number
-    of inferences after which preparing from nothing has paid against eager mode."""
+    """All rows with the seconds of each step of preparing, the size of the converted model, and `pays_after`: how many
+    inferences it takes until preparing from nothing has paid against eager mode."""
     frame = results.rows.copy()
     visits = [results.estimates(journal)[case].raw for journal, case in results.cases]
     for step in STEPS:
@@ -67,14 +67,16 @@ def terminal(results: Results) -> str:
 
 
 def gains(results: Results) -> Shown:
-    """Speedup over torch's eager mode with the allocator pinned: geometric mean over the encoders (alone, with FPN, with
-    UNet) that were measured under the mode, the largest relative error, and seconds to prepare from nothing and from
-    disk (medians)."""
+    """Speedup over torch's eager mode with the allocator pinned: geometric mean over the encoders (alone, with FPN,
+    with UNet) that were measured under the mode, the largest relative error, and seconds to prepare from nothing and
+    from disk (medians)."""
     frame, rows = everything(results), []
     frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & (frame.decoder != "")]
     for mode in modes.in_order(frame["mode"]):
         of_mode = frame[frame["mode"] == mode]
-        means = {DECODERS[d]: geometric_mean(of_mode[of_mode.decoder == d].speedup) for d in ("features", "fpn", "unet")}
+        means = {
+            DECODERS[d]: geometric_mean(of_mode[of_mode.decoder == d].speedup) for d in ("features", "fpn", "unet")
+        }
         row = {"mode": mode, "precision": PRECISIONS.get(modes.find(mode).precision, ("",))[0], **means}
         row |= {"relative error, at most": f"{of_mode.rel_error.max():.0e}"}
         row |= {"prepare, s": of_mode.prepare_s.median(), "from disk, s": of_mode.prepare_warm_s.median()}
@@ -105,8 +107,8 @@ def geometric_mean(values: pd.Series) -> float:
 
 
 def picture(results: Results) -> Picture:
-    """A row per journal. Left: speedup of every mode over baseline, network by network; right: torch's steps one on top of the
-    other, geometric mean over the networks of a kind."""
+    """A row per journal. Left: speedup of every mode over baseline, network by network; right: torch's steps one on top
+    of the other, geometric mean over the networks of a kind."""
     frame, dates = everything(results), results.dates()
     machines = [*dict.fromkeys(frame.machine)]
     heights = [1.6 + 0.24 * networks(frame[frame.machine == machine]).nunique() for machine in machines]
@@ -160,7 +162,9 @@ def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
     for place, decoder in enumerate(("features", "fpn", "unet")):
         of_kind = rows[rows.decoder == decoder]
         means = [geometric_mean(of_kind[of_kind["mode"] == mode].over_plain) for mode in steps]
-        axes.plot(range(len(steps) + 1), [1, *means], marker="os^"[place], color=COLOURS[place], label=DECODERS[decoder])
+        axes.plot(
+            range(len(steps) + 1), [1, *means], marker="os^"[place], color=COLOURS[place], label=DECODERS[decoder]
+        )
     names = ["eager", "allocator pinned", *steps[1:]]
     axes.set_xticks(range(len(names)), [name.replace("+", "\n+") for name in names], rotation=45, fontsize=7)
     axes.set_ylabel("speedup over eager mode, allocator as it comes\n(geometric mean)")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 INPUT = "image"
 OPSET = 18
 EXPORT = ("onnx", "onnxscript")  # what torch exports with
+# After a reading torch's OpenMP threads would spin for 7 ms on a core that a runtime's own threads need: samples
+# between readings were 16 to 18 % slower than back-to-back ones. So short a spin lengthens no reading (notes.md).
+SHORT_SPIN = {"GOMP_SPINCOUNT": "2000"}
 
 
 def lacking(packages: Iterable[str]) -> str:

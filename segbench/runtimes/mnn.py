@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    return {}
+    return conversion.SHORT_SPIN
 
 
 def expected_prepare_s(mode: Mode) -> tuple[float, float]:

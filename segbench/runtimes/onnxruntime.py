@@ -1,17 +1,18 @@
-"""ONNX Runtime on the CPU: the network as ONNX (opset 18, fixed shapes), all of its graph optimisations.
-
-Options: none.
-"""
+"""ONNX Runtime on the CPU: the network as ONNX of fixed shapes, all of its graph optimisations; INT8 by static
+quantisation (QDQ, weights per channel)."""
 
 from __future__ import annotations
 
 import importlib
+import json
+import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases import Case
-from ..machine import Machine, installed
+from ..machine import Machine, describe, installed
 from ..modes import Mode
 from . import Prepared, conversion
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PACKAGES = ("onnxruntime", *conversion.EXPORT)
+INT8 = ("QLinear", "QGemm", "MatMulInteger")  # kernels whose names begin so
 
 
 def missing(mode: Mode, case: Case, machine: Machine) -> str:
@@ -34,7 +36,7 @@ def versions() -> dict[str, str]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    return {}
+    return conversion.SHORT_SPIN
 
 
 def expected_prepare_s(mode: Mode) -> tuple[float, float]:
@@ -50,9 +52,14 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     import torch
 
     folder, export_s = conversion.onnx(network, example, cache)
+    convert_s = 0.0
+    if mode.precision == "int8":
+        source, folder = folder, cache / "onnx-int8" / f"{folder.name}-{installed(PACKAGES)['onnxruntime']}"
+        convert_s = conversion.kept(folder, lambda draft: quantise(source, draft, example))
     start = time.perf_counter()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.enable_profiling, options.profile_file_prefix = True, str(Path(tempfile.gettempdir()) / "onnxruntime")
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     # Bound, for `run` would copy every output into a new array: 123 MB with a decoder.
     binding, image = session.io_binding(), onnxruntime.OrtValue.ortvalue_from_numpy(example.contiguous().numpy())
@@ -65,17 +72,53 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
         return binding.get_outputs()
 
     call()
-    steps_s = {"export": export_s, "compile": time.perf_counter() - start}
+    executed = kernels(Path(session.end_profiling()))
+    steps_s = {"export": export_s, "convert": convert_s, "compile": time.perf_counter() - start}
+    if any(name.startswith(INT8) for name in executed) != (mode.precision == "int8"):
+        raise RuntimeError(f"ONNX Runtime ran {dict(executed)} where {mode.precision} was asked for")
 
     def ran() -> dict[str, str]:
-        own = session.get_session_options()
-        return {"providers": " ".join(session.get_providers()), "threads": str(own.intra_op_num_threads)}
+        counts = ", ".join(f"{kernel} {count}" for kernel, count in executed.most_common(3))
+        return {"kernels": counts, "threads": str(session.get_session_options().intra_op_num_threads)}
 
     return Prepared(
         call,
         lambda result: [torch.from_numpy(value.numpy()) for value in result],
         ran,
         steps_s,
-        "cold" if export_s else "warm",
+        "cold" if export_s or convert_s else "warm",
         conversion.size_mb(folder),
     )
+
+
+def quantise(source: Path, draft: Path, example: Tensor) -> None:
+    """model.onnx of one folder to INT8 in another; without VNNI, where sums of products would saturate, with 7 bits."""
+    from onnxruntime import quantization
+
+    from .. import inputs
+
+    class Pictures(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(inputs.calibration(example))
+
+        def get_next(self) -> dict | None:
+            image = next(self.left, None)
+            return None if image is None else {conversion.INPUT: image.contiguous().numpy()}
+
+    quantization.quantize_static(
+        source / "model.onnx",
+        draft / "model.onnx",
+        Pictures(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range="VNNI" not in describe().isa,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+
+
+def kernels(record: Path) -> Counter[str]:
+    """How often each kind of kernel ran while the session was profiled. Removes the record."""
+    events = json.loads(record.read_text())
+    record.unlink()
+    return Counter(event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time"))

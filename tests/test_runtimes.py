@@ -1,0 +1,104 @@
+"""Deployment runtimes, by real conversions of a small network."""
+
+import pandas as pd
+import pytest
+import torch
+
+from segbench import inputs, modes, runtimes
+from segbench.cases import Case
+from segbench.machine import describe
+from segbench.models import build
+from segbench.runtimes import conversion, openvino
+
+from .conftest import ROOT
+
+RUNTIMES = ROOT / "benchmarks" / "runtimes" / "benchmark.py"
+FLOATING = ("onnxruntime", "openvino", "ncnn", "mnn")
+NATIVE_BF16 = pytest.mark.skipif(not describe().native_bf16, reason="no native BF16")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build(Case(model="lcnet_100", mode="baseline", size=(64, 64), decoder="fpn", classes=5))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def prepared(name: str, network, cache) -> runtimes.Prepared:
+    mode = modes.MODES[name]
+    return runtimes.of_mode(mode).prepare(network, inputs.photograph((64, 64)), mode, 1, cache)
+
+
+@pytest.mark.parametrize("name", FLOATING)
+def test_a_runtime_computes_what_torch_does_and_keeps_what_it_converted(network, cache, name):
+    with torch.inference_mode():
+        (expected,) = network(inputs.photograph((64, 64)))
+    for found in ("cold", "warm"):
+        again = prepared(name, network, cache)
+        again.call()
+        (output,) = again.outputs(again.call())
+        assert again.cache == found and output.shape == expected.shape and again.model_mb > 1
+        assert float((output - expected).norm() / expected.norm()) < modes.max_error(name)
+        assert again.ran()["threads"] == "1"
+
+
+@NATIVE_BF16
+def test_openvino_computes_in_the_precision_of_the_mode_or_fails(network, cache, monkeypatch):
+    """Asked for FP32, by itself it computes in BF16 where that is native."""
+    assert prepared("openvino", network, cache).ran()["precision"].startswith("f32 ")
+    assert prepared("openvino-bf16", network, cache).ran()["precision"].startswith("bf16 ")
+    monkeypatch.setitem(openvino.HINTS, "fp32", "bf16")  # as if the hint were forgotten
+    with pytest.raises(RuntimeError, match=r"OpenVINO ran {'bf16'"):
+        prepared("openvino", network, cache)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnxruntime-int8", "openvino-int8"])
+def test_int8_runs_in_int8_and_is_ranked_apart(network, cache, name):
+    again = prepared(name, network, cache)
+    (output,) = again.outputs(again.call())
+    assert output.shape == (1, 5, 64, 64) and modes.ranking("int8") != modes.ranking("fp32")
+    assert any(kernel in " ".join(again.ran().values()) for kernel in ("QLinearConv", "u8", "i8"))
+
+
+def test_another_weight_is_another_model(network):
+    image = inputs.photograph((64, 64))
+    other = build(Case(model="lcnet_100", mode="baseline", size=(64, 64), decoder="fpn", classes=5, seed=1))
+    names = {conversion.fingerprint(net, image, {"x": version}) for net in (network, other) for version in ("1", "2")}
+    assert len(names) == 4 and conversion.fingerprint(network, image, {"x": "1"}) in names
+    assert conversion.fingerprint(network, image[..., :32], {"x": "1"}) not in names
+
+
+def test_ranges_of_int8_are_never_chosen_on_what_is_measured():
+    measured = inputs.photograph((64, 64))
+    pictures = inputs.calibration(measured)
+    assert len(pictures) == 10 and all(picture.shape == measured.shape for picture in pictures)
+    assert all(float((picture - measured).abs().mean()) > 0.3 for picture in pictures)
+    patch = inputs.ct((32, 32, 32))
+    assert not any(torch.equal(volume, patch) for volume in inputs.calibration(patch))
+
+
+def test_what_a_runtime_cannot_take_is_said_before_it_is_tried():
+    patch = Case(model="stunet_s", mode="ncnn", size=(128, 128, 64), classes=5)
+    for name in ("ncnn", "mnn"):
+        mode = modes.MODES[name]
+        assert "no fast 3D convolution" in runtimes.of_mode(mode).missing(mode, patch, describe())
+    two = Case(model="lcnet_100", mode="ncnn", size=(64, 64), batch_size=2)
+    assert "one image" in runtimes.of_mode(modes.MODES["ncnn"]).missing(modes.MODES["ncnn"], two, describe())
+
+
+@pytest.mark.slow
+def test_from_the_command_to_the_heat_map(script, tmp_path):
+    script.path = RUNTIMES
+    names = ("baseline", *FLOATING)
+    flags = ("--models", "lcnet_100", "--volumes", "--num-classes", "5", "--modes", *names, "--rounds", "1")
+    done = script.run(*flags, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pd.read_csv(script.out / "benchmark_results_all.csv")
+    assert set(rows["mode"]) == set(names) and rows.status.isin(["ok", "unsettled"]).all()
+    converted = rows[rows["mode"] != "baseline"]
+    assert (converted.model_mb > 1).all() and (converted.compile_s > 0).all() and converted.rel_error.max() < 5e-3
+    assert (script.out / "benchmark_plot.png").exists()
