@@ -124,6 +124,18 @@ def families(results_of: AllResults) -> str:
     return markdown.table(pd.DataFrame(rows))
 
 
+def runtimes(results_of: AllResults) -> str:
+    """By mode, on the machine with the most cases."""
+    import runtime_report
+
+    results = largest(results_of, "runtimes")
+    if not results.journals:
+        return ""
+    shown = runtime_report.gains(results)
+    frame = shown.frame.drop(columns=["from disk, s"]).rename(columns={"mode": f"mode, on {results.journals[0].name}"})
+    return markdown.table(frame, shown.digits)
+
+
 def fpn_against_unet(results_of: AllResults) -> str:
     """By mode, on the machine with the most cases."""
     import combined_report
@@ -185,6 +197,7 @@ TABLES = {
     "answers": answers,
     "headline": headline,
     "families": families,
+    "runtimes": runtimes,
     "fpn-against-unet": fpn_against_unet,
     "whole-cts": whole_cts,
     "promises": promises,

@@ -34,7 +34,9 @@ class Settings(decoder_benchmark.DecoderSettings):
 
 
 def cases(settings: Settings) -> list[Case]:
-    flat = decoder_benchmark.cases(settings, ("fpn", "unet"))
+    alone = settings.cases()  # with their classifiers, for nobody deploys maps
+    decoders = [settings.cases(decoder=name, classes=settings.num_classes) for name in ("fpn", "unet")]
+    flat = [*alone, *decoders[0], *decoders[1]]
     volumes = dataclasses.replace(settings, models=settings.volumes, size=zoo.PATCH)
     return [*flat, *volumes.cases(classes=settings.num_classes)]
 

@@ -17,6 +17,7 @@ from segbench.tables import NETWORK, Results
 
 PRECISIONS = {"fp32": ("FP32", "o"), "bf16": ("BF16", "s"), "int8": ("INT8", "^")}  # name, marker of its winner
 STEPS = ("export", "convert", "compile")
+KINDS = ("", "fpn", "unet")  # of 2D networks
 TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast+compile+freezing")  # one on the other
 
 
@@ -48,9 +49,13 @@ def fastest(results: Results) -> pd.DataFrame:
     return tables.best(frame, keys=[*NETWORK, "precision"])[columns]
 
 
+def is_volume(frame: pd.DataFrame) -> pd.Series:
+    return frame["size"].str.count("x") == 2
+
+
 def networks(frame: pd.DataFrame) -> pd.Series:
     """`resnet18 + UNet`, `resnet18`, `stunet_s`"""
-    behind = frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name not in ("", "features") else "")
+    behind = frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name else "")
     return frame.model + behind
 
 
@@ -59,7 +64,7 @@ def terminal(results: Results) -> str:
     digits = {"throughput_img_s": 2, "speedup": 2, "memory_mb_img": 1, "prepare_s": 1, "prepare_warm_s": 1}
     names = ["model", "decoder", "mode", "allocator", *digits, "pays_after", "rel_error", "status"]
     shown = frame[names].assign(rel_error=frame.rel_error.map("{:.1e}".format).replace("nan", ""))
-    best = fastest(results).assign(decoder=lambda rows: rows.decoder.replace("features", ""))
+    best = fastest(results)
     own = {"throughput_img_s": 2, "speedup": 2}
     texts = [markdown.aligned(shown, digits | {"pays_after": 0})]
     texts.append(markdown.aligned(best[["model", "decoder", "precision", "mode", *own]], own))
@@ -71,17 +76,15 @@ def gains(results: Results) -> Shown:
     with UNet) that were measured under the mode, the largest relative error, and seconds to prepare from nothing and
     from disk (medians)."""
     frame, rows = everything(results), []
-    frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & (frame.decoder != "")]
+    frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & ~is_volume(frame)]
     for mode in modes.in_order(frame["mode"]):
         of_mode = frame[frame["mode"] == mode]
-        means = {
-            DECODERS[d]: geometric_mean(of_mode[of_mode.decoder == d].speedup) for d in ("features", "fpn", "unet")
-        }
+        means = {DECODERS[d]: geometric_mean(of_mode[of_mode.decoder == d].speedup) for d in KINDS}
         row = {"mode": mode, "precision": PRECISIONS.get(modes.find(mode).precision, ("",))[0], **means}
         row |= {"relative error, at most": f"{of_mode.rel_error.max():.0e}"}
         row |= {"prepare, s": of_mode.prepare_s.median(), "from disk, s": of_mode.prepare_warm_s.median()}
         rows.append(row)
-    digits = {DECODERS[d]: 2 for d in ("features", "fpn", "unet")} | {"prepare, s": 1, "from disk, s": 1}
+    digits = {DECODERS[d]: 2 for d in KINDS} | {"prepare, s": 1, "from disk, s": 1}
     return Shown(pd.DataFrame(rows), digits)
 
 
@@ -159,8 +162,8 @@ def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
     rows = rows.join(eager, on=NETWORK).assign(over_plain=lambda r: r.plain / r.latency_ms)
     rows = rows[(rows.status == "ok") & (rows.allocator == "pinned")]
     steps = [mode for mode in TORCH if mode in set(rows["mode"])]
-    for place, decoder in enumerate(("features", "fpn", "unet")):
-        of_kind = rows[rows.decoder == decoder]
+    for place, decoder in enumerate(KINDS):
+        of_kind = rows[(rows.decoder == decoder) & ~is_volume(rows)]
         means = [geometric_mean(of_kind[of_kind["mode"] == mode].over_plain) for mode in steps]
         axes.plot(
             range(len(steps) + 1), [1, *means], marker="os^"[place], color=COLOURS[place], label=DECODERS[decoder]
