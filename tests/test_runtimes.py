@@ -99,6 +99,7 @@ def test_from_the_command_to_the_heat_map(script, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_csv(script.out / "benchmark_results_all.csv")
     assert set(rows["mode"]) == set(names) and rows.status.isin(["ok", "unsettled"]).all()
+    assert rows[rows["mode"] == "baseline"].allocator.value_counts().to_dict() == {"pinned": 3, "plain": 3}
     converted = rows[rows["mode"] != "baseline"]
     assert (converted.model_mb > 1).all() and (converted.compile_s > 0).all() and converted.rel_error.max() < 5e-3
     assert (script.out / "benchmark_plot.png").exists()

@@ -10,8 +10,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from segbench import cli, decoder_benchmark, zoo
 from segbench.cases import Case
+from segbench.modes import BASELINE
 from segbench.reports import Report
 from segbench.settings import Problem, did_you_mean
 
@@ -37,8 +40,10 @@ def cases(settings: Settings) -> list[Case]:
     alone = settings.cases()  # with their classifiers, for nobody deploys maps
     decoders = [settings.cases(decoder=name, classes=settings.num_classes) for name in ("fpn", "unet")]
     flat = [*alone, *decoders[0], *decoders[1]]
+    # What torch's steps begin with: eager mode with the allocator as it comes.
+    flat += [msgspec.structs.replace(case, allocator="plain") for case in flat if case.mode == BASELINE]
     volumes = dataclasses.replace(settings, models=settings.volumes, size=zoo.PATCH)
-    return [*flat, *volumes.cases(classes=settings.num_classes)]
+    return [*dict.fromkeys(flat), *volumes.cases(classes=settings.num_classes)]
 
 
 def report() -> Report:

@@ -36,8 +36,10 @@ def everything(results: Results) -> pd.DataFrame:
 
 
 def of_step(visits: Iterable[Visit], step: str) -> float:
-    """Mean seconds of the visits that did not find its result on disk."""
-    return tables.mean(v.phases_s[step] for v in visits if v.cache == "cold" and v.phases_s.get(step))
+    """Mean seconds of the visits that did not find its result on disk, or of all where each did."""
+    took = [visit for visit in visits if visit.phases_s.get(step)]
+    cold = [visit for visit in took if visit.cache == "cold"]
+    return tables.mean(visit.phases_s[step] for visit in cold or took)
 
 
 def fastest(results: Results) -> pd.DataFrame:
@@ -127,6 +129,7 @@ def picture(results: Results) -> Picture:
     for (left, right), machine in zip(axes, machines, strict=True):
         rows = frame[frame.machine == machine]
         heat(left, rows[rows.allocator == "pinned"])
+        left.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
         left.set_title(caption(rows[rows["size"] == rows["size"].mode()[0]], dates[machine]), loc="left", fontsize=9)
         waterfall(right, rows)
     return figure, frame
@@ -153,12 +156,13 @@ def heat(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=7)
     axes.invert_yaxis()
     axes.tick_params(length=0)
-    axes.legend(ncols=3, loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize=8)
 
 
 def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
     """Speedup over eager mode with glibc's allocator as it comes, after each of torch's steps."""
     eager = rows[(rows["mode"] == BASELINE) & (rows.allocator == "plain")].set_index(NETWORK).latency_ms.rename("plain")
+    if eager.empty:
+        return axes.set_axis_off()
     rows = rows.join(eager, on=NETWORK).assign(over_plain=lambda r: r.plain / r.latency_ms)
     rows = rows[(rows.status == "ok") & (rows.allocator == "pinned")]
     steps = [mode for mode in TORCH if mode in set(rows["mode"])]
