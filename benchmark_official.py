@@ -13,10 +13,10 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from segbench import cli, decoder_benchmark, zoo
+from segbench import cli, decoder_benchmark
 from segbench.cases import Case
 from segbench.reports import Report
-from segbench.settings import Problem, ask, did_you_mean
+from segbench.settings import Problem, ask
 from segbench.zoo import PATCH, RUNS, TILE
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
@@ -44,10 +44,7 @@ class Settings(decoder_benchmark.DecoderSettings):
 
     def check(self) -> None:
         super().check()
-        for name in self.volumes:
-            if name not in zoo.VOLUMES:
-                known = ", ".join(zoo.VOLUMES)
-                raise Problem(f"unknown 3D model {name!r}{did_you_mean(name, [*zoo.VOLUMES])}; known: {known}")
+        decoder_benchmark.check_volumes(self.volumes)
         if "segresnet" in self.volumes and find_spec("monai") is None:
             raise Problem(
                 "segresnet needs MONAI: `uv sync` installs it with the development tools; or leave it out of --volumes"

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import cli
+from . import cli, zoo
 from .cases import Case
 from .reports import Report
-from .settings import Problem, Settings
+from .settings import Problem, Settings, did_you_mean
 
 # Without native BF16 compile+freezing is the fastest that is worth a try; the others are skipped unless asked for.
 MODES = ("baseline", "compile", "autocast+compile", "autocast+compile+freezing")
@@ -28,6 +28,14 @@ class DecoderSettings(Settings):
 
     def header(self) -> dict[str, object]:
         return super().header() | {"num_classes": self.num_classes}
+
+
+def check_volumes(names: tuple[str, ...]) -> None:
+    """Raises Problem for what is no 3D model."""
+    for name in names:
+        if name not in zoo.VOLUMES:
+            known = ", ".join(zoo.VOLUMES)
+            raise Problem(f"unknown 3D model {name!r}{did_you_mean(name, [*zoo.VOLUMES])}; known: {known}")
 
 
 def cases(settings: DecoderSettings, decoders: tuple[str, ...]) -> list[Case]:

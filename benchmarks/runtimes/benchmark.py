@@ -16,7 +16,6 @@ from segbench import cli, decoder_benchmark, zoo
 from segbench.cases import Case
 from segbench.modes import BASELINE
 from segbench.reports import Report
-from segbench.settings import Problem, did_you_mean
 
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
 TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")
@@ -30,10 +29,7 @@ class Settings(decoder_benchmark.DecoderSettings):
 
     def check(self) -> None:
         super().check()
-        for name in self.volumes:
-            if name not in zoo.VOLUMES:
-                known = ", ".join(zoo.VOLUMES)
-                raise Problem(f"unknown 3D model {name!r}{did_you_mean(name, [*zoo.VOLUMES])}; known: {known}")
+        decoder_benchmark.check_volumes(self.volumes)
 
 
 def cases(settings: Settings) -> list[Case]:
