@@ -37,13 +37,18 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     decoder: str = ""  # one of DECODERS
     classes: int = 0  # of the decoder, or of a 3D network
     pretrained: bool = False
-    weights: str = ""  # name and digest of a file with a state dict, for the 3D networks
+    weights: str = ""  # name and digest of a file with a state dict, for the 3D networks; digest of an own network
     seed: int = 0
+
+    @property
+    def own(self) -> bool:
+        """Whether `model` is package.module:function, a user's own network."""
+        return ":" in self.model
 
     @property
     def channels(self) -> int:
         """Of the input. A CT has one, whatever the images of the same run have."""
-        return self.in_chans if len(self.size) == 2 else 1
+        return self.in_chans if len(self.size) == 2 or self.own else 1
 
     @property
     def network(self) -> str:
@@ -85,7 +90,10 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind"
 class Visit(Outcome, tag="visit"):
     """What one fresh process saw of one case. Times are raw; tables decide later which of them count."""
 
-    phases_s: dict[str, float] = {}  # wall time of its parts; `inference` and `readings` are parts of `measure`
+    # Wall time of its parts; `inference` and `readings` are parts of `measure`. Export, convert and compile are what
+    # preparing from nothing takes, `saved_s` what of that was found on disk.
+    phases_s: dict[str, float] = {}
+    saved_s: float = 0
     params: int = 0
     gmacs: float = 0  # of one batch, from torch's FLOP counter
     model_mb: float | None = None  # of a converted model on disk

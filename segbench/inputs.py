@@ -48,11 +48,11 @@ def normalised(picture: np.ndarray, size: tuple[int, int], channels: int = 3) ->
 
 
 def calibration(example: Tensor) -> list[Tensor]:
-    """Inputs like `example`, (B, C, H, W) or (B, 1, D, H, W), to choose the ranges of INT8 by: further pictures of
+    """Inputs like `example`, (B, C, H, W) or (B, C, D, H, W), to choose the ranges of INT8 by: further pictures of
     scikit-image, or CTs with other noise; never the one that is measured."""
     batch_size, channels, *size = example.shape
     if len(size) == 3:
-        return [ct(tuple(size), batch_size, seed) for seed in (1, 2)]
+        return [ct(tuple(size), batch_size, channels, seed) for seed in (1, 2)]
     pictures = [np.array(getattr(skimage.data, name)())[..., :3] for name in FURTHER]
     coloured = [np.stack([array] * 3, axis=-1) if array.ndim == 2 else array for array in pictures]
     return [normalised(array, tuple(size), channels).repeat(batch_size, 1, 1, 1) for array in coloured]
@@ -61,7 +61,7 @@ def calibration(example: Tensor) -> list[Tensor]:
 def picture(case: Case) -> Tensor:
     """What a case looks at: the photograph, or for three sides the synthetic CT."""
     if len(case.size) == 3:
-        return ct(case.size, case.batch_size)
+        return ct(case.size, case.batch_size, case.channels)
     return photograph(case.size, case.batch_size, case.channels)
 
 
@@ -82,8 +82,9 @@ ORGANS = {
 AIR, NOISE = -1000, 15  # Hounsfield units: outside the body, standard deviation
 
 
-def ct(size: tuple[int, int, int], batch_size: int = 1, seed: int = 0) -> Tensor:
-    """A synthetic chest and abdomen (B, 1, D, H, W), FP32: air, a body of soft tissue, organs as ellipsoids, noise.
+def ct(size: tuple[int, int, int], batch_size: int = 1, channels: int = 1, seed: int = 0) -> Tensor:
+    """A synthetic chest and abdomen (B, C, D, H, W), FP32: air, a body of soft tissue, organs as ellipsoids, noise; the
+    same in every channel.
 
     Normalised as nnU-Net does a CT ("nnU-Net", Isensee et al. 2021, Nature Methods 18, supplement): clipped to the 0.5
     and 99.5 % quantiles of the foreground, here the body, then z-scored with its mean and standard deviation.
@@ -99,4 +100,4 @@ def ct(size: tuple[int, int, int], batch_size: int = 1, seed: int = 0) -> Tensor
     seen = volume[body]
     low, high = np.quantile(seen, (0.005, 0.995))
     volume = (volume.clip(low, high) - seen.mean()) / seen.std()
-    return torch.from_numpy(volume.astype(np.float32)).repeat(batch_size, 1, 1, 1, 1)
+    return torch.from_numpy(volume.astype(np.float32)).repeat(batch_size, channels, 1, 1, 1)

@@ -14,7 +14,7 @@ class Order(msgspec.Struct, tag=True):
     samples_wanted: int = 12  # undisturbed ones
     budget_s: float = 2
     native_bf16: bool = False
-    weights: str = ""  # where the file lies that the case names
+    source: str = ""  # where the file of weights lies that the case names, or the module of its own network
 
 
 class Started(msgspec.Struct, tag=True):

@@ -91,6 +91,10 @@ class Settings:
         """Where the files lie that cases name: no path enters a journal that is meant to be published."""
         return {}
 
+    def folder(self, script: Path) -> Path:
+        """Of the results, where --out names none; `script` is the script's."""
+        return script / "quick" if self.quick else script
+
     def check(self) -> None:
         """Raises Problem for what a script's own flags cannot mean."""
 
@@ -111,11 +115,10 @@ def resolve(
     measured."""
     given_out = settings.out.expanduser() if settings.out else None  # a shell leaves the ~ of --out=~/x as it is
     settings = dataclasses.replace(settings, out=given_out)
-    changed = dataclasses.replace(settings, out=settings.out or folder)
+    changed = settings
     if settings.quick:
         untouched = [key for key in quick if getattr(settings, key) == getattr(defaults, key)]
-        given = {key: quick[key] for key in untouched}
-        changed = dataclasses.replace(changed, **given, out=settings.out or folder / "quick")
+        changed = dataclasses.replace(changed, **{key: quick[key] for key in untouched})
     check(changed)
     cores = machine.usable_cores()
     threads = changed.threads if changed.threads is not None else cores
@@ -123,6 +126,7 @@ def resolve(
         raise Problem(f"--threads {threads} is not between 1 and {cores}, the physical cores that this process may use")
     return dataclasses.replace(
         changed,
+        out=settings.out or changed.folder(folder),
         threads=threads,
         size=tuple(changed.size),
         modes=find_modes(default_modes if changed.modes is None else changed.modes),

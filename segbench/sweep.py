@@ -104,7 +104,7 @@ class Sweep:
                 bound_ms = self.reference(server, case.threads).bound_ms
             started, clock = now(), time.perf_counter()
             order = Order(case.threads, case, bound_ms, self.plan.samples_wanted, self.plan.budget_s)
-            order.weights = self.plan.files.get(case.weights, "")
+            order.source = self.plan.files.get(case.weights, "")
             visit = server.run(order).visit
         except ServerDied as death:
             server.stop()

@@ -190,7 +190,7 @@ def costs(case: Case, visits: list[Visit]) -> dict[str, float]:
     return {
         "page_faults": mean(visit.page_faults for visit in visits),
         "memory_mb_img": min(memory, default=NAN) / case.batch_size,  # a heap's fragments only ever add
-        "prepare_s": mean(visit.phases_s["prepare"] for visit in visits if visit.cache != "warm"),
+        "prepare_s": mean(v.phases_s["prepare"] + v.saved_s for v in visits if v.cache != "warm" or v.saved_s),
         "prepare_warm_s": mean(visit.phases_s["prepare"] for visit in visits if visit.cache == "warm"),
     }
 

@@ -146,7 +146,7 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
     if reason := too_large_volume(case):
         visit.status, visit.reason = "skipped", reason
         return
-    network = models.build(case, order.weights)
+    network = models.build(case, order.source)
     visit.params = models.count(network)
     visit.decoder_params = models.decoder_params(network)
     image = picture(case)
@@ -155,7 +155,7 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
     say("prepare")
     mode = modes.MODES[case.mode]
     prepared = runtimes.of_mode(mode).prepare(network, image, mode, case.threads, machine.cache_folder())
-    visit.cache, visit.model_mb = prepared.cache, prepared.model_mb
+    visit.cache, visit.saved_s, visit.model_mb = prepared.cache, round(prepared.saved_s, 3), prepared.model_mb
     visit.phases_s |= prepared.steps_s
     watch.lap("prepare")
 
@@ -238,7 +238,7 @@ def too_large_volume(case: Case) -> str:
     Three times the weights: FP32, packed by the compiler, and those of the check. Three times the activations: the
     allocator is given room for as many.
     """
-    if len(case.size) < 3:
+    if len(case.size) < 3 or case.own:
         return ""
     from . import counting
 

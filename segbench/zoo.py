@@ -115,6 +115,8 @@ def family(model: str) -> str:
         return BY_MODEL[model].family
     if model in VOLUMES:
         return "3D"
+    if ":" in model:
+        return "own"
     architecture = model.split(".")[0]  # what follows names the weights
     if architecture in BY_MODEL:
         return BY_MODEL[architecture].family

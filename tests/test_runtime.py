@@ -58,7 +58,7 @@ def prepare(network, example, mode, threads, cache):
     call()
     ran = {"threads": os.environ["HALVED_THREADS"], "rows": str(wanted)}
     padded = lambda outputs: [torch.cat([o, o], dim=2) if o.dim() == 4 else o for o in outputs]
-    return Prepared(call, padded, lambda: ran, {"halve": 0.25}, "")
+    return Prepared(call, example.copy_, padded, lambda: ran, {"halve": 0.25}, "")
 '''
 
 

@@ -64,7 +64,7 @@ def test_from_the_command_to_csv_and_png_and_again(script):
     assert {path.name: path.read_bytes() for path in script.out.glob("*.csv")} == before
 
     further = script.run(
-        *("--models", "lcnet_100", "--modes", "baseline", "compile", "--until", "4%", "--max-rounds", "3")
+        *("--models", "lcnet_100", "--modes", "baseline", "compile", "--until", "3.921%", "--max-rounds", "3")
     )
     assert further.returncode == 0, further.stderr
     assert [[v.round for v in visits] for visits in script.journal().by_case().values()] == [[1, 2, 3]] * 2

@@ -10,9 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import neighbour
-
-from segbench import cli, settings
+from segbench import cli, neighbour, settings
 from segbench.cases import Case
 from segbench.reports import Report
 

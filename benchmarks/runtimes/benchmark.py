@@ -1,5 +1,5 @@
 """torch's modes against deployment runtimes: ONNX Runtime, OpenVINO, ncnn and MNN, for encoders alone and with both
-decoders, and for the official 3D models on a patch of 128x128x64 voxels.
+decoders, and for the official 3D models on a patch of 128x128x64 voxels; or for a network of your own.
 
 Writes benchmark_results_all.csv (everything, with what preparing took and after how many images it has paid),
 benchmark_results.csv (the fastest mode per network and precision) and benchmark_plot.png (speedup over baseline) from
@@ -7,15 +7,19 @@ the journals of all machines.
 """
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+import tyro
 
-from segbench import cli, decoder_benchmark, zoo
+from segbench import cli, decoder_benchmark, neighbour, own, zoo
 from segbench.cases import Case
 from segbench.modes import BASELINE
 from segbench.reports import Report
+from segbench.settings import Problem
 
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
 TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")
@@ -26,20 +30,63 @@ RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn", "onnxrunt
 class Settings(decoder_benchmark.DecoderSettings):
     volumes: tuple[str, ...] = VOLUMES
     """3D models; none with --volumes and nothing behind it."""
+    network: str = ""
+    """A network of your own instead: package.module:function, which returns an nn.Module; looked for in the current
+    folder too. Results go into own/."""
+    size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="H W | D H W")] = (512, 512)
+    """Height and width of the input in pixels; three sides for a network of your own that takes volumes."""
+    stress: bool = False
+    """Beside a process that keeps one core busy all the time; its journal is labelled `stress`."""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or "stress" * self.stress
 
     def check(self) -> None:
         super().check()
         decoder_benchmark.check_volumes(self.volumes)
+        if len(self.size) != 2 and not (self.network and len(self.size) == 3):
+            raise Problem(f"--size {' '.join(map(str, self.size))}: height and width, or three sides with --network")
+        if self.network:
+            self.own_network()
+
+    def own_network(self) -> Case:
+        """Under baseline; it says which network it is."""
+        case = Case(model=self.network, mode=BASELINE, size=tuple(self.size), in_chans=self.in_chans, seed=self.seed)
+        digest, classes = own.describe(case, str(Path.cwd()))
+        return msgspec.structs.replace(case, weights=digest, classes=classes)
+
+    def files(self) -> dict[str, str]:
+        return {self.own_network().weights: str(Path.cwd())} if self.network else {}
+
+    def folder(self, script: Path) -> Path:
+        """A network with other weights is another network."""
+        if not self.network:
+            return super().folder(script)
+        return script / "own" / f"{self.network.replace(':', '.')}-{self.own_network().weights[:8]}"
+
+    def header(self) -> dict[str, object]:
+        return super().header() | ({"stress": True} if self.stress else {})
 
 
 def cases(settings: Settings) -> list[Case]:
+    if settings.network:
+        own_case = settings.own_network()
+        alone = dataclasses.replace(settings, models=(settings.network,))
+        return with_plain(alone.cases(classes=own_case.classes, weights=own_case.weights))
     alone = settings.cases()  # with their classifiers, for nobody deploys maps
     decoders = [settings.cases(decoder=name, classes=settings.num_classes) for name in ("fpn", "unet")]
-    flat = [*alone, *decoders[0], *decoders[1]]
-    # What torch's steps begin with: eager mode with the allocator as it comes.
-    flat += [msgspec.structs.replace(case, allocator="plain") for case in flat if case.mode == BASELINE]
     volumes = dataclasses.replace(settings, models=settings.volumes, size=zoo.PATCH)
-    return [*dict.fromkeys(flat), *volumes.cases(classes=settings.num_classes)]
+    return [*with_plain([*alone, *decoders[0], *decoders[1]]), *volumes.cases(classes=settings.num_classes)]
+
+
+def with_plain(cases: list[Case]) -> list[Case]:
+    """And eager mode with the allocator as it comes, what torch's steps begin with."""
+    plain = [msgspec.structs.replace(case, allocator="plain") for case in cases if case.mode == BASELINE]
+    return [*dict.fromkeys([*cases, *plain])]
+
+
+def beside(settings: Settings) -> AbstractContextManager:
+    return neighbour.running(pause_s=0) if settings.stress else nullcontext()
 
 
 def report() -> Report:
@@ -66,6 +113,7 @@ BENCHMARK = cli.Benchmark(
     modes_without_bf16=tuple(mode for mode in (*TORCH, *RUNTIMES) if not mode.startswith("autocast")),
     defaults=Settings(models=("dozen",)),
     quick={"models": ("mobilenetv4_conv_small",), "volumes": (), "rounds": 2, "iterations": 24},
+    beside=beside,
 )
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def everything(results: Results) -> pd.DataFrame:
 
 
 def of_step(visits: Iterable[Visit], step: str) -> float:
-    """Mean seconds of the visits that did not find its result on disk, or of all where each did."""
+    """Mean seconds of a step from nothing; of torch's compile in visits that found nothing on disk, or else in all."""
     took = [visit for visit in visits if visit.phases_s.get(step)]
     cold = [visit for visit in took if visit.cache == "cold"]
     return tables.mean(visit.phases_s[step] for visit in cold or took)

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..cases import Case
 from ..zoo import VOLUMES
 from .encoder import build_encoder
+from .own import build_own
 from .peers import PEERS, build_peer
 from .segmenter import DECODERS, build_segmenter
 from .volume import build_volume
@@ -16,16 +17,19 @@ from .volume import build_volume
 __all__ = ["DECODERS", "build", "build_segmenter", "count", "count_gmacs", "decoder_params"]
 
 
-def build(case: Case, weights: Path | str = "") -> nn.Module:
+def build(case: Case, source: Path | str = "") -> nn.Module:
     """The network of a case in eval mode, FP32, reparameterised, with weights that keep activations in range, or those
-    of the file `weights`.
+    of the file `source`; a user's own network as its function returns it, from the folder `source` or from what is
+    installed.
 
     Its forward takes (B, in_chans, H, W), or (B, 1, D, H, W) for 3D networks, and returns a tuple of tensors: what is
     timed is what is checked. Its `encoder` is the module that a decoder comes behind, itself where there is none.
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
+    if case.own:
+        return build_own(case.model, str(source), case.seed)
     if case.model in VOLUMES:
-        return build_volume(case.model, case.classes, case.size, case.seed, weights)
+        return build_volume(case.model, case.classes, case.size, case.seed, source)
     how = {"pretrained": case.pretrained, "seed": case.seed, "in_chans": case.in_chans}
     if case.decoder in PEERS:
         return build_peer(case.model, case.decoder, case.classes, **how)

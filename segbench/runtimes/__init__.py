@@ -12,9 +12,10 @@ expected_prepare_s(mode) -> tuple[float, float]
     A first guess of the seconds that preparing takes with its result found on disk, and without.
 preload(mode) -> None
     Import what every visit needs, in the process that forks them.
-prepare(network, example, mode, threads, cache) -> Prepared
-    Make a network run on an input, (B, 3, H, W) or (B, 1, D, H, W), and run it once. `cache` is a folder. Raises
-    whatever the network or the runtime raises.
+prepare(network, example, mode, threads, cache, calibration=None) -> Prepared
+    Make a network run on an input, (B, C, H, W) or (B, C, D, H, W), and run it once. `cache` is a folder;
+    `calibration` gives for an input others like it, by which INT8 chooses its ranges, or else inputs.calibration does.
+    Raises whatever the network or the runtime raises.
 
 Only `preload` and `prepare` may import anything heavy: the sweeping process asks the others. Nothing outside a runtime
 reads a mode's options. To add a runtime, add its module; to add a mode, its line in segbench/modes.py.
@@ -22,19 +23,31 @@ reads a mode's options. To add a runtime, add its module; to add a mode, its lin
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..modes import Mode
 
+Calibration = Callable[[Any], list[Any]]  # an input -> others like it
+
 
 class Prepared(NamedTuple):
     call: Callable[[], Any]  # one inference, and what is timed
+    feed: Callable[[Any], None]  # another input of the same shape, a torch tensor, for the calls that follow
     outputs: Callable[[Any], Sequence[Any]]  # what a call returned -> torch tensors, logits or the feature map first
     ran: Callable[[], dict[str, str]]  # what ran, as the runtime itself tells it: precision, threads
-    steps_s: dict[str, float]  # seconds of each step of preparing: export, convert, compile
+    steps_s: dict[str, float]  # seconds of each step of preparing from nothing: export, convert, compile
     cache: str  # "cold" or "warm": whether the result was found on disk; "" where nothing is made
-    model_mb: float | None = None  # on disk, of what was converted
+    saved_s: float = 0.0  # of those seconds, what this process did not spend: steps that were found on disk
+    folder: Path | None = None  # of the cache, with what was converted: the artefact
+
+    @property
+    def model_mb(self) -> float | None:
+        """Of the artefact on disk; None where nothing is converted."""
+        if self.folder is None:
+            return None
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) / 1e6
 
 
 def of_mode(mode: Mode) -> ModuleType:

@@ -8,9 +8,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..machine import installed
+from . import Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,26 +43,45 @@ def fingerprint(network: nn.Module, example: Tensor, versions: dict[str, str]) -
     return digest.hexdigest()
 
 
-def kept(folder: Path, make: Callable[[Path], None]) -> float:
-    """Seconds that it took to make a folder of the cache, 0.0 where it was there. `make` is given an empty folder, and
-    what it raises is passed on."""
+class Kept(NamedTuple):
+    seconds: float  # that it took to make it
+    found: bool  # on disk, and not made now
+
+
+def kept(folder: Path, make: Callable[[Path], None]) -> Kept:
+    """A folder of the cache, made where it is not there. `make` is given an empty folder, and what it raises is passed
+    on."""
+    took = folder.with_name(f"{folder.name}.seconds")
     if folder.exists():
-        return 0.0
+        return Kept(float(took.read_text()) if took.exists() else 0.0, found=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".draft-", ignore_cleanup_errors=True) as draft:
         make(Path(draft))
+        seconds = time.perf_counter() - start
+        took.write_text(f"{seconds:.3f}")
         Path(draft).rename(folder)
-    return time.perf_counter() - start
+    return Kept(seconds, found=False)
 
 
-def size_mb(folder: Path) -> float:
-    """Of a converted model on disk."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+def prepared(
+    call: Callable[[], Any],
+    feed: Callable[[Tensor], None],
+    outputs: Callable[[Any], list[Tensor]],
+    ran: Callable[[], dict[str, str]],
+    steps: dict[str, Kept],
+    compile_s: float,
+    folder: Path,
+) -> Prepared:
+    """What was converted in these steps and loaded in `compile_s`."""
+    seconds = {name: step.seconds for name, step in steps.items()} | {"compile": compile_s}
+    saved_s = sum(step.seconds for step in steps.values() if step.found)
+    cache = "warm" if all(step.found for step in steps.values()) else "cold"
+    return Prepared(call, feed, outputs, ran, seconds, cache, saved_s, folder)
 
 
-def onnx(network: nn.Module, example: Tensor, cache: Path) -> tuple[Path, float]:
-    """The folder that holds the network as model.onnx, of fixed shapes; and the seconds that exporting took."""
+def onnx(network: nn.Module, example: Tensor, cache: Path) -> tuple[Path, Kept]:
+    """The folder that holds the network as model.onnx, of fixed shapes."""
 
     def export(draft: Path) -> None:
         import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, installed
 from ..modes import Mode
-from . import Prepared, conversion
+from . import Calibration, Prepared, conversion
 
 if TYPE_CHECKING:
     import MNN
@@ -49,12 +49,19 @@ def preload(mode: Mode) -> None:
     importlib.import_module("MNN")
 
 
-def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path) -> Prepared:
+def prepare(
+    network: nn.Module,
+    example: Tensor,
+    mode: Mode,
+    threads: int,
+    cache: Path,
+    calibration: Calibration | None = None,
+) -> Prepared:
     import MNN
     import numpy as np
     import torch
 
-    onnx, export_s = conversion.onnx(network, example, cache)
+    onnx, export = conversion.onnx(network, example, cache)
 
     def convert(draft: Path) -> None:
         flags = ["-f", "ONNX", "--modelFile", str(onnx / "model.onnx"), "--MNNModel", str(draft / "model.mnn")]
@@ -63,13 +70,17 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
             raise RuntimeError(f"mnnconvert: {(done.stdout.strip().splitlines() or ['no message'])[-1]}")
 
     folder = cache / "mnn" / f"{onnx.name}-{installed(('MNN',))['MNN']}"
-    convert_s, start = conversion.kept(folder, convert), time.perf_counter()
+    converted, start = conversion.kept(folder, convert), time.perf_counter()
     interpreter = MNN.Interpreter(str(folder / "model.mnn"))
     session = interpreter.createSession({"backend": "CPU", "precision": "high", "numThread": threads})
     image, given = interpreter.getSessionInput(session, conversion.INPUT), planar(example.contiguous().numpy())
     found = interpreter.getSessionOutputAll(session)
     outputs = [found[name] for name in sorted(found, key=lambda name: int(name.removeprefix("out")))]
     hosts = [planar(np.empty(output.getShape(), dtype=np.float32)) for output in outputs]
+
+    def feed(other: Tensor) -> None:
+        nonlocal given
+        given = planar(other.contiguous().numpy())
 
     def call() -> list[MNN.Tensor]:
         image.copyFrom(given)  # its memory is used again for what comes behind
@@ -79,14 +90,15 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
         return hosts
 
     call()
-    steps_s = {"export": export_s, "convert": convert_s, "compile": time.perf_counter() - start}
-    return Prepared(
+    compile_s = time.perf_counter() - start
+    return conversion.prepared(
         call,
+        feed,
         lambda result: [torch.from_numpy(host.getNumpyData()) for host in result],
         lambda: {"threads": str(threads), "precision": "high"},
-        steps_s,
-        "cold" if export_s or convert_s else "warm",
-        conversion.size_mb(folder),
+        {"export": export, "convert": converted},
+        compile_s,
+        folder,
     )
 
 

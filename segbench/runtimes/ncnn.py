@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, installed
 from ..modes import Mode
-from . import Prepared, conversion
+from . import Calibration, Prepared, conversion
 
 if TYPE_CHECKING:
     import ncnn
@@ -50,7 +50,14 @@ def preload(mode: Mode) -> None:
     importlib.import_module("ncnn")
 
 
-def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path) -> Prepared:
+def prepare(
+    network: nn.Module,
+    example: Tensor,
+    mode: Mode,
+    threads: int,
+    cache: Path,
+    calibration: Calibration | None = None,
+) -> Prepared:
     import ncnn
     import numpy as np
     import torch
@@ -67,7 +74,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
                 path.unlink()
 
     folder = cache / "ncnn" / conversion.fingerprint(network, example, versions())
-    convert_s, start = conversion.kept(folder, convert), time.perf_counter()
+    converted, start = conversion.kept(folder, convert), time.perf_counter()
     net = ncnn.Net()
     net.opt.num_threads = threads
     for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed"):
@@ -78,20 +85,25 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     image = ncnn.Mat(example[0].contiguous().numpy()).clone()
     outputs = sorted(net.output_names(), key=lambda name: int(name.removeprefix("out")))
 
+    def feed(other: Tensor) -> None:
+        nonlocal image
+        image = ncnn.Mat(other[0].contiguous().numpy()).clone()
+
     def call() -> list[ncnn.Mat]:
         extractor = net.create_extractor()
         extractor.input("in0", image)
         return [extractor.extract(name)[1] for name in outputs]
 
     call()
-    steps_s = {"convert": convert_s, "compile": time.perf_counter() - start}
-    return Prepared(
+    compile_s = time.perf_counter() - start
+    return conversion.prepared(
         call,
+        feed,
         lambda result: [torch.from_numpy(np.array(mat))[None] for mat in result],
         lambda: {"threads": str(net.opt.num_threads), "winograd": str(net.opt.use_winograd_convolution)},
-        steps_s,
-        "cold" if convert_s else "warm",
-        conversion.size_mb(folder),
+        {"convert": converted},
+        compile_s,
+        folder,
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, describe, installed
 from ..modes import Mode
-from . import Prepared, conversion
+from . import Calibration, Prepared, conversion
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,15 +47,25 @@ def preload(mode: Mode) -> None:
     importlib.import_module("onnxruntime")
 
 
-def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path) -> Prepared:
+def prepare(
+    network: nn.Module,
+    example: Tensor,
+    mode: Mode,
+    threads: int,
+    cache: Path,
+    calibration: Calibration | None = None,
+) -> Prepared:
     import onnxruntime
     import torch
 
-    folder, export_s = conversion.onnx(network, example, cache)
-    convert_s = 0.0
+    from .. import inputs
+
+    folder, export = conversion.onnx(network, example, cache)
+    steps = {"export": export}
     if mode.precision == "int8":
+        others = calibration or inputs.calibration
         source, folder = folder, cache / "onnx-int8" / f"{folder.name}-{installed(PACKAGES)['onnxruntime']}"
-        convert_s = conversion.kept(folder, lambda draft: quantise(source, draft, example))
+        steps["convert"] = conversion.kept(folder, lambda draft: quantise(source, draft, others(example)))
     start = time.perf_counter()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -63,18 +73,22 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     options.enable_profiling, options.profile_file_prefix = True, str(Path(tempfile.gettempdir()) / "onnxruntime")
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     # Bound, for `run` would copy every output into a new array: 123 MB with a decoder.
-    binding, image = session.io_binding(), onnxruntime.OrtValue.ortvalue_from_numpy(example.contiguous().numpy())
-    binding.bind_ortvalue_input(conversion.INPUT, image)
+    binding = session.io_binding()
     for output in session.get_outputs():
         binding.bind_output(output.name)
+
+    def feed(image: Tensor) -> None:
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(image.contiguous().numpy())
+        binding.bind_ortvalue_input(conversion.INPUT, value)
 
     def call() -> list[onnxruntime.OrtValue]:
         session.run_with_iobinding(binding)
         return binding.get_outputs()
 
+    feed(example)
     call()
     executed = kernels(Path(session.end_profiling()))
-    steps_s = {"export": export_s, "convert": convert_s, "compile": time.perf_counter() - start}
+    compile_s = time.perf_counter() - start
     if any(name.startswith(INT8) for name in executed) != (mode.precision == "int8"):
         raise RuntimeError(f"ONNX Runtime ran {dict(executed)} where {mode.precision} was asked for")
 
@@ -82,25 +96,24 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
         counts = ", ".join(f"{kernel} {count}" for kernel, count in executed.most_common(3))
         return {"kernels": counts, "threads": str(session.get_session_options().intra_op_num_threads)}
 
-    return Prepared(
+    return conversion.prepared(
         call,
+        feed,
         lambda result: [torch.from_numpy(value.numpy()) for value in result],
         ran,
-        steps_s,
-        "cold" if export_s or convert_s else "warm",
-        conversion.size_mb(folder),
+        steps,
+        compile_s,
+        folder,
     )
 
 
-def quantise(source: Path, draft: Path, example: Tensor) -> None:
+def quantise(source: Path, draft: Path, images: list[Tensor]) -> None:
     """model.onnx of one folder to INT8 in another; without VNNI, where sums of products would saturate, with 7 bits."""
     from onnxruntime import quantization
 
-    from .. import inputs
-
     class Pictures(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = iter(inputs.calibration(example))
+            self.left = iter(images)
 
         def get_next(self) -> dict | None:
             image = next(self.left, None)

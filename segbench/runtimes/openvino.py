@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, installed
 from ..modes import Mode
-from . import Prepared, conversion
+from . import Calibration, Prepared, conversion
 
 if TYPE_CHECKING:
     import openvino
@@ -54,34 +54,46 @@ def preload(mode: Mode) -> None:
     importlib.import_module("openvino")
 
 
-def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path) -> Prepared:
+def prepare(
+    network: nn.Module,
+    example: Tensor,
+    mode: Mode,
+    threads: int,
+    cache: Path,
+    calibration: Calibration | None = None,
+) -> Prepared:
     import openvino
     import torch
+
+    from .. import inputs
 
     def convert(draft: Path) -> None:
         model = openvino.convert_model(network, example_input=example, input=[tuple(example.shape)])
         if mode.precision == "int8":
-            model = quantised(model, example)
+            model = quantised(model, (calibration or inputs.calibration)(example))
         model = channels_innermost(model)
         openvino.save_model(model, draft / "model.xml", compress_to_fp16=False)
 
     folder = cache / ("openvino-int8" if mode.precision == "int8" else "openvino")
     folder /= conversion.fingerprint(network, example, versions() | LAYOUTS)
-    convert_s, start = conversion.kept(folder, convert), time.perf_counter()
+    converted, start = conversion.kept(folder, convert), time.perf_counter()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     if mode.precision != "int8":
         settings["INFERENCE_PRECISION_HINT"] = HINTS[mode.precision]
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", settings)
     request = compiled.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(example.contiguous().numpy()))
+
+    def feed(image: Tensor) -> None:
+        request.set_input_tensor(openvino.Tensor(image.contiguous().numpy()))
 
     def call() -> openvino.InferRequest:
         request.start_async()  # `infer` would copy every output: 123 MB with a decoder
         request.wait()
         return request
 
+    feed(example)
     call()
-    steps_s = {"convert": convert_s, "compile": time.perf_counter() - start}
+    compile_s = time.perf_counter() - start
     executed = precisions(compiled)
     if executed.most_common(1)[0][0] not in EXECUTED[mode.precision]:
         raise RuntimeError(f"OpenVINO ran {dict(executed)} where {mode.precision} was asked for")
@@ -92,13 +104,14 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
             "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
         }
 
-    return Prepared(
+    return conversion.prepared(
         call,
+        feed,
         lambda request: [as_in_torch(torch.from_numpy(tensor.data)) for tensor in request.output_tensors],
         ran,
-        steps_s,
-        "cold" if convert_s else "warm",
-        conversion.size_mb(folder),
+        {"convert": converted},
+        compile_s,
+        folder,
     )
 
 
@@ -121,14 +134,12 @@ def as_in_torch(output: Tensor) -> Tensor:
     return output.permute(0, 3, 1, 2) if output.dim() == 4 else output
 
 
-def quantised(model: openvino.Model, example: Tensor) -> openvino.Model:
+def quantised(model: openvino.Model, images: list[Tensor]) -> openvino.Model:
     """To INT8 by NNCF's post-training quantisation."""
     import nncf
 
-    from .. import inputs
-
-    pictures = [image.contiguous().numpy() for image in inputs.calibration(example)]
-    return nncf.quantize(model, nncf.Dataset(pictures), subset_size=len(pictures))
+    arrays = [image.contiguous().numpy() for image in images]
+    return nncf.quantize(model, nncf.Dataset(arrays), subset_size=len(arrays))
 
 
 def precisions(compiled: openvino.CompiledModel) -> Counter[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, cache_folder, installed, usable_cores
 from ..modes import Mode
-from . import Prepared
+from . import Calibration, Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,14 +57,24 @@ def preload(mode: Mode) -> None:
         importlib.import_module("torch._inductor.compile_fx")  # takes 2.5 s
 
 
-def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path) -> Prepared:
+def prepare(
+    network: nn.Module,
+    example: Tensor,
+    mode: Mode,
+    threads: int,
+    cache: Path,
+    calibration: Calibration | None = None,
+) -> Prepared:
     """Autocast is entered at every call, as a service would: around the loop its cache of cast weights would live on.
     Inductor takes its cache's folder from the environment."""
     import torch
 
     if mode.options.get("channels_last"):
         layout = torch.channels_last if example.dim() == 4 else torch.channels_last_3d
-        network, example = network.to(memory_format=layout), example.contiguous(memory_format=layout)
+        network = network.to(memory_format=layout)
+    else:
+        layout = torch.preserve_format
+    example = example.clone(memory_format=layout)  # `feed` writes into it
     compiles = bool(mode.options.get("compile"))
     if compiles:
         network = torch.compile(network, options={"freezing": bool(mode.options.get("freezing"))})
@@ -72,6 +82,9 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     def call() -> tuple[Tensor, ...]:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mode.precision == "bf16"):
             return network(example)
+
+    def feed(image: Tensor) -> None:
+        example.copy_(image)
 
     start = time.perf_counter()
     dtype = str(call()[0].dtype).removeprefix("torch.")  # the output is not kept: 123 MB with a decoder
@@ -86,7 +99,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
             "denormals": "kept" if float(torch.tensor(1e-30) * torch.tensor(1e-10)) else "flushed",
         }
 
-    return Prepared(call, lambda result: result, ran, steps_s, found_on_disk() if compiles else "")
+    return Prepared(call, feed, lambda result: result, ran, steps_s, found_on_disk() if compiles else "")
 
 
 def found_on_disk() -> str:

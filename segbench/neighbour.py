@@ -1,4 +1,4 @@
-"""A noisy neighbour on demand: one process of one thread that computes or copies memory in bursts."""
+"""A noisy neighbour on demand: one process of one thread that computes or copies memory, in bursts or all the time."""
 
 import contextlib
 import os
@@ -8,17 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from segbench.worker import die_with_parent
+from .worker import die_with_parent
 
 PAUSE_S, BURST_S = 1.2, 0.6  # means of exponential distributions: a third of the time one core is taken
 LONGEST_S = 5
+RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from segbench import neighbour; neighbour.main()"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager
-def running() -> Iterator[None]:
-    """It runs until the block ends, however that ends."""
-    command = [sys.executable, __file__, str(os.getpid())]
+def running(pause_s: float = PAUSE_S) -> Iterator[None]:
+    """It runs until the block ends, however that ends. `pause_s`: mean seconds between two bursts."""
+    command = [sys.executable, "-P", "-c", RUN, str(ROOT), str(os.getpid()), str(pause_s)]
     process = subprocess.Popen(command, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True)
     try:
         yield
@@ -31,15 +34,11 @@ def main() -> None:
     import numpy as np
 
     die_with_parent(signal.SIGKILL, int(sys.argv[1]))
-    chance = random.Random(0)
+    chance, pause_s = random.Random(0), float(sys.argv[2])
     matrix, block = np.random.default_rng(0).random((256, 256)), np.zeros(8 << 20)  # 64 MB: far more than any L2
     kinds = (lambda: matrix @ matrix, block.copy)
     while True:
-        time.sleep(min(chance.expovariate(1 / PAUSE_S), LONGEST_S))
+        time.sleep(min(chance.expovariate(1 / pause_s), LONGEST_S) if pause_s else 0)
         work, end = chance.choice(kinds), time.monotonic() + min(chance.expovariate(1 / BURST_S), LONGEST_S)
         while time.monotonic() < end:
             work()
-
-
-if __name__ == "__main__":
-    main()
