@@ -24,9 +24,9 @@ VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator", "resenc", "segresnet")
 LOAD = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from segbench.models import volume
+from segbench.models import states, volume
 try:
-    volume.load(volume.assemble(sys.argv[3], int(sys.argv[4])), sys.argv[2])
+    states.load(volume.assemble(sys.argv[3], int(sys.argv[4])), sys.argv[2])
 except ValueError as problem:
     sys.exit(str(problem))
 """

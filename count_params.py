@@ -5,12 +5,15 @@ stunet_l, stunet_h, totalsegmentator, resenc, segresnet; 'all' for the zoo and t
 that inference folds (MobileOne, RepVGG) have a row before and one after.
 
     uv run count_params.py resnet18 resnet18+unet stunet_b
+    uv run count_params.py --network mypackage.models:segmenter --in-chans 1 --size 256 256
     uv run count_params.py --check
 """
 
+import re
 import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -53,6 +56,11 @@ class Settings:
     """What to count; patterns work ('regnetx_*+unet')."""
     size: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="H W | D H W")] = None
     """Of the input; by default 512 512, and 128 128 64 for the 3D networks."""
+    network: str = ""
+    """A network of your own: package.module:function, which returns an nn.Module; looked for in the current folder
+    too."""
+    in_chans: int = 3
+    """Channels of the input of your own network."""
     num_classes: int = 117
     """Of the decoders and the 3D networks; encoders alone keep the 1000 of ImageNet."""
     format: Literal["table", "csv"] = "table"
@@ -105,6 +113,22 @@ def counted(name: str, classes: int, size: tuple[int, ...] | None, every_head: b
         raise Problem(f"{name} cannot be counted at {sides(size)}: {first}") from None
 
 
+def counted_own(name: str, size: tuple[int, ...], in_chans: int) -> list[dict]:
+    """The row of a user's own network. Raises Problem."""
+    from segbench import counting
+    from segbench.models.own import build_own
+
+    if not re.fullmatch(r"[\w.]+:[\w.]+", name):
+        raise Problem(f"--network {name!r} is no function of a module: say package.module:function")
+    try:
+        network = build_own(name, str(Path.cwd())).to("meta")
+        return [{"network": name, "size": sides(size), **counting.count(network, size, in_chans)._asdict()}]
+    except Exception as error:  # whatever a network or its module raises
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        about = f"{type(error).__name__}, {first} (its input is {(1, in_chans, *size)}: --size, --in-chans)"
+        raise Problem(f"--network {name}: {about}") from None
+
+
 def differences(names: list[str]) -> list[str]:
     """Where a count is not the published one, in words."""
     texts = []
@@ -131,7 +155,7 @@ def main() -> int:
     settings = tyro.cli(Settings, description=__doc__)
     if settings.num_classes < 1:
         raise Problem(f"--num-classes {settings.num_classes} is not positive")
-    if not settings.names and not settings.check:
+    if not settings.names and not settings.check and not settings.network:
         raise Problem("no network named; try `count_params.py resnet18+unet` or --check")
     import pandas as pd
 
@@ -142,8 +166,10 @@ def main() -> int:
         texts = differences(names)
         print("\n".join(texts) or "all counts are the published ones")
         return 1 if texts else 0
-    frame = pd.DataFrame([row for name in names for row in counted(name, settings.num_classes, settings.size)])
-    frame = frame[[*COLUMNS, *DIGITS]]
+    rows = [row for name in names for row in counted(name, settings.num_classes, settings.size)]
+    if settings.network:
+        rows += counted_own(settings.network, settings.size or (512, 512), settings.in_chans)
+    frame = pd.DataFrame(rows).reindex(columns=[*COLUMNS, *DIGITS])
     if settings.format == "csv":
         print(tables.csv(frame), end="")
     else:

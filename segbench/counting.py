@@ -88,8 +88,9 @@ def reparameterised(module: nn.Module) -> nn.Module | None:
 
 
 @torch.inference_mode()
-def count(module: nn.Module, size: tuple[int, ...]) -> Counts:
-    """Of one inference on (1, channels, *size). Raises what the network raises where it cannot take the size."""
+def count(module: nn.Module, size: tuple[int, ...], in_chans: int | None = None) -> Counts:
+    """Of one inference on (1, in_chans, *size), by default three channels in 2D and one in 3D. Raises what the network
+    raises where it cannot take the size."""
     parameters, buffers = [*module.parameters()], [*module.buffers()]
     trainable = [tensor for tensor in parameters if tensor.requires_grad]
     module.requires_grad_(False)  # the counter would hook gradients, which pit's parameters as arguments have not
@@ -100,7 +101,7 @@ def count(module: nn.Module, size: tuple[int, ...]) -> Counts:
         activations += output.numel()
 
     hooks = [layer.register_forward_hook(add) for layer in module.modules() if isinstance(layer, CONVOLUTIONS)]
-    image = torch.empty(1, 3 if len(size) == 2 else 1, *size, device="meta")
+    image = torch.empty(1, in_chans or (3 if len(size) == 2 else 1), *size, device="meta")
     with FlopCounterMode(display=False) as flops, Alive() as alive:
         module.eval()(image)
     for hook in hooks:

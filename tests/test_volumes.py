@@ -18,7 +18,7 @@ import whole_ct
 from segbench import counting, inputs, machine, models, worker
 from segbench.cases import Case, Floor, Visit
 from segbench.journal import Journal
-from segbench.models import totalsegmentator, volume
+from segbench.models import states, totalsegmentator, volume
 from segbench.models.stunet import VARIANTS, STUNet
 from segbench.tables import Results
 
@@ -40,13 +40,13 @@ def test_a_size_that_does_not_fit_is_said_in_a_line(model, size):
 def test_weights_are_loaded_or_what_is_wrong_is_said_at_once(tmp_path):
     one, other = STUNet(2, 1, 3), STUNet(2, 1, 3)
     torch.save({"state_dict": one.state_dict()}, tmp_path / "weights.pth")
-    volume.load(other, tmp_path / "weights.pth")
+    states.load(other, tmp_path / "weights.pth")
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     with pytest.raises(ValueError, match="10 of another shape") as error:  # five heads, weight and bias
-        volume.load(STUNet(2, 1, 4), tmp_path / "weights.pth")
+        states.load(STUNet(2, 1, 4), tmp_path / "weights.pth")
     assert "missing" not in str(error.value)
     with pytest.raises(ValueError, match=r"missing .*; \d+ of another shape"):
-        volume.load(STUNet(2, 2, 4), tmp_path / "weights.pth")
+        states.load(STUNet(2, 2, 4), tmp_path / "weights.pth")
 
 
 def test_a_file_of_something_else_is_refused_in_a_line(tmp_path):
@@ -54,7 +54,7 @@ def test_a_file_of_something_else_is_refused_in_a_line(tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     for name in ("more.model", "text.pth"):
         with pytest.raises(ValueError, match=f"{name} holds more than tensors and numbers"):
-            volume.load(STUNet(2, 1, 3), tmp_path / name)
+            states.load(STUNet(2, 1, 3), tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_file_of_something_else_is_refused_in_a_line(tmp_path):
 def test_checkpoints_load_as_trainers_write_them(tmp_path, wrapped):
     one, other = STUNet(2, 1, 3), STUNet(2, 1, 3)
     torch.save(wrapped(one.state_dict()), tmp_path / "checkpoint.pth")
-    volume.load(other, tmp_path / "checkpoint.pth")
+    states.load(other, tmp_path / "checkpoint.pth")
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
@@ -84,7 +84,7 @@ def test_checkpoints_load_as_trainers_write_them(tmp_path, wrapped):
 def test_a_file_without_a_state_dict_is_refused_in_a_line(tmp_path, value):
     torch.save(value, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="holds no state dict but") as error:
-        volume.load(STUNet(2, 1, 3), tmp_path / "other.pth")
+        states.load(STUNet(2, 1, 3), tmp_path / "other.pth")
     assert "\n" not in str(error.value)
 
 

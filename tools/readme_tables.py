@@ -1,8 +1,9 @@
 """The tables of README.md: a row per machine, or the machine that has most cases."""
 
 import pandas as pd
+from all_journals import ROOT
 
-from segbench import markdown, tables, zoo
+from segbench import markdown, modes, tables, zoo
 from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 from segbench.tables import Results
@@ -37,26 +38,34 @@ def machines(results_of: AllResults) -> list[str]:
 
 
 def answers(results_of: AllResults) -> str:
-    """A row per machine."""
+    """A row per machine and precision: the fastest ways that any benchmark of encoders found."""
     rows = []
     for machine in machines(results_of):
         cpu = next(r.of_machine(machine).journals[0] for r in results_of.values() if r.of_machine(machine).journals)
-        row = {"machine": f"[{machine}](results/{machine}.md): {cpu.header.machine.label}".rsplit(",", 1)[0]}
-        row["fastest encoder, img/s"] = winner(of_machine(results_of, "encoder_only", machine))
-        for decoder in ("fpn", "unet"):
-            column = f"with {DECODERS[decoder]}"
-            row[column] = winner(of_machine(results_of, f"{decoder}_decoder", machine), decoder)
-        row["whole CT, s"] = whole(of_machine(results_of, "benchmark_official", machine))
-        row["best mode, median"] = gain(of_machine(results_of, "encoder_only", machine))
-        rows.append(row)
+        frame = measured(results_of, machine)
+        shown = f"[{machine}](results/{machine}.md): {cpu.header.machine.label}".rsplit(",", 1)[0]
+        for precision in modes.PRECISIONS:
+            own = frame[frame.precision == precision]
+            if not own.empty and not tables.best(own).empty:
+                row = {"machine": shown, "precision": precision.upper()}
+                row |= {DECODERS[decoder]: winner(own[own.decoder == decoder]) for decoder in ("", "fpn", "unet")}
+                rows.append(row | {"brings most, median": gain(own)})
+                shown = ""
     return markdown.table(pd.DataFrame(rows))
 
 
-def winner(results: Results, decoder: str = "") -> str:
+def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
+    """The rows of a machine's encoders, alone and with decoders, whatever benchmark they are from."""
+    names = ("encoder_only", "fpn_decoder", "unet_decoder", "runtimes")
+    frames = [of_machine(results_of, name, machine).rows for name in names]
+    frames = [frame.assign(machine=machine) for frame in frames if len(frame)]
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["precision", "decoder"])
+    return frame[frame.decoder.isin(("", "fpn", "unet"))]
+
+
+def winner(frame: pd.DataFrame) -> str:
     """The fastest, and how many others share its rank."""
-    if not results.journals:
-        return ""
-    top = tables.floating_point(tables.ranking(results.rows[results.rows.decoder == decoder]))
+    top = tables.ranking(frame)
     if top.empty:
         return ""
     first = next(top.itertuples())
@@ -65,29 +74,15 @@ def winner(results: Results, decoder: str = "") -> str:
     return text + f", level with {level}" * bool(level)
 
 
-def gain(results: Results) -> str:
-    """The mode that brings most, of those that ran on nine tenths of the encoders or more."""
-    if not results.journals:
-        return ""
-    gains = tables.gains(results.rows)
-    gains = gains[gains.encoders >= 0.9 * gains.encoders.max()].sort_values("median")
+def gain(frame: pd.DataFrame) -> str:
+    """The mode that brings most in the median over the networks; at least half as many as another mode ran on."""
+    once = tables.pinned(frame).drop_duplicates(["model", "decoder", "mode"])
+    gains = tables.gains(once)
+    gains = gains[gains.encoders >= gains.encoders.max() / 2].sort_values("median")
     if gains.empty:
         return ""
     best = gains.iloc[-1]
-    return f"{best['median']:.2f} ({best['mode']})"
-
-
-def whole(results: Results) -> str:
-    """The slowest 2D way and all 3D ones, in the order of their seconds."""
-    if not results.journals:
-        return ""
-    import whole_ct
-
-    top = whole_ct.ranked_costs(whole_ct.costs(results))
-    flat = top[top.kind == "2D"]
-    parts = [f"2D {flat.ct_s.min():.0f} to {flat.ct_s.max():.0f}"] * bool(len(flat))
-    parts += [f"{row.way.split(',')[0]} {row.ct_s:.0f}" for row in top[top.kind == "3D"].itertuples()]
-    return "; ".join(parts)
+    return f"{best['median']:.2f} ({best['mode']}, {best.encoders:.0f} networks)"
 
 
 def headline(results_of: AllResults) -> str:
@@ -134,6 +129,31 @@ def runtimes(results_of: AllResults) -> str:
     shown = runtime_report.gains(results)
     frame = shown.frame.drop(columns=["from disk, s"]).rename(columns={"mode": f"mode, on {results.journals[0].name}"})
     return markdown.table(frame, shown.digits)
+
+
+def neighbour(results_of: AllResults) -> str:
+    """What modes keep beside a busy process: means over the networks, a column per machine."""
+    import runtime_report
+
+    kept = runtime_report.kept(results_of.get("runtimes", NOTHING))
+    if kept.empty:
+        return ""
+    rows = []
+    for mode in modes.in_order(kept["mode"]):
+        of_mode = kept[kept["mode"] == mode]
+        row = {"mode": mode}
+        for machine, shares in of_mode.groupby("machine", sort=False).kept:
+            row[f"share kept, {machine}"] = f"{shares.mean():.2f} ({shares.min():.2f} to {shares.max():.2f})"
+        rows.append(row)
+    return markdown.table(pd.DataFrame(rows))
+
+
+def precision(results_of: AllResults) -> str:
+    """Dice in lower precision, all machines."""
+    import precision_report
+
+    rows = precision_report.evidence(ROOT / "benchmarks" / "precision")
+    return markdown.table(precision_report.shown(precision_report.summary(rows))) if len(rows) else ""
 
 
 def fpn_against_unet(results_of: AllResults) -> str:
@@ -198,6 +218,8 @@ TABLES = {
     "headline": headline,
     "families": families,
     "runtimes": runtimes,
+    "neighbour": neighbour,
+    "precision": precision,
     "fpn-against-unet": fpn_against_unet,
     "whole-cts": whole_cts,
     "promises": promises,

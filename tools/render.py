@@ -7,59 +7,27 @@ Exit status 1 if --check finds a difference, 2 if a journal cannot be read.
 """
 
 import argparse
-import importlib.util
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import readme_tables
+from all_journals import ROOT, SCRIPTS, benchmarks, load
 from PIL import Image
 
-from segbench import cli, references, reports
+from segbench import references, reports
 from segbench.journal import JournalError, read_all
 from segbench.tables import Results
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = {  # in the order of the pages
-    "benchmarks/encoder_only/benchmark.py": "Encoders alone",
-    "benchmarks/fpn_decoder/benchmark.py": "With Semantic FPN",
-    "benchmarks/unet_decoder/benchmark.py": "With UNet",
-    "benchmarks/runtimes/benchmark.py": "Deployment runtimes",
-    "benchmarks/combined_benchmark.py": "FPN against UNet",
-    "benchmark_official.py": "2D against the official 3D models",
-    "benchmarks/batch_size_comparison.py": "Batch sizes",
-    "benchmarks/decoder_peers/benchmark.py": "Against segmentation-models-pytorch's decoders",
-    "benchmarks/repeatability/benchmark.py": "Does it repeat?",
-}
 MARKS = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
-
-def load(script: Path) -> ModuleType:
-    """A script as a module; what lies beside it can be imported from then on."""
-    sys.path.insert(0, str(script.parent))
-    spec = importlib.util.spec_from_file_location(f"script_{script.parent.name}_{script.stem}", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def keep_references() -> None:
     """Of machines that have none yet, from their journals of all benchmarks together."""
     loaded = [load(ROOT / name).BENCHMARK for name in SCRIPTS]
     references.keep([journal for one in loaded for journal in read_all(one.journals(one.script.parent))])
-
-
-def benchmarks(root: Path) -> Iterator[tuple[str, cli.Benchmark, Results]]:
-    """Title, benchmark and results of every script that has a journal below `root`."""
-    for name, title in SCRIPTS.items():
-        benchmark = load(ROOT / name).BENCHMARK
-        results = Results(read_all(benchmark.journals((root / name).parent)))
-        if results.journals:
-            yield title, benchmark, results
 
 
 def render(root: Path, out: Path) -> list[Path]:
@@ -73,6 +41,7 @@ def render(root: Path, out: Path) -> list[Path]:
         for machine in results.machines():
             if section := reports.section(report, results.of_machine(machine)):
                 pages.setdefault(machine, []).append(f"## {title}\n\n{section}\n")
+    written += without_journals(root, out)
     (out / "results").mkdir(exist_ok=True)
     for machine, sections in pages.items():
         written.append(out / "results" / f"{machine}.md")
@@ -84,6 +53,17 @@ def render(root: Path, out: Path) -> list[Path]:
             written[-1].parent.mkdir(parents=True, exist_ok=True)
             written[-1].write_text(fresh)
     return written
+
+
+def without_journals(root: Path, out: Path) -> list[Path]:
+    """What benchmarks/precision says: its evidence are scores of images, and no times."""
+    folder = Path("benchmarks") / "precision"
+    if str(ROOT / folder) not in sys.path:
+        sys.path.insert(0, str(ROOT / folder))
+    import precision_report
+
+    (out / folder).mkdir(parents=True, exist_ok=True)
+    return precision_report.write(root / folder, out / folder)
 
 
 def page(machine: str, sections: list[str], results_of: dict[str, Results]) -> str:

@@ -2,7 +2,8 @@
 decoders, and for the official 3D models on a patch of 128x128x64 voxels; or for a network of your own.
 
 Writes benchmark_results_all.csv (everything, with what preparing took and after how many images it has paid),
-benchmark_results.csv (the fastest mode per network and precision) and benchmark_plot.png (speedup over baseline) from
+benchmark_results.csv (the fastest mode per network and precision), with --stress benchmark_stress.csv (what each mode
+keeps beside a busy process) and benchmark_plot.png (speedup over baseline) from
 the journals of all machines.
 """
 
@@ -96,6 +97,7 @@ def report() -> Report:
         csvs={
             "benchmark_results_all.csv": runtime_report.everything,
             "benchmark_results.csv": runtime_report.fastest,
+            "benchmark_stress.csv": runtime_report.kept,
         },
         pictures={"benchmark_plot.png": runtime_report.picture},
         show=runtime_report.terminal,

@@ -8,8 +8,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from segbench import markdown, modes, tables
+from segbench import markdown, modes, stats, tables
 from segbench.cases import DECODERS, Visit
+from segbench.estimates import NOTHING
 from segbench.markdown import Shown, spans
 from segbench.modes import BASELINE
 from segbench.plots import COLOURS, WIDTH, Picture, caption
@@ -17,7 +18,8 @@ from segbench.tables import NETWORK, Results
 
 PRECISIONS = {"fp32": ("FP32", "o"), "bf16": ("BF16", "s"), "int8": ("INT8", "^")}  # name, marker of its winner
 STEPS = ("export", "convert", "compile")
-KINDS = ("", "fpn", "unet")  # of 2D networks
+KINDS = {name: DECODERS[name] for name in ("", "fpn", "unet")} | {"own": "own network"}  # of 2D networks
+STRESS = "-stress"  # ends the name of a journal that was measured beside a busy process
 TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast+compile+freezing")  # one on the other
 
 
@@ -32,6 +34,8 @@ def everything(results: Results) -> pd.DataFrame:
     eager = frame[(frame["mode"] == BASELINE) & (frame.allocator == "pinned")].set_index(NETWORK).latency_ms
     saved_s = (frame.join(eager.rename("eager_ms"), on=NETWORK).eager_ms - frame.latency_ms) / 1e3
     frame["pays_after"] = np.ceil(frame.prepare_s / saved_s.where(saved_s > 0))
+    own = frame.model.str.contains(":")
+    frame["kind"] = frame.decoder.where(~own, "own")
     return frame
 
 
@@ -53,6 +57,49 @@ def fastest(results: Results) -> pd.DataFrame:
 
 def is_volume(frame: pd.DataFrame) -> pd.Series:
     return frame["size"].str.count("x") == 2
+
+
+def kept(results: Results) -> pd.DataFrame:
+    """Beside a process that keeps one core busy, journals labelled `stress`: a row per machine, network and mode.
+    `kept` is images over seconds of all its samples, over its undisturbed throughput in the machine's own journal; its
+    interval is over the visits. `p95_ms`: what 95 % of the samples stay below."""
+    journals, rows = {journal.name: journal for journal in results.journals}, []
+    for journal, case in results.cases:
+        alone = journals.get(journal.name.removesuffix(STRESS))
+        if not journal.name.endswith(STRESS) or alone is None or case.allocator != "pinned":
+            continue
+        own = results.estimates(alone).get(case, NOTHING)
+        visits = [visit for visit in results.estimates(journal)[case].raw if visit.samples_ms]
+        if not own or not visits:
+            continue
+        shares = [own.latency_ms / np.mean(visit.samples_ms) for visit in visits]
+        low, high = stats.interval(shares)
+        row = {"machine": alone.name, "model": case.model, "decoder": case.decoder, "mode": case.mode}
+        row |= {"latency_ms": own.latency_ms, "kept": float(np.mean(shares)), "kept_low": low, "kept_high": high}
+        samples = np.concatenate([visit.samples_ms for visit in visits])
+        rows.append(row | {"p95_ms": float(np.quantile(samples, 0.95)), "visits": len(visits)})
+    return pd.DataFrame(rows)
+
+
+def readings(results: Results) -> Shown:
+    """Does a runtime that is loaded and idle disturb torch's yardsticks? Their readings in the visits of each mode over
+    those in the visits of eager mode: the tenth of the readings that is fastest, and the median."""
+    of_mode: dict[str, list] = {}
+    for visit in (visit for journal in results.journals for visit in journal.visits):
+        if visit.status == "ok" and len(visit.case.size) == 2:
+            of_mode.setdefault(visit.case.mode, []).extend(visit.readings_ms)
+    if BASELINE not in of_mode:
+        return Shown(pd.DataFrame(), {})
+    quantiles = {mode: np.quantile(of_mode[mode], (0.1, 0.5), axis=0) for mode in modes.in_order([*of_mode])}
+    rows = []
+    for mode, values in quantiles.items():
+        (fast_convolution, fast_gemm), (convolution, gemm) = values / quantiles[BASELINE]
+        row = {"mode": mode, "readings": len(of_mode[mode])}
+        row |= {"convolution, fastest tenth": fast_convolution, "convolution, median": convolution}
+        rows.append(row | {"GEMM, fastest tenth": fast_gemm, "GEMM, median": gemm})
+    return Shown(
+        pd.DataFrame(rows), {name: 3 * (name not in ("mode", "readings")) for name in rows[0] if name != "mode"}
+    )
 
 
 def networks(frame: pd.DataFrame) -> pd.Series:
@@ -79,14 +126,15 @@ def gains(results: Results) -> Shown:
     from disk (medians)."""
     frame, rows = everything(results), []
     frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & ~is_volume(frame)]
+    kinds = [kind for kind in KINDS if kind in set(frame.kind)]
     for mode in modes.in_order(frame["mode"]):
         of_mode = frame[frame["mode"] == mode]
-        means = {DECODERS[d]: geometric_mean(of_mode[of_mode.decoder == d].speedup) for d in KINDS}
+        means = {KINDS[kind]: geometric_mean(of_mode[of_mode.kind == kind].speedup) for kind in kinds}
         row = {"mode": mode, "precision": PRECISIONS.get(modes.find(mode).precision, ("",))[0], **means}
         row |= {"relative error, at most": f"{of_mode.rel_error.max():.0e}"}
         row |= {"prepare, s": of_mode.prepare_s.median(), "from disk, s": of_mode.prepare_warm_s.median()}
         rows.append(row)
-    digits = {DECODERS[d]: 2 for d in KINDS} | {"prepare, s": 1, "from disk, s": 1}
+    digits = {KINDS[kind]: 2 for kind in kinds} | {"prepare, s": 1, "from disk, s": 1}
     return Shown(pd.DataFrame(rows), digits)
 
 
@@ -166,12 +214,12 @@ def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
     rows = rows.join(eager, on=NETWORK).assign(over_plain=lambda r: r.plain / r.latency_ms)
     rows = rows[(rows.status == "ok") & (rows.allocator == "pinned")]
     steps = [mode for mode in TORCH if mode in set(rows["mode"])]
-    for place, decoder in enumerate(KINDS):
-        of_kind = rows[(rows.decoder == decoder) & ~is_volume(rows)]
-        means = [geometric_mean(of_kind[of_kind["mode"] == mode].over_plain) for mode in steps]
-        axes.plot(
-            range(len(steps) + 1), [1, *means], marker="os^"[place], color=COLOURS[place], label=DECODERS[decoder]
-        )
+    rows = rows[~is_volume(rows)]
+    for place, (kind, label) in enumerate(KINDS.items()):
+        of_kind = rows[rows.kind == kind]
+        if len(of_kind):
+            means = [geometric_mean(of_kind[of_kind["mode"] == mode].over_plain) for mode in steps]
+            axes.plot(range(len(steps) + 1), [1, *means], marker="os^D"[place], color=COLOURS[place], label=label)
     names = ["eager", "allocator pinned", *steps[1:]]
     axes.set_xticks(range(len(names)), [name.replace("+", "\n+") for name in names], rotation=45, fontsize=7)
     axes.set_ylabel("speedup over eager mode, allocator as it comes\n(geometric mean)")
@@ -179,4 +227,4 @@ def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
     axes.grid(color="0.92")
 
 
-TABLES = (gains, winners)
+TABLES = (gains, winners, readings)

@@ -34,8 +34,8 @@ def build(case: Case, source: Path | str = "") -> nn.Module:
     if case.decoder in PEERS:
         return build_peer(case.model, case.decoder, case.classes, **how)
     if case.decoder:
-        return build_segmenter(case.model, case.decoder, case.classes, case.size, **how)
-    return build_encoder(case.model, case.size, **how)
+        return build_segmenter(case.model, case.decoder, case.classes, case.size, **how, weights=source)
+    return build_encoder(case.model, case.size, **how, weights=source)
 
 
 def count(module: nn.Module) -> int:

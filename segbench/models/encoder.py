@@ -1,11 +1,14 @@
 """A timm encoder with its classifier, and the calibration of random weights."""
 
+from pathlib import Path
+
 import timm
 import torch
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from ..inputs import photograph
+from . import states
 
 CALIBRATION_SIZE = (512, 512)
 MIN_VALUES = 16  # a variance of fewer values blows rounding up: relative error 0.87 in mobilenetv4's head with two
@@ -30,12 +33,20 @@ class Encoder(nn.Module):
 
 
 def build_encoder(
-    model: str, size: tuple[int, int], pretrained: bool = False, seed: int = 0, in_chans: int = 3
+    model: str,
+    size: tuple[int, int],
+    pretrained: bool = False,
+    seed: int = 0,
+    in_chans: int = 3,
+    weights: Path | str = "",
 ) -> Encoder:
-    """Any timm model, ready for inference at `size`. Random weights are calibrated; pretrained ones are timm's."""
+    """Any timm model, ready for inference at `size`. Random weights are calibrated; pretrained ones are timm's, or
+    those of the file `weights`. Raises what timm raises, and ValueError for a state dict that is not its own."""
     torch.manual_seed(seed)
     net = create(model, size, pretrained=pretrained, in_chans=in_chans).eval()
-    if not pretrained:
+    if weights:
+        states.load(net, weights)
+    elif not pretrained:
         calibrate(net, photograph(size if is_fixed(model) else CALIBRATION_SIZE, channels=in_chans))
     return Encoder(reparameterize_model(net)).eval().requires_grad_(False)
 

@@ -1,11 +1,14 @@
 """An encoder's feature maps, and what turns them into logits of every pixel."""
 
+from pathlib import Path
+
 import torch
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..inputs import photograph
+from . import states
 from .encoder import CALIBRATION_SIZE, calibrate, create, is_fixed
 from .fpn import SemanticFPN
 from .unet import UNetDecoder
@@ -123,10 +126,15 @@ def build_segmenter(
     pretrained: bool = False,
     seed: int = 0,
     in_chans: int = 3,
+    weights: Path | str = "",
 ) -> Segmenter:
-    """The same, calibrated, reparameterised and ready for inference. Raises what `assemble` does."""
+    """The same, calibrated or with the weights of a file, reparameterised and ready for inference. Raises what
+    `assemble` does, and ValueError for a state dict that is not its own."""
     torch.manual_seed(seed)
     network = assemble(model, decoder, classes, size, pretrained, in_chans)
+    if weights:
+        states.load(network, weights)
+        return reparameterize_model(network).eval().requires_grad_(False)
     seen = padded(size) if is_fixed(model) else CALIBRATION_SIZE
     calibrate(network, photograph(seen, channels=in_chans), keep=network.encoder if pretrained else None)
     return reparameterize_model(network).eval().requires_grad_(False)

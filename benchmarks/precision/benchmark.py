@@ -1,0 +1,163 @@
+"""Does lower precision cost accuracy? One small encoder with each decoder is trained on a generated task like a CT's,
+and its Dice on held-out slices compared between FP32, BF16 and INT8 in every runtime that offers them.
+
+Writes images/<machine>.csv (the evidence: Dice per image, class and mode), and from those of all machines
+benchmark_results.csv and benchmark_plot.png. Training takes some minutes per decoder; what was trained is kept in the
+cache, so that the same command goes on.
+
+    uv run benchmarks/precision/benchmark.py
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import task
+import torch
+import tyro
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from segbench import machine, modes, runtimes
+from segbench.cases import Case
+from segbench.models import segmenter
+
+HERE = Path(__file__).resolve().parent
+BATCH = 8
+PEAK = 3e-3  # learning rate of AdamW at the top of one cycle (Smith and Topin 2018, arXiv 1708.07120)
+MODES = ("baseline", "autocast", "onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn")
+MODES += ("onnxruntime-int8", "openvino-int8")
+
+
+@dataclass
+class Settings:
+    model: str = "mobilenetv4_conv_small"
+    """timm's name of the encoder."""
+    decoders: tuple[str, ...] = ("fpn", "unet")
+    modes: tuple[str, ...] = MODES
+    steps: int = 300
+    """Of training, eight slices each."""
+    images: int = 64
+    """Held-out slices."""
+    size: int = 256
+    """Side of a slice in pixels, divisible by 32."""
+    seed: int = 0
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = HERE
+    report: bool = False
+    """Tables and picture from the evidence that is there, no training."""
+
+
+def trained(settings: Settings, decoder: str) -> nn.Module:
+    """The network, ready for inference; its state dict is kept."""
+    torch.manual_seed(settings.seed)
+    sides = (settings.size, settings.size)
+    network = segmenter.assemble(settings.model, decoder, len(task.CLASSES), sides, in_chans=1)
+    name = f"{settings.model}-{decoder}-{settings.size}-{settings.steps}-{settings.seed}-{torch.__version__}.pt"
+    kept = machine.cache_folder() / "precision" / name
+    if kept.exists():
+        network.load_state_dict(torch.load(kept, weights_only=True))
+    else:
+        train(network, settings, f"training {settings.model} with {decoder}")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(network.state_dict(), kept)
+    return reparameterize_model(network.eval()).eval().requires_grad_(False)
+
+
+def train(network: nn.Module, settings: Settings, title: str) -> None:
+    """By cross-entropy and soft Dice, as nnU-Net does (Isensee et al. 2021, Nature Methods 18)."""
+    network.train().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK, total_steps=settings.steps)
+    first = settings.seed * settings.steps * BATCH
+    for step in (bar := tqdm(range(settings.steps), desc=title)):
+        images, labels = task.batch(range(first + step * BATCH, first + (step + 1) * BATCH), settings.size)
+        (logits,) = network(images.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits, labels) + 1 - soft_dice(logits.softmax(1), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+
+
+def soft_dice(shares: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the classes but the background; shares (B, C, H, W), labels (B, H, W)."""
+    truth = F.one_hot(labels, shares.shape[1]).permute(0, 3, 1, 2)
+    both, all_of = (shares * truth).sum((0, 2, 3)), shares.sum((0, 2, 3)) + truth.sum((0, 2, 3))
+    return ((2 * both + 1) / (all_of + 1))[1:].mean()
+
+
+def dice(predicted: Tensor, labels: Tensor, label: int) -> float:
+    """2 |A and B| / (|A| + |B|) of one class; NaN where the slice has none of it."""
+    ours, truth = predicted == label, labels == label
+    if not truth.any():
+        return float("nan")
+    return float(2 * (ours & truth).sum() / (ours.sum() + truth.sum()))
+
+
+def predictions(network: nn.Module, name: str, images: Tensor, settings: Settings) -> list[Tensor]:
+    """Label maps (H, W) of every image, by the very call that is timed elsewhere."""
+    mode = modes.MODES[name]
+    runtime = runtimes.of_mode(mode)
+    others, _ = task.batch(range(task.CALIBRATION, task.CALIBRATION + 32), settings.size)
+    runtime.preload(mode)
+    prepared = runtime.prepare(
+        network, images[:1], mode, torch.get_num_threads(), machine.cache_folder(), lambda example: [*others.split(1)]
+    )
+    maps = []
+    for image in images.split(1):
+        prepared.feed(image)
+        maps.append(prepared.outputs(prepared.call())[0].argmax(dim=1)[0].clone())
+    return maps
+
+
+def measure(settings: Settings) -> list[dict]:
+    """A row per decoder, mode, image and class."""
+    here, rows = machine.describe(), []
+    numbers = range(task.HELD_OUT, task.HELD_OUT + settings.images)
+    images, labels = task.batch(numbers, settings.size)
+    for decoder in settings.decoders:
+        network = trained(settings, decoder)
+        for name in settings.modes:
+            mode = modes.MODES[name]
+            case = Case(model=settings.model, mode=name, size=(settings.size,) * 2, decoder=decoder)
+            if reason := runtimes.of_mode(mode).missing(mode, case, here):
+                print(f"{name}: skipped, {reason}")
+                continue
+            maps = predictions(network, name, images, settings)
+            about = {"machine": here.name, "cpu": here.label, "model": settings.model, "decoder": decoder, "mode": name}
+            for number, predicted, truth in zip(numbers, maps, labels, strict=True):
+                for label, class_name in enumerate(task.CLASSES[1:], start=1):
+                    score = round(dice(predicted, truth, label), 5)
+                    rows.append(about | {"image": number - task.HELD_OUT, "class": class_name, "dice": score})
+    return rows
+
+
+def main() -> int:
+    settings = tyro.cli(Settings, description=__doc__)
+    if unknown := [name for name in settings.modes if name not in modes.MODES]:
+        print(f"benchmark.py: unknown mode {unknown[0]!r}; modes: {', '.join(MODES)}", file=sys.stderr)
+        return 2
+    if settings.size % segmenter.DEEPEST or min(settings.size, settings.steps, settings.images) < 1:
+        print("benchmark.py: --size must be divisible by 32, --steps and --images positive", file=sys.stderr)
+        return 2
+    import pandas as pd
+    import precision_report
+
+    if not settings.report:
+        torch.set_num_threads(machine.usable_cores())
+        evidence = settings.out / "images" / f"{machine.describe().name}.csv"
+        evidence.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(measure(settings)).to_csv(evidence, index=False)
+        print(f"wrote {evidence}")
+    for path in precision_report.write(settings.out, settings.out):
+        print(f"wrote {path}")
+    print(precision_report.terminal(settings.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

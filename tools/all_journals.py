@@ -1,0 +1,60 @@
+"""What the journals of all benchmarks hold."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+
+from segbench import cli
+from segbench.journal import read_all
+from segbench.tables import Results
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = {  # in the order of the pages
+    "benchmarks/encoder_only/benchmark.py": "Encoders alone",
+    "benchmarks/fpn_decoder/benchmark.py": "With Semantic FPN",
+    "benchmarks/unet_decoder/benchmark.py": "With UNet",
+    "benchmarks/runtimes/benchmark.py": "Deployment runtimes",
+    "benchmarks/combined_benchmark.py": "FPN against UNet",
+    "benchmark_official.py": "2D against the official 3D models",
+    "benchmarks/batch_size_comparison.py": "Batch sizes",
+    "benchmarks/decoder_peers/benchmark.py": "Against segmentation-models-pytorch's decoders",
+    "benchmarks/repeatability/benchmark.py": "Does it repeat?",
+}
+REPEATS = "repeatability"  # measures the same cases again and again
+
+
+def load(script: Path) -> ModuleType:
+    """A script as a module; what lies beside it can be imported from then on."""
+    sys.path.insert(0, str(script.parent))
+    spec = importlib.util.spec_from_file_location(f"script_{script.parent.name}_{script.stem}", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def benchmarks(root: Path) -> Iterator[tuple[str, cli.Benchmark, Results]]:
+    """Title, benchmark and results of every script that has a journal below `root`."""
+    for name, title in SCRIPTS.items():
+        benchmark = load(ROOT / name).BENCHMARK
+        results = Results(read_all(benchmark.journals((root / name).parent)))
+        if results.journals:
+            yield title, benchmark, results
+
+
+def rows(machine: str) -> pd.DataFrame:
+    """Every row of a machine's journals without a label, with `benchmark`; empty where it has none."""
+    frames = []
+    for _, benchmark, results in benchmarks(ROOT):
+        own = [journal for journal in results.journals if journal.name == machine]
+        if own and benchmark.name != REPEATS:
+            frames.append(results.of(*own).rows.assign(benchmark=benchmark.script.relative_to(ROOT).as_posix()))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def machines() -> list[str]:
+    """Those with a journal."""
+    return sorted({name for _, _, results in benchmarks(ROOT) for name in results.machines()})

@@ -1,0 +1,29 @@
+"""Runs model.onnx, on an image or on the one that it was checked with: python run.py [image.npy [labels.npy]]
+
+Needs onnxruntime and numpy. The image is float32 and normalised as card.json says.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+here = Path(__file__).resolve().parent
+card, check = json.loads((here / "card.json").read_text()), np.load(here / "check.npz")
+image = np.load(sys.argv[1]) if len(sys.argv) > 1 else check["image"]
+
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = card["threads"]
+session = onnxruntime.InferenceSession(here / card["file"], options, providers=["CPUExecutionProvider"])
+outputs = session.run(None, {card["input"]["name"]: image.astype(np.float32)})
+
+# Afterwards the outputs are (B, C, ...), as torch has them.
+first = outputs[0]
+if len(sys.argv) > 2:
+    np.save(sys.argv[2], first.argmax(axis=1).astype(np.uint8 if first.shape[1] <= 256 else np.uint16))
+elif len(sys.argv) == 1:
+    values, expected = first.reshape(-1)[check["places"]].astype(np.float64), check["expected"].astype(np.float64)
+    error = float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
+    print(json.dumps({"shape": list(first.shape), "relative_error": float(f"{error:.3g}")}))

@@ -1,0 +1,32 @@
+"""Runs model.xml, on an image or on the one that it was checked with: python run.py [image.npy [labels.npy]]
+
+Needs openvino and numpy. The image is float32 and normalised as card.json says.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+here = Path(__file__).resolve().parent
+card, check = json.loads((here / "card.json").read_text()), np.load(here / "check.npz")
+image = np.load(sys.argv[1]) if len(sys.argv) > 1 else check["image"]
+
+settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": card["threads"]}
+if card["precision"] != "int8":  # without it OpenVINO computes in BF16 wherever the CPU can
+    settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[card["precision"]]
+compiled = openvino.Core().compile_model(here / card["file"], "CPU", settings)
+results = compiled(image.astype(np.float32))
+
+# Afterwards the outputs are (B, C, ...), as torch has them; maps come out as (B, H, W, C).
+outputs = [results[output] for output in compiled.outputs]
+outputs = [output.transpose(0, 3, 1, 2) if output.ndim == 4 else output for output in outputs]
+first = outputs[0]
+if len(sys.argv) > 2:
+    np.save(sys.argv[2], first.argmax(axis=1).astype(np.uint8 if first.shape[1] <= 256 else np.uint16))
+elif len(sys.argv) == 1:
+    values, expected = first.reshape(-1)[check["places"]].astype(np.float64), check["expected"].astype(np.float64)
+    error = float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
+    print(json.dumps({"shape": list(first.shape), "relative_error": float(f"{error:.3g}")}))
