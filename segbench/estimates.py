@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from . import references, stats
-from .cases import Case, Visit
+from .cases import MEASURED, Case, Visit
 from .journal import Journal
 from .references import References
 
@@ -151,7 +151,9 @@ def of_cases(cases: dict[Case, list[Visit]], known: References) -> dict[Case, Ca
     """The same of these visits alone; a wrong one keeps its estimate and is not ranked."""
     visits: dict[Case, dict[Key, VisitEstimate]] = {}
     for case, raw in cases.items():
-        measured = sorted((v for v in raw if v.readings_ms), key=lambda visit: (visit.round, visit.session))
+        measured = sorted(
+            (v for v in raw if v.readings_ms and v.status in MEASURED), key=lambda visit: (visit.round, visit.session)
+        )
         visits[case] = {(v.session, v.round): VisitEstimate(v, known[case.threads]) for v in measured}
     machines = {}
     for threads in {case.threads for case in cases}:

@@ -80,8 +80,9 @@ def prepare(
     for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed"):
         if hasattr(net.opt, name):
             setattr(net.opt, name, False)
-    net.load_param(str(folder / "model.ncnn.param"))
-    net.load_model(str(folder / "model.ncnn.bin"))
+    param, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
+    if net.load_param(str(param)) or net.load_model(str(weights)):
+        raise RuntimeError(f"ncnn cannot load what pnnx made of it: it lacks {', '.join(foreign(param))}")
     image = ncnn.Mat(example[0].contiguous().numpy()).clone()
     outputs = sorted(net.output_names(), key=lambda name: int(name.removeprefix("out")))
 
@@ -105,6 +106,12 @@ def prepare(
         compile_s,
         folder,
     )
+
+
+def foreign(param: Path) -> list[str]:
+    """Layers of a converted network that pnnx found no layer of ncnn for: their names have a dot."""
+    kinds = (line.split()[0] for line in param.read_text().splitlines() if line.strip())
+    return sorted({kind for kind in kinds if "." in kind}) or ["some layer"]
 
 
 def pnnx() -> str:
