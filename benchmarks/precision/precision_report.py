@@ -14,6 +14,7 @@ from segbench.modes import BASELINE
 
 PAIR = ["machine", "model", "decoder", "image", "class"]  # what is compared between modes
 DIGITS = {"dice": 3, "difference": 4, "images": 0}
+CLASSES = ("mean", *task.CLASSES[1:])
 MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
 
 
@@ -38,16 +39,8 @@ def summary(images: pd.DataFrame) -> pd.DataFrame:
         about |= {"precision": modes.find(about["mode"]).precision, "images": len(group), "dice": group.dice.mean()}
         change = group.change.mean()
         rows.append(about | {"difference": change, "difference_low": change - half, "difference_high": change + half})
-    classes = ["mean", *task.CLASSES[1:]]
-    return pd.DataFrame(rows).sort_values(
-        ["machine", "decoder", "mode", "class"],
-        key=lambda column: (
-            column.map({"mode": modes.order, "class": classes.index}[column.name])
-            if column.name in ("mode", "class")
-            else column
-        ),
-        kind="stable",
-    )
+    rows.sort(key=lambda row: (row["machine"], row["decoder"], modes.order(row["mode"]), CLASSES.index(row["class"])))
+    return pd.DataFrame(rows)
 
 
 def interval(changes: np.ndarray) -> float:
@@ -68,8 +61,7 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
         line = {"machine": machine, "decoder": DECODERS[decoder], "mode": mode, "precision": mean.precision.upper()}
         line |= {"mean Dice": f"{mean.dice:.3f}"}
         line |= {"difference (95 % interval)": signed(mean) if mode != BASELINE else ""}
-        for name in task.CLASSES[1:]:
-            row = by_class.loc[name]
+        for name, row in by_class.drop("mean").iterrows():
             line[name] = f"{row.dice:.3f}" if mode == BASELINE else f"{row.difference:+.4f}"
         lines.append(line)
     return pd.DataFrame(lines)
@@ -83,14 +75,13 @@ def picture(rows: pd.DataFrame) -> plots.Picture:
     """Per decoder: the difference from eager FP32 by class, a point with its interval for every mode."""
     decoders = [*dict.fromkeys(rows.decoder)]
     names = [mode for mode in modes.in_order(rows["mode"]) if mode != BASELINE]
-    classes = ["mean", *task.CLASSES[1:]]
     shape = {"figsize": (plots.WIDTH, 4.2), "sharey": True, "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(1, len(decoders), **shape)
     for ax, decoder in zip(axes[0], decoders, strict=True):
         own = rows[rows.decoder == decoder]
         for place, mode in enumerate(names):
-            of_mode = own[own["mode"] == mode].set_index("class").reindex(classes)
-            x = np.arange(len(classes)) + (place - (len(names) - 1) / 2) * 0.8 / len(names)
+            of_mode = own[own["mode"] == mode].set_index("class").reindex(CLASSES)
+            x = np.arange(len(CLASSES)) + (place - (len(names) - 1) / 2) * 0.8 / len(names)
             ax.errorbar(
                 x,
                 of_mode.difference,
@@ -101,7 +92,7 @@ def picture(rows: pd.DataFrame) -> plots.Picture:
                 label=mode,
             )
         ax.axhline(0, color="0.5", linewidth=0.8)
-        ax.set_xticks(range(len(classes)), classes, rotation=30, ha="right", fontsize=8)
+        ax.set_xticks(range(len(CLASSES)), CLASSES, rotation=30, ha="right", fontsize=8)
         ax.set_title(f"{own.model.iloc[0]} + {DECODERS[decoder]}, {own.cpu.iloc[0]}", loc="left", fontsize=9)
         ax.grid(axis="y", color="0.92")
     axes[0][0].set_ylabel("Dice minus that of eager FP32")

@@ -60,7 +60,7 @@ def prepare(
 
     from .. import inputs
 
-    folder, export = conversion.onnx(network, example, cache)
+    folder, export = conversion.onnx(network, example, cache, conversion.needs_exact_norms(mode, example))
     steps = {"export": export}
     if mode.precision == "int8":
         others = calibration or inputs.calibration

@@ -68,16 +68,14 @@ def prepare(
     from .. import inputs
 
     def convert(draft: Path) -> None:
-        model = openvino.convert_model(network, example_input=example, input=[tuple(example.shape)])
-        if exact:
-            with_exact_norms(model)
+        converted = conversion.with_exact_norms(network) if exact else network
+        model = openvino.convert_model(converted, example_input=example, input=[tuple(example.shape)])
         if mode.precision == "int8":
             model = quantised(model, (calibration or inputs.calibration)(example))
         model = channels_innermost(model)
         openvino.save_model(model, draft / "model.xml", compress_to_fp16=False)
 
-    # BF16 and INT8 round more than a norm's sums do.
-    exact = mode.precision == "fp32" and example.dim() == 5
+    exact = conversion.needs_exact_norms(mode, example)
     folder = cache / ("openvino-int8" if mode.precision == "int8" else "openvino-3d" if exact else "openvino")
     folder /= conversion.fingerprint(network, example, versions() | LAYOUTS)
     converted, start = conversion.kept(folder, convert), time.perf_counter()
@@ -117,29 +115,6 @@ def prepare(
         compile_s,
         folder,
     )
-
-
-def with_exact_norms(model: openvino.Model) -> None:
-    """Instance norms of volumes by means of means. OpenVINO's own kernel (MVN) adds up a million voxels one after the
-    other in FP32; where they are alike, as the air around a body, rounding adds up too: relative error 2e-4 behind the
-    first norm and 2.6e-3 behind STU-Net-S, and so 6e-6, in 1.14 times the time (notes.md)."""
-    import numpy as np
-    from openvino import opset13 as operators
-
-    def mean(of: openvino.Output) -> openvino.Output:
-        sides = list(of.get_shape())[2:]
-        blocks = [next(side for side in range(8, 0, -1) if whole % side == 0) for whole in sides]
-        none = [0] * len(sides)
-        parts = operators.avg_pool(of, blocks, none, none, blocks, exclude_pad=True)
-        return operators.reduce_mean(parts, np.arange(2, 2 + len(sides)), keep_dims=True).output(0)
-
-    for norm in (node for node in model.get_ordered_ops() if node.get_type_name() == "MVN"):
-        values = norm.input_value(0)
-        centred = operators.subtract(values, mean(values)).output(0)
-        variance = mean(operators.multiply(centred, centred).output(0))
-        deviation = operators.sqrt(operators.add(variance, np.float32(norm.get_attributes()["eps"])))
-        norm.output(0).replace(operators.divide(centred, deviation).output(0))
-    model.validate_nodes_and_infer_types()
 
 
 def channels_innermost(model: openvino.Model) -> openvino.Model:
