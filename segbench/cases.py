@@ -97,6 +97,7 @@ class Visit(Outcome, tag="visit"):
     params: int = 0
     gmacs: float = 0  # of one batch, from torch's FLOP counter
     model_mb: float | None = None  # of a converted model on disk
+    loaded_mb: float | None = None  # MB that preparing left in the resident set: what was loaded, packed and set aside
     decoder_params: int = 0
     decoder_gmacs: float = 0  # of one batch
     per_sample: int = 1  # back-to-back inferences in one sample

@@ -164,14 +164,20 @@ class Neighbours:
         return max(0.0, float((used - own) / clock)), float(stolen / clock)
 
 
-def memory(call: Callable[[], object]) -> float | None:
-    """MB that one call adds to the resident set at its peak, None where the kernel cannot tell; the caller has made the
-    call before: what the first one loads and packs belongs to the model. ru_maxrss is of no use in a fork: it starts
-    with the parent's peak."""
+def resident_mb() -> float:
+    """Of this process, with nothing left that it does not need."""
     gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+    return status_kb("VmRSS") * 1024 / 1e6
+
+
+def memory(call: Callable[[], object]) -> float | None:
+    """MB that one call adds to the resident set at its peak, None where the kernel cannot tell; the caller has made the
+    call before: what the first one loads and packs belongs to the model. ru_maxrss is of no use in a fork: it starts
+    with the parent's peak."""
+    resident_mb()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, proc_pid_clear_refs(5)
     except OSError:  # some sandboxes have none

@@ -190,6 +190,8 @@ def costs(case: Case, visits: list[Visit]) -> dict[str, float]:
     return {
         "page_faults": mean(visit.page_faults for visit in visits),
         "memory_mb_img": min(memory, default=NAN) / case.batch_size,  # a heap's fragments only ever add
+        # Of visits that found on disk what they needed: exporting and compiling leave much behind.
+        "loaded_mb": min((v.loaded_mb for v in visits if v.loaded_mb is not None and v.cache != "cold"), default=NAN),
         "prepare_s": mean(v.phases_s["prepare"] + v.saved_s for v in visits if v.cache != "warm" or v.saved_s),
         "prepare_warm_s": mean(visit.phases_s["prepare"] for visit in visits if visit.cache == "warm"),
     }

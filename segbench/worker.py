@@ -153,10 +153,12 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
     watch.lap("build")
 
     say("prepare")
+    before_mb = measure.resident_mb()
     mode = modes.MODES[case.mode]
     prepared = runtimes.of_mode(mode).prepare(network, image, mode, case.threads, machine.cache_folder())
     visit.cache, visit.saved_s, visit.model_mb = prepared.cache, round(prepared.saved_s, 3), prepared.model_mb
     visit.phases_s |= prepared.steps_s
+    visit.loaded_mb = round(measure.resident_mb() - before_mb, 1)
     watch.lap("prepare")
 
     if case.protocol == "usual":

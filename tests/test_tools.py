@@ -45,7 +45,7 @@ def test_a_front_holds_what_nothing_beats_in_everything():
     rows = pd.DataFrame(
         {
             "latency_ms": [10.0, 20, 30, 20],
-            "memory_mb_img": [5.0, 4, 3, 6],
+            "memory_mb": [5.0, 4, 3, 6],
             "params_m": [1.0, 1, 1, 1],
             "top1": [70, float("nan"), 69, 75],
         }

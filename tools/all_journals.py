@@ -45,11 +45,13 @@ def benchmarks(root: Path) -> Iterator[tuple[str, cli.Benchmark, Results]]:
             yield title, benchmark, results
 
 
-def rows(machine: str) -> pd.DataFrame:
-    """Every row of a machine's journals without a label, with `benchmark`; empty where it has none."""
+def rows(machine: str = "", model: str = "") -> pd.DataFrame:
+    """Every row of the journals without a label, with `benchmark`, or of one machine's, or of journals that have a
+    model; empty where there is none."""
     frames = []
     for _, benchmark, results in benchmarks(ROOT):
-        own = [journal for journal in results.journals if journal.name == machine]
+        own = [journal for journal in results.journals if journal.name == (machine or journal.header.machine.name)]
+        own = [journal for journal in own if not model or any(v.case.model == model for v in journal.visits)]
         if own and benchmark.name != REPEATS:
             frames.append(results.of(*own).rows.assign(benchmark=benchmark.script.relative_to(ROOT).as_posix()))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -171,18 +171,20 @@ def measured(case: Case) -> list[dict]:
     """What the journals hold of this network, mode and size, whatever its weights: a row per machine and benchmark."""
     import all_journals
 
-    rows = []
-    for name in all_journals.machines():
-        frame = all_journals.rows(name)
-        size, classes = sides(case.size), case.classes or float("nan")
-        same = (frame.model == case.model) & (frame.decoder == case.decoder) & (frame["mode"] == case.mode)
-        same &= (frame["size"] == size) & (frame.in_chans == case.channels) & (frame.batch_size == 1)
-        same &= (frame.classes == classes) | (frame.classes.isna() & (classes != classes))
-        for row in frame[same & (frame.status == "ok") & (frame.allocator == "pinned")].itertuples():
-            interval = [round(row.throughput_low, 2), round(row.throughput_high, 2)]
-            about = {"machine": row.machine, "cpu": row.cpu, "threads": row.threads, "benchmark": row.benchmark}
-            rows.append(about | {"img_s": round(row.throughput_img_s, 2), "interval_95": interval})
-    return rows
+    frame = all_journals.rows(model=case.model)
+    if frame.empty:
+        return []
+    classes = case.classes or float("nan")
+    same = (frame.decoder == case.decoder) & (frame["mode"] == case.mode) & (frame["size"] == sides(case.size))
+    same &= (frame.model == case.model) & (frame.in_chans == case.channels) & (frame.batch_size == 1)
+    same &= (frame.classes == classes) | (frame.classes.isna() & (classes != classes))
+    same &= (frame.status == "ok") & (frame.allocator == "pinned")
+    return [
+        {"machine": row.machine, "cpu": row.cpu, "threads": row.threads, "benchmark": row.benchmark}
+        | {"img_s": round(row.throughput_img_s, 2)}
+        | {"interval_95": [round(row.throughput_low, 2), round(row.throughput_high, 2)]}
+        for row in frame[same].itertuples()
+    ]
 
 
 def checked(draft: Path) -> float:

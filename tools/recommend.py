@@ -24,7 +24,7 @@ from segbench.cases import DECODERS
 from segbench.journal import JournalError
 
 UNITS = {"ms": 1, "s": 1e3, "MB": 1, "GB": 1e3, "M": 1}  # in those of the columns
-SMALLER = {"latency": "latency_ms", "memory": "memory_mb_img", "params": "params_m"}  # better
+SMALLER = {"latency": "latency_ms", "memory": "memory_mb", "params": "params_m"}  # better
 COLUMNS = {
     "model": "network",
     "decoder": "decoder",
@@ -33,7 +33,7 @@ COLUMNS = {
     "size": "size",
     "latency_ms": "ms",
     "interval": "95 % interval",
-    "memory_mb_img": "MB",
+    "memory_mb": "MB",
     "params_m": "params, M",
     "top1": "top-1",
     "prepare_s": "prepare, s",
@@ -51,7 +51,7 @@ class Settings:
     latency: str = ""
     """At most, as 50ms or 0.05s."""
     memory: str = ""
-    """That an inference adds, at most, as 200MB or 1GB."""
+    """Of the loaded network and its inference, at most, as 200MB or 1GB."""
     params: str = ""
     """At most, as 5M."""
     min_top1: float | None = None
@@ -147,7 +147,7 @@ def once(rows: pd.DataFrame) -> pd.DataFrame:
 def recommend(settings: Settings) -> pd.DataFrame:
     """The rows to show. Raises Problem."""
     name = settings.machine or machine.describe().name
-    rows = all_journals.rows(name)
+    rows = all_journals.rows(machine=name)
     if rows.empty:
         known = ", ".join(all_journals.machines())
         script = "encoder_only" if settings.decoder == "any" else MAKERS[settings.decoder.replace("none", "")]
@@ -155,19 +155,26 @@ def recommend(settings: Settings) -> pd.DataFrame:
             f"{name} has no journal yet: run `uv run benchmarks/{script}/benchmark.py`, or name a machine with "
             f"--machine ({known})"
         )
-    return front(once(meeting(rows, settings)), settings.by)
+    return front(once(meeting(rows.assign(memory_mb=memory_mb), settings)), settings.by)
+
+
+def memory_mb(rows: pd.DataFrame) -> pd.Series:
+    """Of torch what an inference adds to the loaded network, and its weights; of what is converted, which sets its
+    buffers aside when it is loaded, what loading and an inference add together."""
+    converted = rows.runtime != "torch"
+    return rows.memory_mb_img + (4 * rows.params_m).where(~converted, rows.loaded_mb)
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
     interval = markdown.spans(1e3 / rows.throughput_high, 1e3 / rows.throughput_low)
-    table = rows.assign(interval=interval, decoder=rows.decoder.map(DECODERS))
+    table = rows.assign(interval=interval, decoder=rows.decoder.map(DECODERS | {"": ""}))
     return table[[*COLUMNS]].rename(columns=COLUMNS)
 
 
 def records(rows: pd.DataFrame) -> list[dict]:
     """For a program: numbers with their units in the names, null where there is none."""
     wanted = ["machine", "model", "decoder", "classes", "mode", "runtime", "precision", "size", "in_chans", "threads"]
-    wanted += ["latency_ms", "throughput_img_s", "throughput_low", "throughput_high", "memory_mb_img", "params_m"]
+    wanted += ["latency_ms", "throughput_img_s", "throughput_low", "throughput_high", "memory_mb", "params_m"]
     wanted += ["gmacs", "top1", "prepare_s", "prepare_warm_s", "rel_error", "rounds", "benchmark"]
     return json.loads(rows[wanted].to_json(orient="records"))
 
