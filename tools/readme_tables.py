@@ -131,6 +131,14 @@ def runtimes(results_of: AllResults) -> str:
     return markdown.table(frame, shown.digits)
 
 
+def shares(results_of: AllResults) -> str:
+    """Of the peak, by mode, on the machine with the most cases."""
+    import runtime_report
+
+    shown = runtime_report.shares(largest(results_of, "runtimes"))
+    return markdown.table(shown.frame, shown.digits)
+
+
 def neighbour(results_of: AllResults) -> str:
     """What modes keep beside a busy process: means over the networks, a column per machine."""
     import runtime_report
@@ -218,6 +226,7 @@ TABLES = {
     "headline": headline,
     "families": families,
     "runtimes": runtimes,
+    "shares": shares,
     "neighbour": neighbour,
     "precision": precision,
     "fpn-against-unet": fpn_against_unet,

@@ -138,6 +138,17 @@ def gains(results: Results) -> Shown:
     return Shown(pd.DataFrame(rows), digits)
 
 
+def shares(results: Results) -> Shown:
+    """How much is left to win: rate of the multiply-adds over the best that this machine reached with a large matrix
+    product or convolution in the mode's precision (medians over the networks). Winograd's convolutions may exceed it."""
+    frame = everything(results)
+    frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & ~is_volume(frame)]
+    wide = frame.pivot_table(index="mode", columns="kind", values="peak_share", aggfunc="median", sort=False)
+    kinds = [kind for kind in KINDS if kind in wide]
+    wide = wide.reindex(index=modes.in_order([*wide.index]), columns=kinds).rename(columns=KINDS)
+    return Shown(wide.reset_index(), dict.fromkeys(wide, 2))
+
+
 def winners(results: Results) -> Shown:
     """The fastest right mode of every network at each precision, in img/s (3D: patches/s), with its 95 % interval and
     its speedup over eager FP32; and after how many inferences preparing it from nothing has paid."""
@@ -207,24 +218,28 @@ def heat(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
-    """Speedup over eager mode with glibc's allocator as it comes, after each of torch's steps."""
+    """Speedup over eager mode with glibc's allocator as it comes, after each of torch's steps; of the networks that
+    were measured with all of them."""
+    rows = rows[(rows.status == "ok") & ~is_volume(rows)]
     eager = rows[(rows["mode"] == BASELINE) & (rows.allocator == "plain")].set_index(NETWORK).latency_ms.rename("plain")
-    if eager.empty:
+    after = rows[(rows.allocator == "pinned") & rows["mode"].isin(TORCH)].join(eager, on=NETWORK)
+    after["gain"] = after.plain / after.latency_ms
+    wide = after.pivot(index=[*NETWORK, "kind"], columns="mode", values="gain").dropna()
+    if wide.empty or BASELINE not in wide:
         return axes.set_axis_off()
-    rows = rows.join(eager, on=NETWORK).assign(over_plain=lambda r: r.plain / r.latency_ms)
-    rows = rows[(rows.status == "ok") & (rows.allocator == "pinned")]
-    steps = [mode for mode in TORCH if mode in set(rows["mode"])]
-    rows = rows[~is_volume(rows)]
-    for place, (kind, label) in enumerate(KINDS.items()):
-        of_kind = rows[rows.kind == kind]
-        if len(of_kind):
-            means = [geometric_mean(of_kind[of_kind["mode"] == mode].over_plain) for mode in steps]
-            axes.plot(range(len(steps) + 1), [1, *means], marker="os^D"[place], color=COLOURS[place], label=label)
+    steps = [mode for mode in TORCH if mode in wide]
+    for place, (kind, of_kind) in enumerate(wide.groupby(wide.index.get_level_values("kind"), sort=False)):
+        means = [geometric_mean(of_kind[mode]) for mode in steps]
+        label = f"{KINDS[kind]} ({len(of_kind)})"
+        axes.plot(range(len(steps) + 1), [1, *means], marker="os^D"[place], color=COLOURS[place], label=label)
     names = ["eager", "allocator pinned", *steps[1:]]
     axes.set_xticks(range(len(names)), [name.replace("+", "\n+") for name in names], rotation=45, fontsize=7)
-    axes.set_ylabel("speedup over eager mode, allocator as it comes\n(geometric mean)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_title("speedup over eager mode,\nallocator as it comes (geometric mean)", fontsize=8, loc="left")
+    axes.set_ylim(bottom=0.9)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.grid(color="0.92")
+    axes.set_box_aspect(1.2)
+    axes.set_anchor("N")
 
 
-TABLES = (gains, winners, readings)
+TABLES = (gains, shares, winners, readings)
