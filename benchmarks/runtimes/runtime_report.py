@@ -140,7 +140,7 @@ def gains(results: Results) -> Shown:
 
 def shares(results: Results) -> Shown:
     """How much is left to win: rate of the multiply-adds over the best that this machine reached with a large matrix
-    product or convolution in the mode's precision (medians over the networks). Winograd's convolutions may exceed it."""
+    product or convolution in the mode's precision (medians over the networks). Winograd's may exceed it."""
     frame = everything(results)
     frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & ~is_volume(frame)]
     wide = frame.pivot_table(index="mode", columns="kind", values="peak_share", aggfunc="median", sort=False)
