@@ -96,7 +96,8 @@ def rendered_files() -> list[Path]:
     paths = [*ROOT.glob("results/*.md"), *ROOT.glob("plots/**/*.png")]
     for kind in ("csv", "png"):
         paths += [*ROOT.glob(f"*.{kind}"), *ROOT.glob(f"benchmarks/**/*.{kind}")]
-    return [path for path in paths if not {"quick", "studies"} & {*path.relative_to(ROOT).parts}]
+    others = {"quick", "own", "studies", "images"}  # somebody's own results, and what precision's tables are made from
+    return [path for path in paths if not others & {*path.relative_to(ROOT).parts}]
 
 
 def stale(written: set[Path]) -> list[Path]:

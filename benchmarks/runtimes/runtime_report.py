@@ -131,10 +131,10 @@ def gains(results: Results) -> Shown:
         of_mode = frame[frame["mode"] == mode]
         means = {KINDS[kind]: geometric_mean(of_mode[of_mode.kind == kind].speedup) for kind in kinds}
         row = {"mode": mode, "precision": PRECISIONS.get(modes.find(mode).precision, ("",))[0], **means}
-        row |= {"relative error, at most": f"{of_mode.rel_error.max():.0e}"}
+        row |= {"networks": len(of_mode), "relative error, at most": f"{of_mode.rel_error.max():.0e}"}
         row |= {"prepare, s": of_mode.prepare_s.median(), "from disk, s": of_mode.prepare_warm_s.median()}
         rows.append(row)
-    digits = {KINDS[kind]: 2 for kind in kinds} | {"prepare, s": 1, "from disk, s": 1}
+    digits = {KINDS[kind]: 2 for kind in kinds} | {"networks": 0, "prepare, s": 1, "from disk, s": 1}
     return Shown(pd.DataFrame(rows), digits)
 
 
