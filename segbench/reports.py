@@ -60,13 +60,14 @@ def section(report: Report, results: "Results") -> str:
     parts = []
     for journal in results.journals:
         own, label = results.of(journal), journal.name.removeprefix(journal.header.machine.name).removeprefix("-")
-        parts += [f"### Labelled `{label}`"] * bool(label)
+        shown = []
         for function in report.pages:
             table = function(own)
             if len(table.frame):
                 caption = " ".join((inspect.getdoc(plain(function)) or "").split())
                 source = f"{provenance((table.results or own).journals)}; `{origin(function)}`"
-                parts.append(f"{caption}\n\n{markdown.table(table.frame, table.digits)}\n\n<sub>{source}</sub>")
+                shown.append(f"{caption}\n\n{markdown.table(table.frame, table.digits)}\n\n<sub>{source}</sub>")
+        parts += [f"### Labelled `{label}`"] * bool(label and shown) + shown
     return "\n\n".join(parts)
 
 

@@ -93,9 +93,10 @@ def picture(rows: pd.DataFrame) -> plots.Picture:
             )
         ax.axhline(0, color="0.5", linewidth=0.8)
         ax.set_xticks(range(len(CLASSES)), CLASSES, rotation=30, ha="right", fontsize=8)
-        ax.set_title(f"{own.model.iloc[0]} + {DECODERS[decoder]}, {own.cpu.iloc[0]}", loc="left", fontsize=9)
+        ax.set_title(f"{own.model.iloc[0]} + {DECODERS[decoder]}, {own.images.max()} slices", loc="left", fontsize=9)
         ax.grid(axis="y", color="0.92")
-    axes[0][0].set_ylabel("Dice minus that of eager FP32")
+    axes[0][0].set_ylabel("Dice minus that of eager FP32\n(95 % interval over the slices)")
+    figure.suptitle(f"{rows.machine.iloc[0]}: {rows.cpu.iloc[0]}", fontsize=9, x=0.01, ha="left")
     axes[0][-1].legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure, rows
 

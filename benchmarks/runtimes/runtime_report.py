@@ -27,6 +27,8 @@ def everything(results: Results) -> pd.DataFrame:
     """All rows with the seconds of each step of preparing, the size of the converted model, and `pays_after`: how many
     inferences it takes until preparing from nothing has paid against eager mode."""
     frame = results.rows.copy()
+    if frame.empty:
+        return frame
     visits = [results.estimates(journal)[case].raw for journal, case in results.cases]
     for step in STEPS:
         frame[f"{step}_s"] = [of_step(raw, step) for raw in visits]
@@ -39,6 +41,11 @@ def everything(results: Results) -> pd.DataFrame:
     return frame
 
 
+def undisturbed(results: Results) -> Results:
+    """Without the journals that were measured beside a busy process: those are for `kept`."""
+    return results.of(*(journal for journal in results.journals if not journal.name.endswith(STRESS)))
+
+
 def of_step(visits: Iterable[Visit], step: str) -> float:
     """Mean seconds of a step from nothing; of torch's compile in visits that found nothing on disk, or else in all."""
     took = [visit for visit in visits if visit.phases_s.get(step)]
@@ -49,6 +56,8 @@ def of_step(visits: Iterable[Visit], step: str) -> float:
 def fastest(results: Results) -> pd.DataFrame:
     """A row per machine, network and precision: its fastest right mode."""
     frame = everything(results)
+    if frame.empty:
+        return frame
     columns = ["machine", "model", "decoder", "precision", "mode", "throughput_img_s", "throughput_low"]
     columns += ["throughput_high", "speedup", "speedup_low", "speedup_high", "rel_error", "argmax_agreement"]
     columns += ["memory_mb_img", "model_mb", "prepare_s", "prepare_warm_s", "pays_after"]
@@ -85,7 +94,7 @@ def readings(results: Results) -> Shown:
     """Does a runtime that is loaded and idle disturb torch's yardsticks? Their readings in the visits of each mode over
     those in the visits of eager mode: the tenth of the readings that is fastest, and the median."""
     of_mode: dict[str, list] = {}
-    for visit in (visit for journal in results.journals for visit in journal.visits):
+    for visit in (visit for journal in undisturbed(results).journals for visit in journal.visits):
         if visit.status == "ok" and len(visit.case.size) == 2:
             of_mode.setdefault(visit.case.mode, []).extend(visit.readings_ms)
     if BASELINE not in of_mode:
@@ -124,7 +133,9 @@ def gains(results: Results) -> Shown:
     """Speedup over torch's eager mode with the allocator pinned: geometric mean over the encoders (alone, with FPN,
     with UNet) that were measured under the mode, the largest relative error, and seconds to prepare from nothing and
     from disk (medians)."""
-    frame, rows = everything(results), []
+    frame, rows = everything(undisturbed(results)), []
+    if frame.empty:
+        return Shown(frame, {})
     frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & ~is_volume(frame)]
     kinds = [kind for kind in KINDS if kind in set(frame.kind)]
     for mode in modes.in_order(frame["mode"]):
@@ -141,7 +152,9 @@ def gains(results: Results) -> Shown:
 def shares(results: Results) -> Shown:
     """How much is left to win: rate of the multiply-adds over the best that this machine reached with a large matrix
     product or convolution in the mode's precision (medians over the networks). Winograd's may exceed it."""
-    frame = everything(results)
+    frame = everything(undisturbed(results))
+    if frame.empty:
+        return Shown(frame, {})
     frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & ~is_volume(frame)]
     wide = frame.pivot_table(index="mode", columns="kind", values="peak_share", aggfunc="median", sort=False)
     kinds = [kind for kind in KINDS if kind in wide]
@@ -152,7 +165,9 @@ def shares(results: Results) -> Shown:
 def winners(results: Results) -> Shown:
     """The fastest right mode of every network at each precision, in img/s (3D: patches/s), with its 95 % interval and
     its speedup over eager FP32; and after how many inferences preparing it from nothing has paid."""
-    best = fastest(results)
+    best = fastest(undisturbed(results))
+    if best.empty:
+        return Shown(best, {})
     columns = {
         "network": networks(best),
         "precision": best.precision.map(lambda name: PRECISIONS[name][0]),
@@ -171,9 +186,11 @@ def geometric_mean(values: pd.Series) -> float:
 
 
 def picture(results: Results) -> Picture:
-    """A row per journal. Left: speedup of every mode over baseline, network by network; right: torch's steps one on top
-    of the other, geometric mean over the networks of a kind."""
-    frame, dates = everything(results), results.dates()
+    """A row per journal, without those of --stress. Left: speedup of every mode over baseline, network by network;
+    right: torch's steps one on top of the other, geometric mean over the networks of a kind."""
+    frame, dates = everything(undisturbed(results)), results.dates()
+    if frame.empty:
+        return None
     machines = [*dict.fromkeys(frame.machine)]
     heights = [1.6 + 0.24 * networks(frame[frame.machine == machine]).nunique() for machine in machines]
     figure, axes = plt.subplots(
