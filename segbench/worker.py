@@ -101,7 +101,8 @@ def explained(error: Exception, case: Case) -> str:
     import timm
 
     frames = traceback.extract_tb(error.__traceback__)
-    line = f"{type(error).__name__}: {first_error(str(error)) or frames[-1].line}"
+    text = str(error).replace(str(machine.cache_folder()), "the cache")  # no path of a machine enters a journal
+    line = f"{type(error).__name__}: {first_error(text) or frames[-1].line}"
     of_timm = any("timm" in Path(frame.filename).parts for frame in frames)
     if not of_timm or len(case.size) == 3 or not timm.is_model(case.model):
         return line
@@ -112,6 +113,7 @@ def explained(error: Exception, case: Case) -> str:
 def first_error(text: str) -> str:
     """What a reader needs of an error's text: a compiler's first complaint with a hint, or else the first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Exception from src/")] or lines  # where OpenVINO raised it
     complaint = next((line for line in lines if re.search(r"\b(fatal )?error: ", line)), "")
     if "Python.h" in complaint:
         complaint += " (install the headers of this Python, for example python3-dev)"

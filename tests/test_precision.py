@@ -3,12 +3,15 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.stats import ttest_1samp
+
+from segbench.settings import Problem
 
 from .conftest import ROOT
 
@@ -52,6 +55,23 @@ def test_a_difference_is_over_the_same_images_with_its_interval():
     expected = ttest_1samp(lower - eager, 0).confidence_interval(0.95)
     assert row.difference == pytest.approx((lower - eager).mean())
     assert (row.difference_low, row.difference_high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"model": "resnet17"}, r"unknown model 'resnet17' \(did you mean resnet1"),
+        ({"decoders": ("pan",)}, "unknown decoder 'pan': fpn or unet"),
+        ({"modes": ("openvino",)}, "--modes without baseline"),
+        ({"modes": ("fast",)}, "unknown mode 'fast'"),
+        ({"size": 0}, "--size must be divisible by 32"),
+        ({"out": Path("/proc/nowhere")}, "cannot be written to"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_before_anything_is_trained(wrong, says):
+    with pytest.raises(Problem, match=says) as problem:
+        benchmark.check(benchmark.Settings(**wrong))
+    assert "\n" not in str(problem.value)
 
 
 @pytest.mark.slow

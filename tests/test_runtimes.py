@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 
-from segbench import inputs, modes, runtimes
+from segbench import inputs, modes, runtimes, worker
 from segbench.cases import Case, Visit
 from segbench.journal import Journal
-from segbench.machine import describe
+from segbench.machine import cache_folder, describe
 from segbench.models import build
 from segbench.runtimes import conversion, ncnn, openvino
 from segbench.tables import Results
@@ -168,3 +168,21 @@ def test_what_a_mode_keeps_beside_a_neighbour_is_images_over_seconds(tmp_path):
         row["kept"] == pytest.approx(0.5, rel=0.01) and row["p95_ms"] == 30 and row["latency_ms"] == pytest.approx(10)
     )
     assert runtime_report.kept(Results(journals[:1])).empty
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Exception from src/a.cpp:132:\nException from src/b.cc:80:\nIt cannot be opened!", "It cannot be opened!"),
+        ("Load model from {cache}/onnx/a/model.onnx failed", "Load model from the cache/onnx/a/model.onnx failed"),
+        ("Exception from src/a.cpp:132:", "Exception from src/a.cpp:132:"),
+    ],
+)
+def test_what_a_runtime_complains_of_is_said_without_a_path_of_the_machine(text, says):
+    error = RuntimeError(text.format(cache=cache_folder()))
+    try:
+        raise error
+    except RuntimeError:
+        assert (
+            worker.explained(error, Case(model="lcnet_100", mode="baseline", size=(64, 64))) == f"RuntimeError: {says}"
+        )

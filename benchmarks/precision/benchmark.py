@@ -10,11 +10,13 @@ cache, so that the same command goes on.
 
 import hashlib
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import task
+import timm
 import torch
 import tyro
 from timm.utils import reparameterize_model
@@ -25,6 +27,8 @@ from tqdm import tqdm
 from segbench import machine, modes, runtimes
 from segbench.cases import Case
 from segbench.models import segmenter
+from segbench.modes import BASELINE
+from segbench.settings import Problem, did_you_mean, find_modes
 
 HERE = Path(__file__).resolve().parent
 BATCH = 8
@@ -141,23 +145,37 @@ def measure(settings: Settings) -> list[dict]:
     return rows
 
 
-def main() -> int:
-    settings = tyro.cli(Settings, description=__doc__)
-    if unknown := [name for name in settings.modes if name not in modes.MODES]:
-        print(f"benchmark.py: unknown mode {unknown[0]!r}; modes: {', '.join(MODES)}", file=sys.stderr)
-        return 2
+def check(settings: Settings) -> None:
+    """Before anything is trained. Raises Problem."""
+    find_modes(settings.modes)
+    if BASELINE not in settings.modes:
+        raise Problem(f"--modes without {BASELINE}: differences are from it")
+    if unknown := [name for name in settings.decoders if name not in segmenter.DECODERS]:
+        raise Problem(f"unknown decoder {unknown[0]!r}: {' or '.join(segmenter.DECODERS)}")
+    if not timm.is_model(settings.model):
+        raise Problem(f"unknown model {settings.model!r}{did_you_mean(settings.model, timm.list_models())}")
     if settings.size % segmenter.DEEPEST or min(settings.size, settings.steps, settings.images) < 1:
-        print("benchmark.py: --size must be divisible by 32, --steps and --images positive", file=sys.stderr)
-        return 2
+        raise Problem(f"--size must be divisible by {segmenter.DEEPEST}, --steps and --images positive")
+    try:
+        (settings.out / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Problem(f"--out {settings.out} cannot be written to ({error.strerror})") from None
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")  # of what converts
+    settings = tyro.cli(Settings, description=__doc__)
     import pandas as pd
     import precision_report
 
     if not settings.report:
+        check(settings)
         torch.set_num_threads(machine.usable_cores())
         evidence = settings.out / "images" / f"{machine.describe().name}.csv"
-        evidence.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(measure(settings)).to_csv(evidence, index=False)
         print(f"wrote {evidence}")
+    elif precision_report.evidence(settings.out).empty:
+        raise Problem(f"{settings.out / 'images'} holds no evidence; run without --report first")
     for path in precision_report.write(settings.out, settings.out):
         print(f"wrote {path}")
     print(precision_report.terminal(settings.out))
@@ -165,4 +183,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Problem as problem:
+        print(f"benchmark.py: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nbenchmark.py: stopped; what was trained to the end is kept", file=sys.stderr)
+        sys.exit(130)

@@ -13,7 +13,6 @@ from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 
 PAIR = ["machine", "model", "decoder", "image", "class"]  # what is compared between modes
-DIGITS = {"dice": 3, "difference": 4, "images": 0}
 CLASSES = ("mean", *task.CLASSES[1:])
 MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
 
