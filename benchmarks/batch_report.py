@@ -21,7 +21,7 @@ def batches(results: Results) -> pd.DataFrame:
     single = frame[frame.batch_size == 1].set_index(keys).throughput_img_s.rename("single")
     frame["over_batch_1"] = frame.throughput_img_s / frame.join(single, on=keys).single
     good = frame.throughput_img_s >= 0.95 * frame.groupby(keys).throughput_img_s.transform("max")
-    smallest = frame.batch_size.where(good & (frame.status == "ok")).groupby([frame[key] for key in keys])
+    smallest = frame.batch_size.where(good).groupby([frame[key] for key in keys])
     frame["enough"] = frame.batch_size == smallest.transform("min")
     return frame
 

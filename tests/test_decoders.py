@@ -154,7 +154,6 @@ def test_what_cannot_be_segmented_is_said_in_a_line():
         "swin_tiny_patch4_window7_224",  # channels last
         pytest.param("mambaout_femto", marks=pytest.mark.slow),  # the same
         "inception_v3",  # maps that are not a whole number of strides
-        pytest.param("nasnetalarge", marks=pytest.mark.slow),  # the same
         "vgg11",  # a level of stride 1
     ],
 )

@@ -64,13 +64,18 @@ def test_what_it_is_is_known_before_it_is_measured(folder):
     assert flat.digest != own.describe(msgspec_seed(case("flat", 8, 12), 1), str(folder)).digest
     for asked, says in (
         (case("flat", 8, 12, in_chans=3), r"given \(1, 3, 8, 12\): --size and --in-chans"),
-        (case("nothing", 8, 12), "returned str, not a torch.nn.Module"),
-        (case("absent", 8, 12), "no attribute 'absent'"),
         (Case(model="nowhere_at_all:f", mode="baseline", size=(8, 8)), "No module named 'nowhere_at_all'"),
     ):
         with pytest.raises(Problem, match=says) as problem:
             own.describe(asked, str(folder))
         assert "\n" not in str(problem.value)
+
+
+def test_what_returns_no_network_is_said(folder):
+    with pytest.raises(TypeError, match=r"returned str, not a torch.nn.Module"):
+        build(case("nothing", 8, 12), folder)
+    with pytest.raises(AttributeError, match="absent"):
+        build(case("absent", 8, 12), folder)
 
 
 def msgspec_seed(of: Case, seed: int) -> Case:

@@ -17,8 +17,8 @@ from .conftest import ROOT
 
 PRECISION = ROOT / "benchmarks" / "precision"
 sys.path.insert(0, str(PRECISION))
-NAMES = ("benchmark", "precision_report", "task")
-benchmark, precision_report, task = (importlib.import_module(name) for name in NAMES)
+NAMES = ("benchmark", "precision_report", "task", "trial")
+benchmark, precision_report, task, trial = (importlib.import_module(name) for name in NAMES)
 
 
 def test_a_slice_is_always_the_same_and_has_thin_and_small_things():
@@ -36,10 +36,10 @@ def test_a_slice_is_always_the_same_and_has_thin_and_small_things():
 
 def test_dice_is_that_of_the_counts():
     predicted, truth = torch.tensor([[1, 1, 0], [1, 2, 0]]), torch.tensor([[1, 0, 0], [1, 1, 0]])
-    assert benchmark.dice(predicted, truth, 1) == pytest.approx(2 * 2 / (3 + 3))
-    assert np.isnan(benchmark.dice(predicted, truth, 2)), "a slice without the class says nothing of it"
+    assert trial.dice(predicted, truth, 1) == pytest.approx(2 * 2 / (3 + 3))
+    assert np.isnan(trial.dice(predicted, truth, 2)), "a slice without the class says nothing of it"
     shares = torch.nn.functional.one_hot(truth[None], 3).permute(0, 3, 1, 2).float()
-    assert float(benchmark.soft_dice(shares, truth[None])) == pytest.approx(1)
+    assert float(trial.soft_dice(shares, truth[None])) == pytest.approx(1)
 
 
 def test_a_difference_is_over_the_same_images_with_its_interval():
@@ -64,6 +64,7 @@ def test_a_difference_is_over_the_same_images_with_its_interval():
         ({"decoders": ("pan",)}, "unknown decoder 'pan': fpn or unet"),
         ({"modes": ("openvino",)}, "--modes without baseline"),
         ({"modes": ("fast",)}, "unknown mode 'fast'"),
+        ({"model": "resnet*"}, "more than one"),
         ({"size": 0}, "--size must be divisible by 32"),
         ({"out": Path("/proc/nowhere")}, "cannot be written to"),
     ],

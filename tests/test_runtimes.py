@@ -62,6 +62,20 @@ def test_a_runtime_computes_what_torch_does_and_keeps_what_it_converted(network,
         assert again.ran()["threads"] == "1"
 
 
+def test_what_is_broken_on_disk_is_made_again(tmp_path):
+    folder, made = tmp_path / "kept", []
+
+    def make(draft):
+        made.append(draft)
+        (draft / "model").write_text("whole")
+
+    assert [conversion.kept(folder, make).found for _ in range(2)] == [False, True] and len(made) == 1
+    (folder / "model").write_text("")
+    assert not conversion.kept(folder, make).found and (folder / "model").read_text() == "whole"
+    (tmp_path / "kept.made").write_text("")
+    assert [conversion.kept(folder, make).found for _ in range(2)] == [False, True] and len(made) == 3
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("norm", [torch.nn.InstanceNorm3d(2, affine=True), torch.nn.GroupNorm(1, 2)])
 def test_norms_of_volumes_are_computed_in_fp32(cache, name, norm):

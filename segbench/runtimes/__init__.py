@@ -45,9 +45,12 @@ class Prepared(NamedTuple):
     @property
     def model_mb(self) -> float | None:
         """Of the artefact on disk; None where nothing is converted."""
-        if self.folder is None:
-            return None
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) / 1e6
+        return None if self.folder is None else size_of(self.folder) / 1e6
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of its files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def of_mode(mode: Mode) -> ModuleType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..machine import installed
 from ..modes import Mode
-from . import Prepared
+from . import Prepared, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,19 +52,21 @@ class Kept(NamedTuple):
 
 
 def kept(folder: Path, make: Callable[[Path], None]) -> Kept:
-    """A folder of the cache, made where it is not there. `make` is given an empty folder, and what it raises is passed
-    on."""
-    took = folder.with_name(f"{folder.name}.seconds")
-    if folder.exists():
-        return Kept(float(took.read_text()) if took.exists() else 0.0, found=True)
+    """A folder of the cache, made where it is not there or not as large as it was made. `make` is given an empty folder,
+    and what it raises is passed on."""
+    record = folder.with_name(f"{folder.name}.made")  # seconds and bytes
+    seconds, *size = (record.read_text() if record.exists() else "").split() or [""]
+    if folder.exists() and size == [str(size_of(folder))]:
+        return Kept(float(seconds), found=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".draft-", ignore_cleanup_errors=True) as draft:
         make(Path(draft))
-        seconds = time.perf_counter() - start
-        took.write_text(f"{seconds:.3f}")
+        took_s = time.perf_counter() - start
+        shutil.rmtree(folder, ignore_errors=True)
+        record.write_text(f"{took_s:.3f} {size_of(Path(draft))}")
         Path(draft).rename(folder)
-    return Kept(seconds, found=False)
+    return Kept(took_s, found=False)
 
 
 def prepared(
