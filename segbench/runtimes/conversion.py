@@ -52,8 +52,8 @@ class Kept(NamedTuple):
 
 
 def kept(folder: Path, make: Callable[[Path], None]) -> Kept:
-    """A folder of the cache, made where it is not there or not as large as it was made. `make` is given an empty folder,
-    and what it raises is passed on."""
+    """A folder of the cache, made where it is not there, or not as large as it was made. `make` is given an empty
+    folder, and what it raises is passed on."""
     record = folder.with_name(f"{folder.name}.made")  # seconds and bytes
     seconds, *size = (record.read_text() if record.exists() else "").split() or [""]
     if folder.exists() and size == [str(size_of(folder))]:
