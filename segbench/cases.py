@@ -17,6 +17,14 @@ DECODERS = {
     "smp-unet": "smp's UNet",
 }
 
+# What is timed: the network's own output, or a map of labels, in one of three ways.
+OUTPUTS = {
+    "logits": "logits",
+    "argmax": "argmax behind the network",
+    "graph": "argmax in the graph",
+    "labels": "fused end",
+}
+
 
 def sides(size: tuple[int, ...]) -> str:
     """`512x512`"""
@@ -36,6 +44,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     protocol: str = "quiet"  # or "usual", see measure.usual
     decoder: str = ""  # one of DECODERS
     classes: int = 0  # of the decoder, or of a 3D network
+    output: str = "logits"  # one of OUTPUTS
     pretrained: bool = False
     weights: str = ""  # name and digest of a file with a state dict, for the 3D networks; digest of an own network
     seed: int = 0
@@ -62,13 +71,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         unusual = [self.allocator] * (self.allocator != "pinned") + [self.protocol] * (self.protocol != "quiet")
         batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
         channels = f"in_chans {self.in_chans}" if self.in_chans != 3 else ""
-        return " ".join(part for part in (self.network, self.mode, channels, batch, *unusual) if part)
+        output = "" if self.output == "logits" else f"({OUTPUTS[self.output]})"
+        return " ".join(part for part in (self.network, self.mode, output, channels, batch, *unusual) if part)
 
     @property
     def group(self) -> "Case":
-        """The same case whatever the mode, decoder, batch and allocator: the cases of a group are visited next to each
-        other, so that the machine is in one state for what is compared."""
-        return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0, batch_size=0)
+        """The same case whatever the mode, decoder, output, batch and allocator: the cases of a group are visited next
+        to each other, so that the machine is in one state for what is compared."""
+        return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0, output="", batch_size=0)
 
 
 class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag="visit"):

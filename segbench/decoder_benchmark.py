@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from . import cli, zoo
 from .cases import Case
@@ -30,6 +31,15 @@ class DecoderSettings(Settings):
         return super().header() | {"num_classes": self.num_classes}
 
 
+@dataclass
+class OneDecoder(DecoderSettings):
+    output: Literal["logits", "labels"] = "logits"
+    """Time logits, or all the way to a map of labels with the fused end; the journal of that is labelled `labels`."""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or "labels" * (self.output == "labels")
+
+
 def check_volumes(names: tuple[str, ...]) -> None:
     """Raises Problem for what is no 3D model."""
     for name in names:
@@ -38,13 +48,11 @@ def check_volumes(names: tuple[str, ...]) -> None:
             raise Problem(f"unknown 3D model {name!r}{did_you_mean(name, [*zoo.VOLUMES])}; known: {known}")
 
 
-def cases(settings: DecoderSettings, decoders: tuple[str, ...]) -> list[Case]:
+def cases(settings: DecoderSettings, decoders: tuple[str, ...], output: str = "logits") -> list[Case]:
     """Every model under every mode: its feature maps alone, so that a decoder's share is known, and each decoder."""
-    return [
-        case
-        for decoder in ("features", *decoders)
-        for case in settings.cases(decoder=decoder, classes=settings.num_classes if decoder != "features" else 0)
-    ]
+    with_decoder = {"classes": settings.num_classes, "output": output}
+    behind = [settings.cases(decoder=decoder, **with_decoder) for decoder in decoders]
+    return [*settings.cases(decoder="features"), *(case for cases in behind for case in cases)]
 
 
 def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
@@ -71,9 +79,9 @@ def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
         path,
         path.parent.name,
         description,
-        cases=lambda settings: cases(settings, (decoder,)),
+        cases=lambda settings: cases(settings, (decoder,), settings.output),
         report=report,
-        defaults=DecoderSettings(),
+        defaults=OneDecoder(),
         modes=MODES,
         modes_without_bf16=MODES_WITHOUT_BF16,
     )

@@ -10,13 +10,14 @@ class Precision(NamedTuple):
     """What follows from the numbers that a mode computes with."""
 
     max_error: float  # the largest relative L2 error against FP32 eager on the same weights that still counts as right
+    min_agreement: float  # the smallest share of pixels with FP32 eager's label that still does
     ranking: str  # rows of one ranking compete for the fastest
 
 
 PRECISIONS = {
-    "fp32": Precision(1e-4, "floating point"),
-    "bf16": Precision(5e-2, "floating point"),
-    "int8": Precision(math.inf, "int8"),  # random weights cannot judge it
+    "fp32": Precision(1e-4, 0.9999, "floating point"),
+    "bf16": Precision(5e-2, 0.9, "floating point"),
+    "int8": Precision(math.inf, 0.0, "int8"),  # random weights cannot judge it
 }
 
 
@@ -26,6 +27,7 @@ class Mode(NamedTuple):
     precision: str  # one of PRECISIONS
     options: Mapping[str, bool] = MappingProxyType({})  # read by the runtime alone
     max_error: float | None = None  # where it is not the precision's
+    min_agreement: float | None = None
 
 
 BASELINE = "baseline"  # eager FP32: what speedups are over
@@ -44,8 +46,8 @@ MODES = {
         Mode("onnxruntime",                    "onnxruntime", "fp32"),
         Mode("openvino",                       "openvino",    "fp32"),
         Mode("openvino-bf16",                  "openvino",    "bf16"),
-        Mode("ncnn",                           "ncnn",        "fp32", max_error=5e-3),  # Winograd's transforms round
-        Mode("mnn",                            "mnn",         "fp32", max_error=5e-3),  # ... more
+        Mode("ncnn",                           "ncnn",        "fp32", {}, 5e-3, 0.999),  # Winograd's transforms round
+        Mode("mnn",                            "mnn",         "fp32", {}, 5e-3, 0.999),  # ... more
         Mode("onnxruntime-int8",               "onnxruntime", "int8"),
         Mode("openvino-int8",                  "openvino",    "int8"),
     )
@@ -73,6 +75,12 @@ def max_error(name: str) -> float:
     """Of a known mode: its own, or its precision's."""
     mode = MODES[name]
     return mode.max_error or PRECISIONS[mode.precision].max_error
+
+
+def min_agreement(name: str) -> float:
+    """Of a known mode: its own, or its precision's."""
+    mode = MODES[name]
+    return mode.min_agreement or PRECISIONS[mode.precision].min_agreement
 
 
 def ranking(precision: str) -> str:

@@ -22,7 +22,7 @@ INFERENCE_S = 15  # that one inference may take, or the budget where that is mor
 
 # What a shell exports is no part of a case: families that change how torch, its libraries or the allocator compute.
 INHERITED = ("TORCHDYNAMO_", "TORCH_COMPILE_", "TORCHINDUCTOR_", "TORCH_LOGS", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
-INHERITED += ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+INHERITED += ("NUMBA_", "OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 # A GPU in the machine is no part of a CPU benchmark: Inductor asks for its properties in the fork, and fails.
 HIDDEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 # Not -m: that would put the working directory on the path, and with it what the user's modules are called.
@@ -57,6 +57,7 @@ class Server:
 
     def start(self) -> None:
         own = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # NumPy's threads would not survive a fork
+        own["NUMBA_CACHE_DIR"] = str(machine.cache_folder() / "numba")
         self.buffer = b""
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", SERVE, str(ROOT), str(os.getpid())],

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from . import estimates, modes, zoo
-from .cases import DECODERS, Case, Visit, sides
+from .cases import DECODERS, OUTPUTS, Case, Visit, sides
 from .estimates import NAN, CaseEstimate
 from .journal import Journal, replacing
 from .modes import BASELINE
@@ -88,6 +88,7 @@ def place(case: Case) -> tuple:
         decoders.index(case.decoder),
         sides(case.size),
         case.classes,
+        [*OUTPUTS, case.output].index(case.output),
         modes.order(case.mode),
         case.mode,
         case.batch_size,
@@ -125,6 +126,7 @@ def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peak
         "model": case.model,
         "decoder": case.decoder,
         "classes": case.classes or NAN,
+        "output": case.output,
         "mode": case.mode,
         "runtime": mode.runtime,
         "precision": mode.precision,
@@ -180,7 +182,11 @@ def ending(visits: list[Visit], measured: list[Visit], estimate: CaseEstimate) -
 
 def decoder_share(case: Case, of_journal: dict[Case, CaseEstimate]) -> float:
     """Of the latency, by the estimates: they may have been measured in sessions of their own."""
-    alone = of_journal.get(msgspec.structs.replace(case, decoder="features", classes=0)) if case.classes else None
+    alone = (
+        of_journal.get(msgspec.structs.replace(case, decoder="features", classes=0, output="logits"))
+        if case.classes
+        else None
+    )
     return 1 - alone.latency_ms / of_journal[case].latency_ms if alone and of_journal[case] else NAN
 
 

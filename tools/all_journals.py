@@ -18,6 +18,7 @@ SCRIPTS = {  # in the order of the pages
     "benchmarks/fpn_decoder/benchmark.py": "With Semantic FPN",
     "benchmarks/unet_decoder/benchmark.py": "With UNet",
     "benchmarks/runtimes/benchmark.py": "Deployment runtimes",
+    "benchmarks/labels/benchmark.py": "From image to labels",
     "benchmarks/combined_benchmark.py": "FPN against UNet",
     "benchmark_official.py": "2D against the official 3D models",
     "benchmarks/batch_size_comparison.py": "Batch sizes",

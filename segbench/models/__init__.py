@@ -9,12 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..cases import Case
 from ..zoo import VOLUMES
 from .encoder import build_encoder
+from .labelled import labelled
 from .own import build_own
 from .peers import PEERS, build_peer
 from .segmenter import DECODERS, build_segmenter
 from .volume import build_volume
 
-__all__ = ["DECODERS", "build", "build_segmenter", "count", "count_gmacs", "decoder_params"]
+__all__ = ["DECODERS", "build", "build_segmenter", "count", "count_gmacs", "decoder_params", "labelled"]
 
 
 def build(case: Case, source: Path | str = "") -> nn.Module:

@@ -1,9 +1,12 @@
 """Semantic FPN in a simple form: a pyramid of 128 channels, of which the finest level is read out."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 WIDTH = 128
+STRIDE = 4  # of the finest level
 
 
 class SemanticFPN(nn.Module):
@@ -26,9 +29,18 @@ class SemanticFPN(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
+        return F.interpolate(self.trunk(features), scale_factor=float(STRIDE), mode="bilinear")
+
+    def trunk(self, features: list[Tensor]) -> Tensor:
+        """All but the upsampling at the end: (B, classes, H/4, W/4)."""
         *finer, coarsest = [lateral(level) for lateral, level in zip(self.lateral, features[-4:], strict=True)]
         x = coarsest  # (B, 128, H/32, W/32)
         for level in reversed(finer):
             x = level + F.interpolate(x, scale_factor=2.0, mode="nearest")
-        x = self.head(self.smooth[0](x))  # (B, classes, H/4, W/4)
-        return F.interpolate(x, scale_factor=4.0, mode="bilinear")
+        return self.head(self.smooth[0](x))
+
+    def end(self, threads: int) -> Callable[[Tensor], Tensor]:
+        """What makes labels (B, H, W) of `trunk`'s output, fused."""
+        from .. import labels
+
+        return lambda logits: labels.upsample_labels(logits, STRIDE, threads)

@@ -1,5 +1,7 @@
 """UNet's decoder on the feature maps of any encoder."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -38,10 +40,30 @@ class UNetDecoder(nn.Module):
         self.head = nn.Conv2d(inputs, classes, 1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
+        return self.head(self.last(self.trunk(features)))  # (B, classes, H, W)
+
+    def trunk(self, features: list[Tensor]) -> Tensor:
+        """All but the last transposed convolution and the head, which are linear: (B, 32, H/2, W/2)."""
         *skips, x = features  # (B, C5, H/32, W/32)
         for up, convs in zip(self.up, self.convs, strict=True):
             x = up(x)
             if skips:
                 x = torch.cat([x, skips.pop()], dim=1)
             x = convs(x)  # (B, 256, H/16, W/16) ... (B, 32, H/2, W/2)
-        return self.head(self.last(x))  # (B, classes, H, W)
+        return x
+
+    def end(self, threads: int) -> Callable[[Tensor], Tensor]:
+        """What makes labels (B, H, W) of `trunk`'s output, fused."""
+        from .. import labels
+
+        weight, bias = folded(self.last, self.head)
+        return lambda features: labels.head_labels(features, weight, bias, threads)
+
+
+def folded(up: nn.ConvTranspose2d, head: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight (K, C, s, s) and bias (C) of the one transposed convolution that computes what a transposed convolution
+    and a 1x1 convolution behind it do: both are linear, so their product is taken once, as RepVGG does with its
+    branches (Ding et al. 2021, arXiv 2101.03697, section 3.3)."""
+    mixing = head.weight[:, :, 0, 0].double()
+    weight = torch.einsum("cm,kmyx->kcyx", mixing, up.weight.double())
+    return weight.float(), (head.bias + mixing @ up.bias.double()).float()

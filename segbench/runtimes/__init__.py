@@ -47,6 +47,15 @@ class Prepared(NamedTuple):
         """Of the artefact on disk; None where nothing is converted."""
         return None if self.folder is None else size_of(self.folder) / 1e6
 
+    def then(self, end: Callable[[Any], Any]) -> "Prepared":
+        """With something behind it, which makes its one output of the first one."""
+
+        def call() -> Any:
+            return end(self.outputs(self.call())[0])
+
+        call()
+        return self._replace(call=call, outputs=lambda output: [output])
+
 
 def size_of(folder: Path) -> int:
     """Bytes of its files."""

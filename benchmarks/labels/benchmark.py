@@ -1,0 +1,62 @@
+"""From image to a map of labels: argmax behind the network, argmax in its graph, or the fused end, which never writes
+the logits of every pixel. For a dozen encoders with both decoders, in FP32, BF16 and INT8, and beside them the decoders
+of segmentation-models-pytorch with argmax, as people use them.
+
+Writes benchmark_results_all.csv (everything), benchmark_results.csv (per network and precision the fused end against
+the fastest of all other ways) and benchmark_plot.png from the journals of all machines.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from segbench import cli
+from segbench.cases import Case
+from segbench.decoder_benchmark import DecoderSettings
+from segbench.modes import BASELINE
+from segbench.reports import Report
+
+WAYS = ("argmax", "graph", "labels")
+MODES = (BASELINE, "autocast+compile+freezing", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
+MODES_WITHOUT_BF16 = (BASELINE, "compile+freezing", "onnxruntime", "openvino", "openvino-int8")
+PEERS = {"smp-fpn": (BASELINE, "openvino"), "smp-unet": (BASELINE, "openvino")}  # each with argmax behind it
+
+
+def cases(settings: DecoderSettings) -> list[Case]:
+    chosen = []
+    for decoder in ("fpn", "unet"):
+        for way in WAYS:
+            chosen += settings.cases(decoder=decoder, classes=settings.num_classes, output=way)
+    for decoder, wanted in PEERS.items():
+        of_peer = dataclasses.replace(settings, modes=tuple(mode for mode in settings.modes if mode in wanted))
+        chosen += of_peer.cases(decoder=decoder, classes=settings.num_classes, output="argmax")
+    return [case for case in chosen if (case.mode, case.output) != (BASELINE, "graph")]  # eager mode has no graph
+
+
+def report() -> Report:
+    import labels_report
+
+    return Report(
+        csvs={
+            "benchmark_results_all.csv": lambda results: results.rows,
+            "benchmark_results.csv": labels_report.won,
+        },
+        pictures={"benchmark_plot.png": labels_report.picture},
+        show=labels_report.terminal,
+        pages=labels_report.TABLES,
+    )
+
+
+BENCHMARK = cli.Benchmark(
+    script=Path(__file__).resolve(),
+    name="labels",
+    description=__doc__,
+    cases=cases,
+    report=report,
+    modes=MODES,
+    modes_without_bf16=MODES_WITHOUT_BF16,
+    defaults=DecoderSettings(models=("dozen",)),
+    quick={"models": ("mobileone_s0",), "rounds": 2, "iterations": 24},
+)
+
+if __name__ == "__main__":
+    cli.main(BENCHMARK)

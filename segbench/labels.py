@@ -1,0 +1,310 @@
+"""From logits to a map of labels, without the full-resolution logits in between.
+
+What a decoder or a sliding window ends with is linear: interpolation, or a transposed convolution with a 1x1 head
+behind it. Frameworks write its whole output, 117 maps of the image's size, and then read it again for argmax. Here
+every pixel's values live only until its label is known: a row of pixels is computed class by class, and beside the
+largest value so far stays its class.
+
+Inputs are torch tensors or numpy arrays, FP32 or BF16, with any strides (planes of classes, or classes innermost);
+what comes out is of the same library: uint8 up to 256 classes, then int16. A tie goes to the lower class.
+NaN never wins: where no value is larger than minus infinity the label is 0. Compiled from Python by Numba at the first
+import, some seconds that are kept on disk. Needs numpy and numba alone.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+LOWEST, ONE = np.float32(-np.inf), np.float32(1)
+SCRATCH = 1 << 18  # values: 1 MB, what a core's second-level cache holds
+PIXELS = 256  # that the head computes at a time: 32 channels of them are 32 KB, what the first-level cache holds
+PIECES = 4  # of the work per thread, so that one that is slower does less
+DTYPES = ("u1", "i2")  # of labels
+
+
+def upsample_labels(logits: Any, factor: int, threads: int = 0) -> Any:
+    """argmax over the classes of bilinearly upsampled logits: (B, C, H, W) -> (B, factor * H, factor * W).
+
+    Half-pixel centres, as torch's interpolate with align_corners=False. `threads`: 0 for all that this process may use.
+    Raises ValueError for other shapes and factors, TypeError for other dtypes.
+    """
+    bits, shift = as_bits(logits, 4)
+    if factor < 1:
+        raise ValueError(f"a factor of {factor} is no upsampling")
+    height, width = (factor * side for side in bits.shape[2:])
+    labels = resampled(bits[:, :, None], shift, (1, height, width), threads)
+    return like(logits, labels[:, 0])
+
+
+def resample_labels(
+    logits: Any,
+    size: tuple[int, int, int],
+    threads: int = 0,
+    first: int = 0,
+    depth: int = 0,
+    out: np.ndarray | None = None,
+) -> Any:
+    """argmax over the classes of trilinearly resampled logits: (B, C, D, H, W) -> (B, *size), any ratio per axis.
+
+    Half-pixel centres, as torch's interpolate with align_corners=False, but without smoothing where it gets smaller.
+    A volume that is too large for memory comes in slabs: `logits` are then the planes from `first` of `depth`, and
+    into `out`, (B, *size), go those planes of labels whose neighbours are both there; slabs overlap by one plane.
+    Raises ValueError for other shapes and sizes, TypeError for other dtypes.
+    """
+    bits, shift = as_bits(logits, 5)
+    if len(size) != 3 or min(size) < 1:
+        raise ValueError(f"{size} is no size of a volume")
+    return like(logits, resampled(bits, shift, tuple(size), threads, first, depth, out))
+
+
+def head_labels(features: Any, weight: Any, bias: Any, threads: int = 0) -> Any:
+    """argmax over the classes of a transposed convolution whose kernel is its stride: (B, K, H, W) -> (B, s*H, s*W).
+
+    `weight` (K, C, s, s) and `bias` (C) as torch.nn.ConvTranspose2d has them. A transposed convolution with a 1x1
+    convolution behind it is such a one again (models.unet.folded). Raises ValueError for shapes that do not fit.
+    """
+    bits, shift = as_bits(features, 4)
+    weight, bias = (np.asarray(values, np.float32) for values in (weight, bias))
+    if weight.ndim != 4 or weight.shape[0] != bits.shape[1] or weight.shape[2] != weight.shape[3]:
+        raise ValueError(f"a weight of {weight.shape} does not fit features of {bits.shape}: (K, C, s, s) is wanted")
+    inputs, classes, stride, _ = weight.shape
+    if bias.shape != (classes,):
+        raise ValueError(f"a bias of {bias.shape} does not fit {classes} classes")
+    # Classes in pairs, channels in eights: what is added changes nothing.
+    filled = np.zeros((stride, stride, classes + classes % 2, inputs + -inputs % 8), np.float32)
+    filled[:, :, :classes, :inputs] = weight.transpose(2, 3, 1, 0)
+    biases = np.full(filled.shape[2], LOWEST)
+    biases[:classes] = bias
+    batch, _, height, width = bits.shape
+    labels = empty_labels((batch, stride * height, stride * width), classes)
+    in_pieces(lambda b, low, high: head_rows(bits, shift, b, low, high, filled, biases, labels), batch, height, threads)
+    return like(features, labels)
+
+
+def as_bits(values: Any, dimensions: int) -> tuple[np.ndarray, np.uint32]:
+    """The values as unsigned integers in the same memory, and by how much to shift these to have an FP32's bits."""
+    if len(values.shape) != dimensions or 0 in values.shape[1:]:
+        raise ValueError(f"{tuple(values.shape)} is not of {dimensions} dimensions with something in each")
+    name = str(values.dtype).removeprefix("torch.")
+    if name not in ("float32", "bfloat16"):
+        raise TypeError(f"labels are made of float32 or bfloat16, not of {name}")
+    if hasattr(values, "detach"):
+        import torch
+
+        values = values.detach().view(torch.int16 if name == "bfloat16" else torch.int32).numpy()
+    bits = values.view(np.uint16 if name == "bfloat16" else np.uint32)
+    return bits, np.uint32(16 if name == "bfloat16" else 0)
+
+
+def like(given: Any, labels: np.ndarray) -> Any:
+    """As an array of the library that the input is of."""
+    if not hasattr(given, "detach"):
+        return labels
+    import torch
+
+    return torch.from_numpy(labels)
+
+
+def empty_labels(shape: tuple[int, ...], classes: int) -> np.ndarray:
+    return np.empty(shape, next(dtype for dtype in DTYPES if classes - 1 <= np.iinfo(dtype).max))
+
+
+@cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def in_pieces(work: Callable[[int, int, int], None], batch: int, rows: int, threads: int) -> None:
+    """Call work(image, low, high) for all rows of all images. Threads sleep when there is none: a pool of OpenMP's
+    would spin beside the one of the network."""
+    threads = threads or len(os.sched_getaffinity(0))
+    edges = np.linspace(0, rows, min(PIECES * threads, rows) + 1).astype(int) if threads > 1 else np.array([0, rows])
+    pieces = [(b, low, high) for b in range(batch) for low, high in pairwise(edges)]
+    if threads == 1:
+        for piece in pieces:
+            work(*piece)
+    else:
+        list(pool(threads).map(lambda piece: work(*piece), pieces))
+
+
+def cells(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the outputs of an axis lie between the centres of its inputs. Cell i is between inputs i-1 and i, 0 before
+    the first and `inputs` behind the last; cell i has the outputs from starts[i] to starts[i+1]. And the share of the
+    upper neighbour in every output."""
+    places = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
+    lower = np.floor(places)
+    starts = np.searchsorted(lower, np.arange(-1, inputs + 1))
+    starts[-1] = outputs
+    outside = (lower < 0) | (lower >= inputs - 1)
+    return starts, np.where(outside, 0, places - lower).astype(np.float32)
+
+
+def resampled(
+    bits: np.ndarray,
+    shift: np.uint32,
+    size: tuple[int, ...],
+    threads: int,
+    first: int = 0,
+    depth: int = 0,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    batch, classes, planes, *sides = bits.shape
+    depth = depth or planes
+    (z_starts, z_shares), (y_starts, y_shares), (x_starts, x_shares) = (
+        cells(inputs, outputs) for inputs, outputs in zip((depth, *sides), size, strict=True)
+    )
+    z_starts = z_starts[first : first + planes + 2].copy()
+    if first > 0:
+        z_starts[0] = z_starts[1]
+    if first + planes < depth:
+        z_starts[-1] = z_starts[-2]
+    # The n-th output of every cell at once: so neighbours in memory are computed together, whatever the ratio.
+    counts = np.diff(x_starts)
+    shares = np.zeros((counts.max(), len(counts)), np.float32)
+    for n in range(len(shares)):
+        there = np.flatnonzero(counts > n)
+        shares[n, there] = x_shares[x_starts[there] + n]
+    labels = empty_labels((batch, *size), classes) if out is None else out
+    tables = (z_starts, y_starts, x_starts, z_shares, y_shares, shares)
+    in_pieces(lambda *piece: interpolated_rows(bits, shift, *piece, *tables, labels), batch, sides[0] + 1, threads)
+    return labels
+
+
+SIGNATURES = [
+    f"(u{size}[:,:,:,:,:], u4, i8, i8, i8, i8[::1], i8[::1], i8[::1], f4[::1], f4[::1], f4[:,::1], {labels}[:,:,:,:])"
+    for size in (4, 2)
+    for labels in DTYPES
+]
+
+
+@njit(["(u4[:,:], u4, f4[:,::1])", "(u2[:,:], u4, f4[:,::1])"], nogil=True, cache=True)
+def load(row, shift, values):
+    """(C, W) of any strides -> (C, W + 2) planes, with the first and the last value twice."""
+    channels, width = row.shape
+    bits = values.view(np.uint32)
+    if row.strides[0] < row.strides[1]:
+        for x in range(width):
+            for c in range(channels):
+                bits[c, x + 1] = np.uint32(row[c, x]) << shift
+    else:
+        for c in range(channels):
+            for x in range(width):
+                bits[c, x + 1] = np.uint32(row[c, x]) << shift
+    for c in range(channels):
+        bits[c, 0], bits[c, width + 1] = bits[c, 1], bits[c, width]
+
+
+@njit(SIGNATURES, nogil=True, cache=True, fastmath={"contract"})
+def interpolated_rows(source, shift, b, low, high, z_starts, y_starts, x_starts, z_shares, y_shares, x_shares, labels):
+    """Labels of image b in the cells from `low` to `high` of the y axis. No views of arrays in the inner loops: Numba
+    would count their references, which takes longer than the arithmetic."""
+    channels, depth, height, width = source.shape[1:]
+    rows = min(max(1, SCRATCH // (2 * channels * (width + 2))), high - low)
+    loaded = np.empty((2, rows + 1, channels, width + 2), np.float32)  # of two neighbouring planes
+    holds = np.empty(2, np.int64)  # which those are
+    row = np.empty(width + 2, np.float32)  # of one class, between its source rows
+    most, count = x_shares.shape
+    best = np.empty((most, count), np.float32)
+    label = np.empty((most, count), np.int32)
+    for first_cell in range(low, high, rows):
+        last_cell, first_row = min(first_cell + rows, high), max(first_cell - 1, 0)
+        holds[:] = -1
+        for k in range(depth + 1):
+            if z_starts[k] == z_starts[k + 1]:
+                continue
+            below, above = max(k - 1, 0), min(k, depth - 1)
+            for z in range(below, above + 1):
+                if holds[z % 2] != z:
+                    holds[z % 2] = z
+                    for y in range(first_row, min(last_cell, height)):
+                        load(source[b, :, z, y], shift, loaded[z % 2, y - first_row])
+            z0, z1 = below % 2, above % 2
+            for j in range(first_cell, last_cell):
+                y0, y1 = max(j - 1, 0) - first_row, min(j, height - 1) - first_row
+                for z in range(z_starts[k], z_starts[k + 1]):
+                    for y in range(y_starts[j], y_starts[j + 1]):
+                        v, w = z_shares[z], y_shares[y]
+                        s00, s01, s10, s11 = (ONE - v) * (ONE - w), (ONE - v) * w, v * (ONE - w), v * w
+                        for n in range(most):
+                            for i in range(count):
+                                best[n, i], label[n, i] = LOWEST, 0
+                        for c in range(channels):
+                            if z0 == z1:
+                                for x in range(width + 2):
+                                    row[x] = (ONE - w) * loaded[z0, y0, c, x] + w * loaded[z0, y1, c, x]
+                            else:
+                                for x in range(width + 2):
+                                    lower = s00 * loaded[z0, y0, c, x] + s01 * loaded[z0, y1, c, x]
+                                    row[x] = lower + s10 * loaded[z1, y0, c, x] + s11 * loaded[z1, y1, c, x]
+                            for n in range(most):
+                                for i in range(count):
+                                    value = row[i] + x_shares[n, i] * (row[i + 1] - row[i])
+                                    better = value > best[n, i]
+                                    best[n, i] = value if better else best[n, i]
+                                    label[n, i] = c if better else label[n, i]
+                        for i in range(count):
+                            for n in range(x_starts[i + 1] - x_starts[i]):
+                                labels[b, z, y, x_starts[i] + n] = label[n, i]
+
+
+@njit(
+    [
+        f"(u{size}[:,:,:,:], u4, i8, i8, i8, f4[:,:,:,::1], f4[::1], {labels}[:,:,:])"
+        for size in (4, 2)
+        for labels in DTYPES
+    ],
+    nogil=True,
+    cache=True,
+    fastmath={"contract"},
+)
+def head_rows(source, shift, b, low, high, weight, bias, labels):
+    """Labels that the rows from `low` to `high` of image b give. weight (s, s, C, K), C even, K divisible by 8: eight
+    channels for two classes at a time keep the sums in registers."""
+    channels, width = source.shape[1], source.shape[3]
+    stride, _, classes, inputs = weight.shape
+    values = np.zeros((inputs, PIXELS), np.float32)
+    bits = values.view(np.uint32)
+    one, two = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    best, label = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.int32)
+    for y in range(low, high):
+        for x0 in range(0, width, PIXELS):
+            there = min(PIXELS, width - x0)
+            for x in range(there):
+                for k in range(channels):
+                    bits[k, x] = np.uint32(source[b, k, y, x0 + x]) << shift
+            for dy in range(stride):
+                for dx in range(stride):
+                    for x in range(PIXELS):
+                        best[x], label[x] = LOWEST, 0
+                    for c in range(0, classes, 2):
+                        for x in range(PIXELS):
+                            one[x], two[x] = bias[c], bias[c + 1]
+                        for k in range(0, inputs, 8):
+                            a0, b0 = weight[dy, dx, c, k], weight[dy, dx, c + 1, k]
+                            a1, b1 = weight[dy, dx, c, k + 1], weight[dy, dx, c + 1, k + 1]
+                            a2, b2 = weight[dy, dx, c, k + 2], weight[dy, dx, c + 1, k + 2]
+                            a3, b3 = weight[dy, dx, c, k + 3], weight[dy, dx, c + 1, k + 3]
+                            a4, b4 = weight[dy, dx, c, k + 4], weight[dy, dx, c + 1, k + 4]
+                            a5, b5 = weight[dy, dx, c, k + 5], weight[dy, dx, c + 1, k + 5]
+                            a6, b6 = weight[dy, dx, c, k + 6], weight[dy, dx, c + 1, k + 6]
+                            a7, b7 = weight[dy, dx, c, k + 7], weight[dy, dx, c + 1, k + 7]
+                            for x in range(PIXELS):
+                                v0, v1, v2, v3 = values[k, x], values[k + 1, x], values[k + 2, x], values[k + 3, x]
+                                v4, v5, v6, v7 = values[k + 4, x], values[k + 5, x], values[k + 6, x], values[k + 7, x]
+                                one[x] += a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4 + a5 * v5 + a6 * v6 + a7 * v7
+                                two[x] += b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3 + b4 * v4 + b5 * v5 + b6 * v6 + b7 * v7
+                        for x in range(PIXELS):
+                            better = one[x] > best[x]
+                            value = one[x] if better else best[x]
+                            place = c if better else label[x]
+                            better = two[x] > value
+                            best[x] = two[x] if better else value
+                            label[x] = c + 1 if better else place
+                    for x in range(there):
+                        labels[b, stride * y + dy, stride * (x0 + x) + dx] = label[x]

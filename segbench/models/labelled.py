@@ -1,0 +1,47 @@
+"""Networks whose output is a map of labels, in the ways that there are."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from .segmenter import Segmenter
+
+End = Callable[[Tensor], Tensor]  # the first output -> labels
+
+
+class Argmax(nn.Module):
+    """A network with argmax in its graph: -> labels (B, H, W)."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.network(x)[0].argmax(dim=1),)
+
+
+class Trunk(nn.Module):
+    """A decoder up to its last linear layer."""
+
+    def __init__(self, decoder: nn.Module):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return self.decoder.trunk(features)
+
+
+def labelled(network: nn.Module, output: str, size: tuple[int, ...], threads: int) -> tuple[nn.Module, End | None]:
+    """What of a network to prepare for an output of cases.OUTPUTS, and what makes labels (B, *size) of its first
+    output; None where there is nothing to do. Raises ValueError for a network that has no fused end."""
+    if output == "logits":
+        return network, None
+    if output == "argmax":
+        return network, lambda logits: logits.argmax(dim=1)
+    if output == "graph":
+        return Argmax(network), None
+    if not isinstance(network, Segmenter) or network.decoder is None:
+        raise ValueError(f"{type(network).__name__} has no fused end: only FPN and UNet have")
+    trunk = Segmenter(network.encoder, network.neck, Trunk(network.decoder), network.levels).eval()
+    end, (height, width) = network.decoder.end(threads), size
+    return trunk, lambda maps: end(maps)[:, :height, :width]
