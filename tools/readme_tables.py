@@ -166,6 +166,22 @@ def precision(results_of: AllResults) -> str:
     return markdown.table(precision_report.shown(precision_report.summary(rows))) if len(rows) else ""
 
 
+def label_ways(results_of: AllResults) -> str:
+    """From image to labels, on the machine with the most cases."""
+    import labels_report
+
+    results = largest(results_of, "labels")
+    return markdown.table(*labels_report.means(results)[:2]) if results.journals else ""
+
+
+def label_kernels(results_of: AllResults) -> str:
+    """The kernels on all machines."""
+    import labels_report
+
+    shown = labels_report.shown_kernels(ROOT / "benchmarks" / "labels")
+    return markdown.table(*shown[:2]) if len(shown.frame) else ""
+
+
 def fpn_against_unet(results_of: AllResults) -> str:
     """By mode, on the machine with the most cases."""
     import combined_report
@@ -237,6 +253,8 @@ TABLES = {
     "shares": shares,
     "neighbour": neighbour,
     "precision": precision,
+    "label-ways": label_ways,
+    "label-kernels": label_kernels,
     "fpn-against-unet": fpn_against_unet,
     "whole-cts": whole_cts,
     "promises": promises,

@@ -56,14 +56,18 @@ def render(root: Path, out: Path) -> list[Path]:
 
 
 def without_journals(root: Path, out: Path) -> list[Path]:
-    """What benchmarks/precision says: its evidence are scores of images, and no times."""
-    folder = Path("benchmarks") / "precision"
-    if str(ROOT / folder) not in sys.path:
-        sys.path.insert(0, str(ROOT / folder))
+    """What is no journal's: scores of images, kernels against torch."""
+    written = []
+    for name in ("precision", "labels"):
+        folder = Path("benchmarks") / name
+        if str(ROOT / folder) not in sys.path:
+            sys.path.insert(0, str(ROOT / folder))
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    import labels_report
     import precision_report
 
-    (out / folder).mkdir(parents=True, exist_ok=True)
-    return precision_report.write(root / folder, out / folder)
+    written += precision_report.write(root / "benchmarks/precision", out / "benchmarks/precision")
+    return written + labels_report.write_kernels(root / "benchmarks/labels", out / "benchmarks/labels")
 
 
 def page(machine: str, sections: list[str], results_of: dict[str, Results]) -> str:
@@ -96,7 +100,7 @@ def rendered_files() -> list[Path]:
     paths = [*ROOT.glob("results/*.md"), *ROOT.glob("plots/**/*.png")]
     for kind in ("csv", "png"):
         paths += [*ROOT.glob(f"*.{kind}"), *ROOT.glob(f"benchmarks/**/*.{kind}")]
-    others = {"quick", "own", "studies", "images"}  # somebody's own results, and what precision's tables are made from
+    others = {"quick", "own", "studies", "images", "kernels"}  # somebody's own results, and what tables are made from
     return [path for path in paths if not others & {*path.relative_to(ROOT).parts}]
 
 

@@ -1,10 +1,12 @@
 """What benchmark.py shows: the fused end against every other way from an image to labels."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from segbench import estimates, markdown, tables
+from segbench import estimates, markdown, stats, tables
 from segbench.cases import DECODERS, OUTPUTS
 from segbench.markdown import Shown, spans
 from segbench.plots import COLOURS, WIDTH, Picture, caption
@@ -61,10 +63,10 @@ def means(results: Results) -> Shown:
                 "decoder": DECODERS[decoder],
                 "precision": PRECISIONS[precision],
                 "encoders": len(group),
-                "over the fastest other way": geometric_mean(group.ratio),
+                "over the fastest other way": stats.geometric_mean(group.ratio),
                 "lowest to highest": f"{group.ratio.min():.2f} to {group.ratio.max():.2f}",
                 "interval above 1": int((group.ratio_low > 1).sum()),
-                "over smp": geometric_mean(group.over_smp),
+                "over smp": stats.geometric_mean(group.over_smp.dropna()),
                 "MB/img": group.memory_mb_img.median(),
                 "MB/img, other way": group.other_memory_mb_img.median(),
                 "same label, at least": f"{group.argmax_agreement.min():.4%}",
@@ -117,10 +119,6 @@ def terminal(results: Results) -> str:
     return "\n\n".join(texts)
 
 
-def geometric_mean(values: pd.Series) -> float:
-    return float(np.exp(np.log(values.dropna()).mean())) if values.notna().any() else float("nan")
-
-
 def picture(results: Results) -> Picture:
     """A row per journal, a column per decoder: ms from image to labels, the fused end (full) against the fastest other
     way (hollow), precision by precision."""
@@ -161,6 +159,52 @@ def picture(results: Results) -> Picture:
     handles.append(plt.Line2D([], [], ls="", marker="o", mfc="white", color="0.3", label="fastest other way"))
     figure.legend(handles, [*labels, "fastest other way"], ncols=4, loc="outside lower center", frameon=False)
     return figure, frame
+
+
+def kernels(folder: Path) -> pd.DataFrame:
+    """What kernels.py saw on all machines, with `limit_ms`, the larger of what this machine's memory and arithmetic
+    need for it, and `share`, that over the time that it took; empty where there is nothing."""
+    frames = [pd.read_csv(path) for path in sorted((folder / "kernels").glob("*.csv"))]
+    if not frames:
+        return pd.DataFrame()
+    frame = pd.concat(frames, ignore_index=True)
+    memory_ms = frame.bytes / frame.memory_gb_s / 1e6
+    arithmetic_ms = frame.instructions / frame.instructions_g_s / 1e6
+    frame["limit_ms"] = np.maximum(memory_ms, arithmetic_ms)
+    frame["limited_by"] = np.where(memory_ms > arithmetic_ms, "memory", "arithmetic")
+    frame["share"] = frame.limit_ms / frame.ms
+    return frame
+
+
+def shown_kernels(folder: Path) -> Shown:
+    """For a page."""
+    frame = kernels(folder)
+    if frame.empty:
+        return Shown(frame, {})
+    columns = {
+        "kernel, machine": frame.kernel + ", " + frame.machine,
+        "ms": frame.ms,
+        "torch, eager": frame.eager_ms,
+        "compiled": frame.compiled_ms,
+        "ratio": frame.ratio,
+        "95 % interval": spans(frame.ratio_low, frame.ratio_high),
+        "same labels": frame.same_labels.map("{:.4%}".format).replace("nan%", ""),
+        "limit, ms": frame.limit_ms,
+        "by": frame.limited_by,
+        "share of it": frame.share,
+        "MB beyond its input": frame.beyond_input_mb if "beyond_input_mb" in frame else float("nan"),
+    }
+    digits = {"ms": 1, "torch, eager": 0, "compiled": 0, "ratio": 1, "limit, ms": 2, "share of it": 2}
+    return Shown(pd.DataFrame(columns), digits | {"MB beyond its input": 0})
+
+
+def write_kernels(root: Path, out: Path) -> list[Path]:
+    """kernels.csv in `out`, from what lies below `root`."""
+    frame = kernels(root)
+    if frame.empty:
+        return []
+    tables.write_csv(out / "kernels.csv", frame)
+    return [out / "kernels.csv"]
 
 
 TABLES = (means, pairs, ways)

@@ -1,0 +1,267 @@
+"""A whole CT from voxels to labels at the original spacing: nnU-Net and TotalSegmentator as they come on a CPU, beside
+the same networks and tiles with a deployment runtime and logits resampled to labels without writing them.
+
+Every run is a fresh process; the ways take turns. Writes runs/<machine>.csv (a line per run: seconds and peak memory of
+every part), and from those of all machines benchmark_results.csv and benchmark_plot.png.
+
+    uv run benchmarks/whole_ct/benchmark.py --models stunet_s                       # some minutes, a synthetic CT
+    uv run benchmarks/whole_ct/benchmark.py --models totalsegmentator --ways fast --voxels 300 512 512
+    uv run benchmarks/whole_ct/benchmark.py --models totalsegmentator --volume ct.nii.gz --weights 1.pth 2.pth 3.pth \
+        4.pth 5.pth --labels labels.nii.gz      # a real one, in the order of TotalSegmentator's parts
+"""
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import pandas as pd
+import tyro
+
+from segbench import machine, modes, zoo
+from segbench.cases import sides
+from segbench.journal import replacing
+from segbench.settings import Problem, find_modes
+
+HERE = Path(__file__).resolve().parent
+CLASSES = 117  # of STU-Net
+# What is run, by the name of --models: nnU-Net models are exported as nnU-Net does, TotalSegmentator's as it does.
+NETWORKS = {
+    "stunet_s": ("nnunet", "STU-Net-S, 1.5 mm"),
+    "stunet_b": ("nnunet", "STU-Net-B, 1.5 mm"),
+    "totalsegmentator": ("official", "TotalSegmentator, 1.5 mm"),
+    "totalsegmentator_fast": ("official", "TotalSegmentator --fast, 3 mm"),
+}
+RUNS = {run.name: run for run in zoo.RUNS}
+STEPS = {"nnunet": 0.5, "official": 0.8}  # of a tile, from one to the next: nnU-Net's default, TotalSegmentator's
+
+
+@dataclass
+class Settings:
+    models: tuple[Literal[*NETWORKS], ...] = ("stunet_s", "totalsegmentator_fast")
+    ways: tuple[Literal["as it comes", "fast"], ...] = ("as it comes", "fast")
+    modes: tuple[str, ...] = ("openvino", "openvino-bf16")
+    """Of the fast way; what this machine has no native precision for is left out."""
+    export: tuple[Literal["torch", "scipy"], ...] = ("torch",)
+    """nnU-Net's resampling of logits: by torch, all classes at once, or by scipy, class by class."""
+    voxels: tuple[int, int, int] = (160, 384, 384)
+    """Of the synthetic CT, 1.5x0.75x0.75 mm."""
+    repeats: int = 2
+    """Runs of every way, in turn."""
+    volume: Path | None = None
+    """A CT in NIfTI instead, in Hounsfield units."""
+    weights: tuple[Path, ...] = ()
+    """Checkpoints of nnU-Net or state dicts, one per network."""
+    labels: Path | None = None
+    """Where the last run's label map goes, in NIfTI, with the names of the classes."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = HERE
+    report: bool = False
+    """Tables and picture from the runs that are there, no run."""
+
+
+class Scan:
+    """A CT as the networks want it: (D, H, W), from head to feet or back, in Hounsfield units or normalised."""
+
+    def __init__(self, path: Path):
+        import nibabel
+
+        self.original = nibabel.load(path)
+        canonical = nibabel.as_closest_canonical(self.original)
+        if len(canonical.shape) != 3:
+            raise Problem(f"--volume {path} has {len(canonical.shape)} dimensions, not three")
+        self.affine = canonical.affine
+        self.values = np.asarray(canonical.dataobj, np.float32).transpose(2, 1, 0)
+        self.spacing_mm = tuple(float(side) for side in canonical.header.get_zooms()[::-1])
+
+    def save(self, labels: np.ndarray, names: list[str], path: Path) -> None:
+        """Beside the scan: its orientation, its header, and the names and colours of the classes in an extension, as
+        TotalSegmentator writes them."""
+        import nibabel
+        from totalsegmentator.alignment import undo_canonical
+        from totalsegmentator.nifti_ext_header import add_label_map_to_nifti
+
+        image = nibabel.Nifti1Image(np.ascontiguousarray(labels.transpose(2, 1, 0)), self.affine)
+        image = undo_canonical(image, self.original)
+        image = nibabel.Nifti1Image(np.asarray(image.dataobj, np.uint8), self.original.affine)
+        nibabel.save(add_label_map_to_nifti(image, names), path)
+
+
+def jobs(settings: Settings, model: str, folder: Path, scan: Scan | None) -> list:
+    """Of a model: what is run in each repeat, the reference first."""
+    from segment import Job
+
+    kind, name = NETWORKS[model]
+    run = RUNS[name]
+    common = {
+        "as_in": kind,
+        "model": run.model,
+        "classes": run.classes or CLASSES,
+        "networks": run.networks,
+        "resolution_mm": run.resolution_mm,
+        "step": STEPS[kind],
+        "voxels": scan.values.shape if scan else settings.voxels,
+        "spacing_mm": scan.spacing_mm if scan else (1.5, 0.75, 0.75),
+        "volume": str(folder / "volume.npy") if scan else "",
+        "weights": tuple(str(path.resolve()) for path in settings.weights),
+        "merge": tables_of_parts() if run.networks > 1 else (),
+    }
+    chosen = []
+    if "as it comes" in settings.ways:
+        exports = settings.export if kind == "nnunet" else ("",)
+        chosen += [Job(way=kind, mode="baseline", export=export, labels="", **common) for export in exports]
+    if "fast" in settings.ways:
+        chosen += [Job(way="fast", mode=mode, labels="", **common) for mode in settings.modes]
+    for number, job in enumerate(chosen):
+        job.labels = str(folder / f"{model}-{number}.npy")
+    return chosen
+
+
+def tables_of_parts() -> tuple[tuple[int, ...], ...]:
+    """Of TotalSegmentator's five networks: the label among all 117 of each of its classes, the background first."""
+    from totalsegmentator.map_to_binary import class_map, class_map_5_parts
+
+    number = {name: label for label, name in class_map["total"].items()}
+    return tuple((0, *(number[part[label]] for label in sorted(part))) for part in class_map_5_parts.values())
+
+
+def too_large(job, free_gb: float) -> str:
+    """Why nnU-Net's export will not fit: all logits at the original spacing in FP32, and those it makes them from."""
+    if job.way != "nnunet":
+        return ""
+    here = np.prod([count * mm / job.resolution_mm for count, mm in zip(job.voxels, job.spacing_mm, strict=True)])
+    needed = job.classes * (4 * np.prod(job.voxels, dtype=float) + 6 * here) / 1e9 + 2
+    return f"needs about {needed:.0f} GB, {free_gb:.0f} GB are free" if needed > free_gb else ""
+
+
+def started(job) -> dict:
+    """One run in a fresh process. Its progress goes to the terminal. Raises Problem where it fails."""
+    command = [sys.executable, "-P", str(HERE / "segment.py"), msgspec.json.encode(job).decode()]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Problem(f"{job.model} {job.way} {job.mode} ended with status {done.returncode}, see above")
+    return msgspec.json.decode(done.stdout.splitlines()[-1])
+
+
+def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
+    """A row per run, written when it has ended."""
+    here = machine.describe()
+    about = {"machine": here.name, "cpu": here.label, "threads": machine.usable_cores()}
+    about |= machine.installed(("torch", "openvino", "onnxruntime", "nnunetv2", "totalsegmentator"))
+    for model in settings.models:
+        with tempfile.TemporaryDirectory() as folder:
+            if scan:
+                np.save(Path(folder) / "volume.npy", normalised(scan.values, settings.weights))
+            chosen = jobs(settings, model, Path(folder), scan)
+            for repeat in range(1, settings.repeats + 1):
+                reference = None
+                for job in chosen:
+                    row = about | {"model": model, "way": job.way, "mode": job.mode, "export": job.export}
+                    row["export"] = job.export if job.way == "nnunet" else ""
+                    row |= {"voxels": sides(job.voxels), "step": job.step, "classes": job.classes, "repeat": repeat}
+                    row["started"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+                    if reason := too_large(job, machine.free_gb()):
+                        print(f"{model} {job.way}: skipped, {reason}")
+                        continue
+                    print(f"{model}, {job.way}, {job.mode}, run {repeat} of {settings.repeats}", flush=True)
+                    told = started(job)
+                    labels = np.load(job.labels)
+                    reference = labels if reference is None else reference
+                    row |= {f"{part.replace(' ', '_')}_s": seconds for part, seconds in told["parts_s"].items()}
+                    row |= {f"{part.replace(' ', '_')}_mb": peak for part, peak in told["peaks_mb"].items()}
+                    row |= {key: told[key] for key in ("whole_s", "prepare_s", "peak_mb", "tiles")}
+                    record(evidence, row | {"same_labels": float((labels == reference).mean())})
+                    print(f"  {told['whole_s']:.1f} s, {told['peak_mb'] / 1e3:.1f} GB")
+            if settings.labels and scan:
+                scan.save(labels, names_of(model), settings.labels)
+                print(f"wrote {settings.labels}")
+
+
+def record(evidence: Path, row: dict) -> None:
+    """Append a row; runs of other models have other parts."""
+    before = [pd.read_csv(evidence)] if evidence.exists() else []
+    with replacing(evidence) as draft:
+        pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
+
+
+def names_of(model: str) -> list[str]:
+    from segbench.models.totalsegmentator import class_names
+
+    return class_names() if model.startswith("totalsegmentator") else [f"class {n}" for n in range(1, CLASSES)]
+
+
+def normalised(values: np.ndarray, weights: tuple[Path, ...]) -> np.ndarray:
+    """As nnU-Net does a CT: clipped to two quantiles of the foreground, then z-scored; with the figures that a
+    checkpoint's plans hold, or else with those of this CT above -500 HU."""
+    known = foreground(weights[0]) if weights else {}
+    if known:
+        low, high, mean, std = (known[key] for key in ("percentile_00_5", "percentile_99_5", "mean", "std"))
+    else:
+        seen = values[values > -500] if (values > -500).any() else values
+        (low, high), mean, std = np.quantile(seen, (0.005, 0.995)), seen.mean(), seen.std()
+    return ((values.clip(low, high) - mean) / max(std, 1e-8)).astype(np.float32)
+
+
+def foreground(weights: Path) -> dict[str, float]:
+    """Intensities that nnU-Net saw in training, from its checkpoint; {} for a state dict alone."""
+    from segbench.models import states
+
+    found = states.read(weights)
+    for key in ("init_args", "plans", "foreground_intensity_properties_per_channel", "0"):
+        found = found.get(key, {}) if isinstance(found, dict) else {}
+    return found
+
+
+def check(settings: Settings) -> Settings:
+    """Raises Problem for what cannot be run."""
+    find_modes(settings.modes)
+    here = machine.describe()
+    settings.modes = tuple(m for m in settings.modes if modes.MODES[m].precision != "bf16" or here.native_bf16)
+    if min(settings.voxels) < 8 or settings.repeats < 1:
+        raise Problem("--voxels are 8 or more on each side, --repeats positive")
+    if settings.volume and not settings.volume.is_file():
+        raise Problem(f"--volume {settings.volume}: no such file")
+    if settings.labels and not settings.volume:
+        raise Problem("--labels is for a CT of --volume")
+    for path in settings.weights:
+        if not path.is_file():
+            raise Problem(f"--weights {path}: no such file")
+    for model in settings.models:
+        wanted = RUNS[NETWORKS[model][1]].networks
+        if settings.weights and len(settings.weights) != wanted:
+            raise Problem(f"--weights: {model} has {wanted} networks, {len(settings.weights)} files are named")
+    return settings
+
+
+def main() -> int:
+    settings = tyro.cli(Settings, description=__doc__)
+    import ct_report
+
+    if not settings.report:
+        settings = check(settings)
+        scan = Scan(settings.volume) if settings.volume else None
+        evidence = settings.out / "runs" / f"{machine.describe().name}.csv"
+        evidence.parent.mkdir(parents=True, exist_ok=True)
+        measure(settings, scan, evidence)
+        print(f"wrote {evidence}")
+    elif ct_report.evidence(settings.out).empty:
+        raise Problem(f"{settings.out / 'runs'} holds no run; run without --report first")
+    for path in ct_report.write(settings.out, settings.out):
+        print(f"wrote {path}")
+    print(ct_report.terminal(settings.out))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Problem as problem:
+        print(f"benchmark.py: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nbenchmark.py: stopped; what ran to its end is kept", file=sys.stderr)
+        sys.exit(130)
