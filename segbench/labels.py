@@ -3,11 +3,11 @@
 What a decoder or a sliding window ends with is linear: interpolation, or a transposed convolution with a 1x1 head
 behind it. Frameworks write its whole output, 117 maps of the image's size, and then read it again for argmax. Here
 every pixel's values live only until its label is known: a row of pixels is computed class by class, and beside the
-largest value so far stays its class.
+largest value so far stays its class, as a float, so that vectors of both are alike.
 
 Inputs are torch tensors or numpy arrays, FP32 or BF16, with any strides (planes of classes, or classes innermost);
 what comes out is of the same library: uint8 up to 256 classes, then int16. A tie goes to the lower class.
-NaN never wins: where no value is larger than minus infinity the label is 0. Compiled from Python by Numba at the first
+NaN never wins: where nothing is a number the label is 0. Compiled from Python by Numba at the first
 import, some seconds that are kept on disk. Needs numpy and numba alone.
 """
 
@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-LOWEST, ONE = np.float32(-np.inf), np.float32(1)
-SCRATCH = 1 << 18  # values: 1 MB, what a core's second-level cache holds
+LOWEST, HIGHEST = np.float32(-1e38), np.float32(1e38)  # what values are clipped to: their differences are finite
+ONE, TWO, THREE = (np.float32(number) for number in (1, 2, 3))
 PIXELS = 256  # that the head computes at a time: 32 channels of them are 32 KB, what the first-level cache holds
-PIECES = 4  # of the work per thread, so that one that is slower does less
+LANES = 16  # values of a vector of AVX-512: rows are as long as a whole number of them, and begin at one
+PIECES = 2  # of the work per thread, so that one that is slower does less; each needs scratch of its own
 DTYPES = ("u1", "i2")  # of labels
 
 
@@ -79,11 +80,17 @@ def head_labels(features: Any, weight: Any, bias: Any, threads: int = 0) -> Any:
     # Classes in pairs, channels in eights: what is added changes nothing.
     filled = np.zeros((stride, stride, classes + classes % 2, inputs + -inputs % 8), np.float32)
     filled[:, :, :classes, :inputs] = weight.transpose(2, 3, 1, 0)
-    biases = np.full(filled.shape[2], LOWEST)
+    biases = np.full(filled.shape[2], -np.inf, np.float32)
     biases[:classes] = bias
     batch, _, height, width = bits.shape
     labels = empty_labels((batch, stride * height, stride * width), classes)
-    in_pieces(lambda b, low, high: head_rows(bits, shift, b, low, high, filled, biases, labels), batch, height, threads)
+
+    def work(b: int, low: int, high: int) -> None:
+        values = aligned((filled.shape[3], PIXELS))
+        scratch = (aligned((PIXELS,)) for _ in range(4))
+        head_rows(bits, shift, b, low, high, filled, biases, values, *scratch, labels)
+
+    in_pieces(work, batch, height, threads)
     return like(features, labels)
 
 
@@ -113,6 +120,14 @@ def like(given: Any, labels: np.ndarray) -> Any:
 
 def empty_labels(shape: tuple[int, ...], classes: int) -> np.ndarray:
     return np.empty(shape, next(dtype for dtype in DTYPES if classes - 1 <= np.iinfo(dtype).max))
+
+
+def aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros, FP32, that begin at a cache line: a vector that crosses two takes twice as long to load."""
+    count = int(np.prod(shape))
+    values = np.zeros(count + LANES, np.float32)
+    start = -values.ctypes.data % (4 * LANES) // 4
+    return values[start : start + count].reshape(shape)
 
 
 @cache
@@ -156,14 +171,12 @@ def resampled(
 ) -> np.ndarray:
     batch, classes, planes, *sides = bits.shape
     depth = depth or planes
-    (z_starts, z_shares), (y_starts, y_shares), (x_starts, x_shares) = (
-        cells(inputs, outputs) for inputs, outputs in zip((depth, *sides), size, strict=True)
-    )
-    z_starts = z_starts[first : first + planes + 2].copy()
-    if first > 0:
-        z_starts[0] = z_starts[1]
-    if first + planes < depth:
-        z_starts[-1] = z_starts[-2]
+    z_starts, z_shares = cells(depth, size[0])
+    (y_starts, y_shares), (x_starts, x_shares) = (cells(*pair) for pair in zip(sides, size[1:], strict=True))
+    z_lower = (np.repeat(np.arange(depth + 1), np.diff(z_starts)) - 1).clip(0, depth - 1)
+    # Output planes whose neighbours are both in this slab: cells from `first` to its last plane, and those at the ends.
+    z_begin = z_starts[first + 1] if first else 0
+    z_end = z_starts[first + planes] if first + planes < depth else size[0]
     # The n-th output of every cell at once: so neighbours in memory are computed together, whatever the ratio.
     counts = np.diff(x_starts)
     shares = np.zeros((counts.max(), len(counts)), np.float32)
@@ -171,21 +184,23 @@ def resampled(
         there = np.flatnonzero(counts > n)
         shares[n, there] = x_shares[x_starts[there] + n]
     labels = empty_labels((batch, *size), classes) if out is None else out
-    tables = (z_starts, y_starts, x_starts, z_shares, y_shares, shares)
-    in_pieces(lambda *piece: interpolated_rows(bits, shift, *piece, *tables, labels), batch, sides[0] + 1, threads)
+    tables = (z_begin, z_end, z_lower - first, z_shares, y_starts, y_shares, x_starts, shares)
+    pixels, tallest = shares.size + -shares.size % LANES, int(np.diff(y_starts).max())
+
+    def work(b: int, low: int, high: int) -> None:
+        planes = aligned((2, classes, sides[1] + 2))
+        across = aligned((2, classes + -classes % 4, pixels))
+        across[:, classes:] = LOWEST
+        best, label = aligned((tallest, pixels)), aligned((tallest, pixels))
+        interpolated_rows(bits, shift, b, low, high, *tables, planes, across, best, label, labels)
+
+    in_pieces(work, batch, sides[0] + 1, threads)
     return labels
-
-
-SIGNATURES = [
-    f"(u{size}[:,:,:,:,:], u4, i8, i8, i8, i8[::1], i8[::1], i8[::1], f4[::1], f4[::1], f4[:,::1], {labels}[:,:,:,:])"
-    for size in (4, 2)
-    for labels in DTYPES
-]
 
 
 @njit(["(u4[:,:], u4, f4[:,::1])", "(u2[:,:], u4, f4[:,::1])"], nogil=True, cache=True)
 def load(row, shift, values):
-    """(C, W) of any strides -> (C, W + 2) planes, with the first and the last value twice."""
+    """(C, W) of any strides -> (C, W + 2) planes of finite values, with the first and the last one twice."""
     channels, width = row.shape
     bits = values.view(np.uint32)
     if row.strides[0] < row.strides[1]:
@@ -197,65 +212,17 @@ def load(row, shift, values):
             for x in range(width):
                 bits[c, x + 1] = np.uint32(row[c, x]) << shift
     for c in range(channels):
-        bits[c, 0], bits[c, width + 1] = bits[c, 1], bits[c, width]
-
-
-@njit(SIGNATURES, nogil=True, cache=True, fastmath={"contract"})
-def interpolated_rows(source, shift, b, low, high, z_starts, y_starts, x_starts, z_shares, y_shares, x_shares, labels):
-    """Labels of image b in the cells from `low` to `high` of the y axis. No views of arrays in the inner loops: Numba
-    would count their references, which takes longer than the arithmetic."""
-    channels, depth, height, width = source.shape[1:]
-    rows = min(max(1, SCRATCH // (2 * channels * (width + 2))), high - low)
-    loaded = np.empty((2, rows + 1, channels, width + 2), np.float32)  # of two neighbouring planes
-    holds = np.empty(2, np.int64)  # which those are
-    row = np.empty(width + 2, np.float32)  # of one class, between its source rows
-    most, count = x_shares.shape
-    best = np.empty((most, count), np.float32)
-    label = np.empty((most, count), np.int32)
-    for first_cell in range(low, high, rows):
-        last_cell, first_row = min(first_cell + rows, high), max(first_cell - 1, 0)
-        holds[:] = -1
-        for k in range(depth + 1):
-            if z_starts[k] == z_starts[k + 1]:
-                continue
-            below, above = max(k - 1, 0), min(k, depth - 1)
-            for z in range(below, above + 1):
-                if holds[z % 2] != z:
-                    holds[z % 2] = z
-                    for y in range(first_row, min(last_cell, height)):
-                        load(source[b, :, z, y], shift, loaded[z % 2, y - first_row])
-            z0, z1 = below % 2, above % 2
-            for j in range(first_cell, last_cell):
-                y0, y1 = max(j - 1, 0) - first_row, min(j, height - 1) - first_row
-                for z in range(z_starts[k], z_starts[k + 1]):
-                    for y in range(y_starts[j], y_starts[j + 1]):
-                        v, w = z_shares[z], y_shares[y]
-                        s00, s01, s10, s11 = (ONE - v) * (ONE - w), (ONE - v) * w, v * (ONE - w), v * w
-                        for n in range(most):
-                            for i in range(count):
-                                best[n, i], label[n, i] = LOWEST, 0
-                        for c in range(channels):
-                            if z0 == z1:
-                                for x in range(width + 2):
-                                    row[x] = (ONE - w) * loaded[z0, y0, c, x] + w * loaded[z0, y1, c, x]
-                            else:
-                                for x in range(width + 2):
-                                    lower = s00 * loaded[z0, y0, c, x] + s01 * loaded[z0, y1, c, x]
-                                    row[x] = lower + s10 * loaded[z1, y0, c, x] + s11 * loaded[z1, y1, c, x]
-                            for n in range(most):
-                                for i in range(count):
-                                    value = row[i] + x_shares[n, i] * (row[i + 1] - row[i])
-                                    better = value > best[n, i]
-                                    best[n, i] = value if better else best[n, i]
-                                    label[n, i] = c if better else label[n, i]
-                        for i in range(count):
-                            for n in range(x_starts[i + 1] - x_starts[i]):
-                                labels[b, z, y, x_starts[i] + n] = label[n, i]
+        for x in range(1, width + 1):
+            value = values[c, x]
+            value = value if value > LOWEST else LOWEST  # NaN too
+            values[c, x] = value if value < HIGHEST else HIGHEST
+        values[c, 0], values[c, width + 1] = values[c, 1], values[c, width]
 
 
 @njit(
     [
-        f"(u{size}[:,:,:,:], u4, i8, i8, i8, f4[:,:,:,::1], f4[::1], {labels}[:,:,:])"
+        f"(u{size}[:,:,:,:,:], u4, i8, i8, i8, i8, i8, i8[::1], f4[::1], i8[::1], f4[::1], i8[::1], f4[:,::1], "
+        f"f4[:,:,::1], f4[:,:,::1], f4[:,::1], f4[:,::1], {labels}[:,:,:,:])"
         for size in (4, 2)
         for labels in DTYPES
     ],
@@ -263,15 +230,104 @@ def interpolated_rows(source, shift, b, low, high, z_starts, y_starts, x_starts,
     cache=True,
     fastmath={"contract"},
 )
-def head_rows(source, shift, b, low, high, weight, bias, labels):
+def interpolated_rows(
+    source,
+    shift,
+    b,
+    low,
+    high,
+    z_begin,
+    z_end,
+    z_lower,
+    z_shares,
+    y_starts,
+    y_shares,
+    x_starts,
+    x_shares,
+    planes,
+    across,
+    best,
+    label,
+    labels,
+):
+    """Labels of image b in the cells from `low` to `high` of the y axis.
+
+    Scratch: planes (2, C, W + 2), one row of all classes in the planes below and above; across (2, C, pixels), rows
+    that are as wide as the output, C divisible by 4; best and label (rows, pixels), the largest value and its class. No
+    views
+    of arrays in the inner loops: Numba would count their references, which takes longer than the arithmetic.
+    """
+    channels, _, height, width = source.shape[1:]
+    most, count = x_shares.shape
+    classes, pixels = across.shape[1:]
+    holds = np.empty(2, np.int64)  # which rows `across` has
+    for z in range(z_begin, z_end):
+        holds[:] = -1
+        lower, v = z_lower[z], z_shares[z]
+        for j in range(low, high):
+            first, count_y = y_starts[j], y_starts[j + 1] - y_starts[j]
+            if count_y == 0:
+                continue
+            top, bottom = max(j - 1, 0), min(j, height - 1)
+            for y in range(top, bottom + 1):
+                if holds[y % 2] == y:
+                    continue
+                holds[y % 2] = y
+                load(source[b, :, lower, y], shift, planes[0])
+                if v > 0:
+                    load(source[b, :, lower + 1, y], shift, planes[1])
+                    for c in range(channels):
+                        for x in range(width + 2):
+                            planes[0, c, x] += v * (planes[1, c, x] - planes[0, c, x])
+                for c in range(channels):
+                    for n in range(most):
+                        for i in range(count):
+                            step = planes[0, c, i + 1] - planes[0, c, i]
+                            across[y % 2, c, n * count + i] = planes[0, c, i] + x_shares[n, i] * step
+            t, u = top % 2, bottom % 2
+            for r in range(count_y):
+                for k in range(pixels):
+                    best[r, k], label[r, k] = -np.inf, 0
+            for c in range(0, classes, 4):  # four at a time: the largest of them is compared with that so far
+                c0 = np.float32(c)
+                c1, c2, c3 = c0 + ONE, c0 + TWO, c0 + THREE
+                for r in range(count_y):
+                    w = y_shares[first + r]
+                    for k in range(pixels):
+                        v0 = across[t, c, k] + w * (across[u, c, k] - across[t, c, k])
+                        v1 = across[t, c + 1, k] + w * (across[u, c + 1, k] - across[t, c + 1, k])
+                        v2 = across[t, c + 2, k] + w * (across[u, c + 2, k] - across[t, c + 2, k])
+                        v3 = across[t, c + 3, k] + w * (across[u, c + 3, k] - across[t, c + 3, k])
+                        left, right = v1 if v1 > v0 else v0, v3 if v3 > v2 else v2
+                        place = c1 if v1 > v0 else c0
+                        place = (c3 if v3 > v2 else c2) if right > left else place
+                        value = right if right > left else left
+                        label[r, k] = place if value > best[r, k] else label[r, k]
+                        best[r, k] = value if value > best[r, k] else best[r, k]
+            for r in range(count_y):
+                for i in range(count):
+                    for n in range(x_starts[i + 1] - x_starts[i]):
+                        labels[b, z, first + r, x_starts[i] + n] = int(label[r, n * count + i])
+
+
+@njit(
+    [
+        f"(u{size}[:,:,:,:], u4, i8, i8, i8, f4[:,:,:,::1], f4[::1], f4[:,::1], "
+        f"f4[::1], f4[::1], f4[::1], f4[::1], {labels}[:,:,:])"
+        for size in (4, 2)
+        for labels in DTYPES
+    ],
+    nogil=True,
+    cache=True,
+    fastmath={"contract"},
+)
+def head_rows(source, shift, b, low, high, weight, bias, values, one, two, best, label, labels):
     """Labels that the rows from `low` to `high` of image b give. weight (s, s, C, K), C even, K divisible by 8: eight
-    channels for two classes at a time keep the sums in registers."""
+    channels for two classes at a time keep the weights in registers. Scratch: values (K, PIXELS), the
+    features; (PIXELS) each, the values of two classes, the largest value and its class."""
     channels, width = source.shape[1], source.shape[3]
     stride, _, classes, inputs = weight.shape
-    values = np.zeros((inputs, PIXELS), np.float32)
     bits = values.view(np.uint32)
-    one, two = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
-    best, label = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.int32)
     for y in range(low, high):
         for x0 in range(0, width, PIXELS):
             there = min(PIXELS, width - x0)
@@ -281,7 +337,7 @@ def head_rows(source, shift, b, low, high, weight, bias, labels):
             for dy in range(stride):
                 for dx in range(stride):
                     for x in range(PIXELS):
-                        best[x], label[x] = LOWEST, 0
+                        best[x], label[x] = -np.inf, 0
                     for c in range(0, classes, 2):
                         for x in range(PIXELS):
                             one[x], two[x] = bias[c], bias[c + 1]
@@ -296,15 +352,19 @@ def head_rows(source, shift, b, low, high, weight, bias, labels):
                             a7, b7 = weight[dy, dx, c, k + 7], weight[dy, dx, c + 1, k + 7]
                             for x in range(PIXELS):
                                 v0, v1, v2, v3 = values[k, x], values[k + 1, x], values[k + 2, x], values[k + 3, x]
-                                v4, v5, v6, v7 = values[k + 4, x], values[k + 5, x], values[k + 6, x], values[k + 7, x]
-                                one[x] += a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4 + a5 * v5 + a6 * v6 + a7 * v7
-                                two[x] += b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3 + b4 * v4 + b5 * v5 + b6 * v6 + b7 * v7
+                                v4, v5, v6 = values[k + 4, x], values[k + 5, x], values[k + 6, x]
+                                v7 = values[k + 7, x]
+                                first = a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4 + a5 * v5 + a6 * v6 + a7 * v7
+                                second = b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3 + b4 * v4 + b5 * v5 + b6 * v6 + b7 * v7
+                                one[x] += first
+                                two[x] += second
+                        c0 = np.float32(c)
+                        c1 = c0 + ONE
                         for x in range(PIXELS):
-                            better = one[x] > best[x]
-                            value = one[x] if better else best[x]
-                            place = c if better else label[x]
-                            better = two[x] > value
-                            best[x] = two[x] if better else value
-                            label[x] = c + 1 if better else place
+                            value, place = best[x], label[x]
+                            place = c0 if one[x] > value else place
+                            value = one[x] if one[x] > value else value
+                            label[x] = c1 if two[x] > value else place
+                            best[x] = two[x] if two[x] > value else value
                     for x in range(there):
-                        labels[b, stride * y + dy, stride * (x0 + x) + dx] = label[x]
+                        labels[b, stride * y + dy, stride * (x0 + x) + dx] = int(label[x])

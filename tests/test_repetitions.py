@@ -245,7 +245,7 @@ def test_the_ranking_leaves_out_what_is_wrong_or_unknown_and_marks_what_interval
 
 
 def test_every_ranking_has_a_first_of_its_own(monkeypatch):
-    monkeypatch.setitem(modes.PRECISIONS, "int8", modes.Precision(0.5, "integer"))
+    monkeypatch.setitem(modes.PRECISIONS, "int8", modes.Precision(0.5, 0.0, "integer"))
     frame = FRAME.assign(family="f", speedup=1.0, speedup_low=1.0, speedup_high=1.0)
     frame = frame[frame.precision != ""]
     both = pd.concat([frame, frame.assign(mode="compile", precision="int8")], ignore_index=True)

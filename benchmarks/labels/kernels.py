@@ -6,6 +6,7 @@ Writes kernels/<machine>.csv, from which kernels.csv and the tables of README.md
     uv run benchmarks/labels/kernels.py
 """
 
+import os
 import sys
 import time
 import warnings
@@ -20,6 +21,7 @@ import psutil
 import tyro
 
 from segbench import machine, stats
+from segbench.runtimes import conversion
 
 HERE = Path(__file__).resolve().parent
 CLASSES, CHANNELS = 117, 32
@@ -172,6 +174,7 @@ def limits() -> dict:
 
 def main() -> None:
     warnings.simplefilter("ignore")
+    os.environ.update(conversion.SHORT_SPIN)  # before torch: its threads would spin into what comes in turn
     settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
     if settings.pairs < 3:
         sys.exit("kernels.py: --pairs are 3 or more, for an interval")

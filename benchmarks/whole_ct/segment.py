@@ -119,11 +119,6 @@ def nearest(count: int, wanted: int) -> np.ndarray:
     return np.floor(places + 0.5).astype(np.int64)
 
 
-def networks(job: Job) -> list[nn.Module]:
-    sources = job.weights or ("",) * job.networks
-    return [build_volume(job.model, job.classes, zoo.TILE, seed, source) for seed, source in enumerate(sources)]
-
-
 def predictor_of(net: nn.Module, job: Job) -> nnUNetPredictor:
     """nnU-Net's predictor around a network that it did not train."""
     predictor = nnUNetPredictor(job.step, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=True)
@@ -138,7 +133,7 @@ class Timed(nn.Module):
 
     def __init__(self, network: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.network, self.calls, self.seconds = network, 0, 0.0
+        self.network, self.calls, self.seconds, self.prepare_s = network, 0, 0.0, 0.0
 
     def forward(self, tile: Tensor) -> Tensor:
         start = time.perf_counter()
@@ -151,14 +146,15 @@ def small(labels: Tensor | np.ndarray) -> np.ndarray:
     return np.asarray(labels).astype(np.uint8)
 
 
-def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, timed: list[Timed]) -> np.ndarray:
+def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> np.ndarray:
     """By nnU-Net's or TotalSegmentator's own means."""
     size = resampled(volume.shape, job.spacing_mm, job.resolution_mm)
     with lap("resampling in"):
         image = torch.from_numpy(IMAGES[job.way](volume, size).astype(np.float32))[None]
     if job.way == "nnunet":
+        network = next(networks)
         with lap("sliding window"):
-            logits = predictor_of(timed[0], job).predict_sliding_window_return_logits(image)
+            logits = predictor_of(network, job).predict_sliding_window_return_logits(image)
         with lap("logits resampled"):
             how = {"num_threads": torch.get_num_threads()} if job.export == "torch" else {}
             spacing_mm = [job.resolution_mm] * 3
@@ -166,7 +162,7 @@ def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, timed: list[Timed]) -> 
         with lap("argmax"):
             return small(torch.as_tensor(logits).argmax(0))
     merged = np.zeros(size, np.uint8)
-    for number, network in enumerate(timed):
+    for number, network in enumerate(networks):
         with lap("sliding window"):
             logits = predictor_of(network, job).predict_sliding_window_return_logits(image)
         with lap("argmax"):
@@ -186,7 +182,7 @@ def merge(merged: np.ndarray, labels: np.ndarray, of_all: tuple[int, ...]) -> No
     np.copyto(merged, seen, where=seen != 0)
 
 
-def fast(job: Job, volume: np.ndarray, lap: Laps, timed: list[Timed]) -> np.ndarray:
+def fast(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> np.ndarray:
     """The same with other means."""
     size, threads = resampled(volume.shape, job.spacing_mm, job.resolution_mm), torch.get_num_threads()
     with lap("resampling in"):
@@ -195,12 +191,12 @@ def fast(job: Job, volume: np.ndarray, lap: Laps, timed: list[Timed]) -> np.ndar
             image.clamp_(float(volume.min()), float(volume.max()))
     if job.as_in == "nnunet":
         labels = np.empty((1, *volume.shape), np.uint8)
-        for first, logits in slabs(job, image, timed[0], lap):
+        for first, logits in slabs(job, image, next(networks), lap):
             with lap("labels"):
                 resample_labels(logits[None], volume.shape, threads, first, size[0], labels)
         return labels[0]
     merged = np.zeros(size, np.uint8)
-    for number, network in enumerate(timed):
+    for number, network in enumerate(networks):
         for first, logits in slabs(job, image, network, lap):
             with lap("labels"):
                 part = small(resample_labels(logits[None], tuple(logits.shape[1:]), threads)[0])
@@ -261,19 +257,27 @@ def run(job: Job) -> Run:
     threads = machine.usable_cores()
     torch.set_num_threads(threads)
     volume = np.load(job.volume) if job.volume else inputs.ct(job.voxels)[0, 0].numpy()
-    start, timed = time.perf_counter(), []
-    for network in networks(job):
-        timed.append(Timed(network.net if job.way != "fast" else prepared(network, job.mode, threads)))
-    prepare_s = time.perf_counter() - start
-    lap, start = Laps(), time.perf_counter()
-    labels = (fast if job.way == "fast" else as_it_comes)(job, volume, lap, timed)
+    made, lap, start = [], Laps(), time.perf_counter()
+    labels = (fast if job.way == "fast" else as_it_comes)(job, volume, lap, networks(job, threads, made))
     whole_s = time.perf_counter() - start
     np.save(job.labels, labels)
+    prepare_s, inside = (sum(values) for values in zip(*((one.prepare_s, one.seconds) for one in made), strict=True))
     parts = dict(lap.spent_s)
-    inside = sum(network.seconds for network in timed)
     parts = {"network": inside, "stitching": parts.pop("sliding window") - inside} | parts
-    peak = max(lap.peaks_mb.values())
-    return Run(parts, lap.peaks_mb, whole_s, prepare_s, peak, sum(network.calls for network in timed))
+    tiles = sum(network.calls for network in made)
+    return Run(parts, lap.peaks_mb, whole_s - prepare_s, prepare_s, max(lap.peaks_mb.values()), tiles)
+
+
+def networks(job: Job, threads: int, made: list[Timed]) -> Iterator[Timed]:
+    """One after the other, each when it is needed, and let go of before the next is made."""
+    for seed, source in enumerate(job.weights or ("",) * job.networks):
+        start = time.perf_counter()
+        network = build_volume(job.model, job.classes, zoo.TILE, seed, source)
+        timed = Timed(prepared(network, job.mode, threads) if job.way == "fast" else network.net)
+        timed.prepare_s = time.perf_counter() - start
+        made.append(timed)
+        yield timed
+        timed.network = None
 
 
 def prepared(network: nn.Module, name: str, threads: int) -> Callable[[Tensor], Tensor]:
