@@ -84,6 +84,7 @@ def test_what_cannot_be_recommended_is_one_line_and_status_2(flags, says):
         (("--out", "{tmp}/new"), "name a model"),
         (("resnet18", "--out", "{tmp}/new", "--runtime", "onnxruntime", "--precision", "bf16"), "no --precision bf16"),
         (("resnet18", "--out", "{tmp}/new", "--weights", "{tmp}/none.pt"), "no such file"),
+        (("resnet18", "--out", "{tmp}/new", "--output", "labels"), "only those have a fused end"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line_and_writes_nothing(tmp_path, flags, says):
@@ -131,3 +132,30 @@ def test_an_artefact_runs_with_its_runtime_and_numpy_alone(tmp_path, runtime):
     with torch.inference_mode():
         expected = network.eval()(image)[0].argmax(1)
     assert (np.load(tmp_path / "labels.npy") == expected.numpy()).mean() > 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("decoder", "runtime"), [("fpn", "openvino"), ("unet", "onnxruntime")])
+def test_an_artefact_that_ends_in_labels(tmp_path, decoder, runtime):
+    """The cut network with its kernels, without segbench: labels of another image are torch's."""
+    torch.manual_seed(1)
+    network = segmenter.assemble("lcnet_100", decoder, 5, (70, 96), in_chans=1)
+    torch.save(network.state_dict(), tmp_path / "trained.pt")
+    flags = ("--decoder", decoder, "--num-classes", "5", "--in-chans", "1", "--size", "70", "96", "--runtime", runtime)
+    done = run(
+        *("export.py", "lcnet_100", *flags, "--weights", str(tmp_path / "trained.pt"), "--output", "labels"),
+        *("--out", str(tmp_path / "artefact"), "--threads", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "artefact" / "card.json").read_text())
+    assert card["same_labels"] > 0.9999 and not [*(tmp_path / "artefact").glob("__pycache__")]
+
+    image = torch.randn(1, 1, 70, 96, generator=torch.Generator().manual_seed(2))
+    np.save(tmp_path / "image.npy", image.numpy())
+    command = [sys.executable, "-P", "artefact/run.py", "image.npy", "labels.npy"]
+    labelled = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert labelled.returncode == 0, labelled.stderr
+    with torch.inference_mode():
+        expected = network.eval()(image)[0].argmax(1)
+    found = np.load(tmp_path / "labels.npy")
+    assert found.shape == (1, 70, 96) and (found == expected.numpy()).mean() > 0.9999

@@ -3,6 +3,7 @@ is and the few lines that run it.
 
     uv run tools/export.py resnet18 --decoder unet --runtime openvino --precision bf16 --out ~/resnet18-unet
     uv run tools/export.py resnet18 --decoder unet --weights trained.pt --in-chans 1 --num-classes 5 --out ct
+    uv run tools/export.py resnet18 --decoder unet --output labels --out resnet18-labels
     uv run tools/export.py --network mypackage.models:segmenter --runtime onnxruntime --out mine
     python ~/resnet18-unet/run.py
 
@@ -13,6 +14,7 @@ with torch.
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +45,8 @@ class Settings:
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     decoder: Literal["", "fpn", "unet"] = ""
     """Behind the encoder; without one it keeps its classifier."""
+    output: Literal["logits", "labels"] = "logits"
+    """labels: the network up to its last linear layer, with the kernel that makes a label map of that."""
     size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="H W | D H W")] = (512, 512)
     """Of the input, fixed in the artefact."""
     num_classes: int = 117
@@ -69,12 +73,14 @@ def case_of(given: Settings) -> tuple[Case, str]:
         raise Problem("name a model, or --network package.module:function")
     if given.weights and not given.weights.is_file():
         raise Problem(f"--weights {given.weights}: no such file")
+    if given.output == "labels" and not given.decoder:
+        raise Problem("--output labels is for --decoder fpn or unet: only those have a fused end")
     mode = next((m for m in modes.MODES.values() if (m.runtime, m.precision) == (given.runtime, given.precision)), None)
     if mode is None:
         raise Problem(f"--runtime {given.runtime} has no --precision {given.precision} here")
     threads = given.threads if given.threads is not None else machine.usable_cores()
     common = {"mode": mode.name, "size": tuple(given.size), "in_chans": given.in_chans, "seed": given.seed}
-    common |= {"threads": threads, "pretrained": given.pretrained}
+    common |= {"threads": threads, "pretrained": given.pretrained, "output": given.output}
     if given.network:
         case, folder = Case(model=given.network, **common), str(Path.cwd())
         digest, classes = own.describe(case, folder)
@@ -111,13 +117,17 @@ def write(case: Case, source: str, draft: Path) -> dict:
 
     torch.set_num_threads(case.threads)
     network, image, mode = models.build(case, source), inputs.picture(case), modes.MODES[case.mode]
-    prepared = runtimes.of_mode(mode).prepare(network, image, mode, case.threads, machine.cache_folder())
+    timed, _ = models.labelled(network, case.output, case.size, case.threads)
+    prepared = runtimes.of_mode(mode).prepare(timed, image, mode, case.threads, machine.cache_folder())
     shutil.copytree(prepared.folder, draft, dirs_exist_ok=True)
     with torch.inference_mode():
-        outputs = network(image)
+        outputs = timed(image)
+        expected = {"labels": network(image)[0].argmax(1).numpy().astype(np.int16)} if case.output == "labels" else {}
     flat = outputs[0].contiguous().reshape(-1).numpy()
     places = np.sort(np.random.default_rng(0).choice(flat.size, min(VALUES, flat.size), replace=False))
-    np.savez_compressed(draft / "check.npz", image=image.numpy(), places=places, expected=flat[places])
+    expected |= {"places": places, "expected": flat[places]}
+    np.savez_compressed(draft / "check.npz", image=image.numpy(), **expected)
+    end = fused_end(network, draft) if case.output == "labels" else None
     shutil.copyfile(Path(__file__).parent / "artefact" / f"run_{mode.runtime}.py", draft / "run.py")
     kind = "(B, C, H, W)" if len(case.size) == 2 else "(B, C, D, H, W)"
     innermost = mode.runtime == "openvino"
@@ -133,6 +143,7 @@ def write(case: Case, source: str, draft: Path) -> dict:
             {"shape_in_torch": list(output.shape), "layout": layout(output.dim(), innermost)} for output in outputs
         ],
         "classes": case.classes or None,
+        "end": end,
         "opset": conversion.OPSET if mode.runtime == "onnxruntime" else None,
         "versions": runtimes.of_mode(mode).versions() | machine.installed(("timm", "numpy")),
         "weights": {"source": weights_source(case), "digest": conversion.fingerprint(network, image, {})},
@@ -140,6 +151,22 @@ def write(case: Case, source: str, draft: Path) -> dict:
         "measured": measured(case),
         "written": f"{datetime.now(UTC):%Y-%m-%d}",
     }
+
+
+def fused_end(network, draft: Path) -> dict:
+    """What run.py needs to make labels of what the cut network returns: the kernels, and for UNet its last weights."""
+    import numpy as np
+
+    from segbench import labels
+    from segbench.models.fpn import STRIDE, SemanticFPN
+    from segbench.models.unet import folded
+
+    shutil.copyfile(labels.__file__, draft / "labels.py")
+    if isinstance(network.decoder, SemanticFPN):
+        return {"kernel": "upsample_labels", "factor": STRIDE}
+    weight, bias = folded(network.decoder.last, network.decoder.head)
+    np.savez(draft / "end.npz", weight=weight.numpy(), bias=bias.numpy())
+    return {"kernel": "head_labels", "weights": "end.npz"}
 
 
 def layout(dimensions: int, innermost: bool) -> str:
@@ -178,7 +205,7 @@ def measured(case: Case) -> list[dict]:
     same = (frame.decoder == case.decoder) & (frame["mode"] == case.mode) & (frame["size"] == sides(case.size))
     same &= (frame.model == case.model) & (frame.in_chans == case.channels) & (frame.batch_size == 1)
     same &= (frame.classes == classes) | (frame.classes.isna() & (classes != classes))
-    same &= (frame.status == "ok") & (frame.allocator == "pinned")
+    same &= (frame.status == "ok") & (frame.allocator == "pinned") & (frame.output == case.output)
     return [
         {"machine": row.machine, "cpu": row.cpu, "threads": row.threads, "benchmark": row.benchmark}
         | {"img_s": round(row.throughput_img_s, 2)}
@@ -187,12 +214,26 @@ def measured(case: Case) -> list[dict]:
     ]
 
 
-def checked(draft: Path) -> float:
-    """The relative error that run.py finds in a process of its own. Raises Problem."""
-    done = subprocess.run([sys.executable, "-P", str(draft / "run.py")], capture_output=True, text=True)
+def checked(draft: Path) -> dict:
+    """What run.py finds in a process of its own: the relative error, or the share of equal labels. Raises Problem."""
+    clean = os.environ | {"NUMBA_CACHE_DIR": str(machine.cache_folder() / "numba"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-P", str(draft / "run.py")], capture_output=True, text=True, env=clean)
     if done.returncode:
         raise Problem(f"run.py failed, nothing is written: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])["relative_error"]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def judged(found: dict, case: Case) -> str:
+    """The verdict in words. Raises Problem where the artefact is not what was measured."""
+    if case.output == "labels":
+        share, least = found["same_labels"], modes.min_agreement(case.mode)
+        if not share >= least:
+            raise Problem(f"{share:.3%} of the labels are torch's, less than {least:.2%}: nothing is written")
+        return f"{share:.4%} of the labels are torch's"
+    error, bound = found["relative_error"], modes.max_error(case.mode)
+    if not error <= bound:
+        raise Problem(f"relative error {error:.2g} against torch exceeds {bound:g}: nothing is written")
+    return f"relative error against torch {error:.2g}"
 
 
 def main() -> int:
@@ -207,16 +248,15 @@ def main() -> int:
             draft.mkdir()
             card = write(case, source, draft)
             (draft / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-            error, bound = checked(draft), modes.max_error(case.mode)
-            if not error <= bound:
-                raise Problem(f"relative error {error:.2g} against torch exceeds {bound:g}: nothing is written")
-            card["relative_error"] = error
+            found = checked(draft)
+            verdict = judged(found, case)
+            card |= {key: found[key] for key in ("relative_error", "same_labels") if key in found}
             (draft / "card.json").write_text(json.dumps(card, indent=1) + "\n")
             draft.rename(out)
     except OSError as error:
         raise Problem(f"{out} cannot be written ({error.strerror})") from None
     print(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    print(f"relative error against torch {error:.2g}; python {out / 'run.py'} shows it again")
+    print(f"{verdict}; python {out / 'run.py'} shows it again")
     return 0
 
 

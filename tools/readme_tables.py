@@ -182,6 +182,14 @@ def label_kernels(results_of: AllResults) -> str:
     return markdown.table(*shown[:2]) if len(shown.frame) else ""
 
 
+def whole_ct_runs(results_of: AllResults) -> str:
+    """Whole CTs that were run, all machines."""
+    import ct_report
+
+    shown = ct_report.shown(ct_report.summary(ct_report.evidence(ROOT / "benchmarks" / "whole_ct")))
+    return markdown.table(*shown[:2]) if len(shown.frame) else ""
+
+
 def fpn_against_unet(results_of: AllResults) -> str:
     """By mode, on the machine with the most cases."""
     import combined_report
@@ -255,6 +263,7 @@ TABLES = {
     "precision": precision,
     "label-ways": label_ways,
     "label-kernels": label_kernels,
+    "whole-ct-runs": whole_ct_runs,
     "fpn-against-unet": fpn_against_unet,
     "whole-cts": whole_cts,
     "promises": promises,

@@ -56,18 +56,19 @@ def render(root: Path, out: Path) -> list[Path]:
 
 
 def without_journals(root: Path, out: Path) -> list[Path]:
-    """What is no journal's: scores of images, kernels against torch."""
-    written = []
-    for name in ("precision", "labels"):
-        folder = Path("benchmarks") / name
-        if str(ROOT / folder) not in sys.path:
-            sys.path.insert(0, str(ROOT / folder))
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    """What is no journal's: scores of images, kernels against torch, whole CTs."""
+    for name in ("precision", "labels", "whole_ct"):
+        folder = ROOT / "benchmarks" / name
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+        (out / "benchmarks" / name).mkdir(parents=True, exist_ok=True)
+    import ct_report
     import labels_report
     import precision_report
 
-    written += precision_report.write(root / "benchmarks/precision", out / "benchmarks/precision")
-    return written + labels_report.write_kernels(root / "benchmarks/labels", out / "benchmarks/labels")
+    writers = {"precision": precision_report.write, "labels": labels_report.write_kernels, "whole_ct": ct_report.write}
+    pairs = ((write, Path("benchmarks") / name) for name, write in writers.items())
+    return [path for write, folder in pairs for path in write(root / folder, out / folder)]
 
 
 def page(machine: str, sections: list[str], results_of: dict[str, Results]) -> str:
@@ -100,7 +101,7 @@ def rendered_files() -> list[Path]:
     paths = [*ROOT.glob("results/*.md"), *ROOT.glob("plots/**/*.png")]
     for kind in ("csv", "png"):
         paths += [*ROOT.glob(f"*.{kind}"), *ROOT.glob(f"benchmarks/**/*.{kind}")]
-    others = {"quick", "own", "studies", "images", "kernels"}  # somebody's own results, and what tables are made from
+    others = {"quick", "own", "studies", "images", "kernels", "runs"}  # somebody's own, and what tables are made from
     return [path for path in paths if not others & {*path.relative_to(ROOT).parts}]
 
 

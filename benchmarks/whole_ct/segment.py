@@ -133,7 +133,7 @@ class Timed(nn.Module):
 
     def __init__(self, network: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.network, self.calls, self.seconds, self.prepare_s = network, 0, 0.0, 0.0
+        self.network, self.calls, self.seconds = network, 0, 0.0
 
     def forward(self, tile: Tensor) -> Tensor:
         start = time.perf_counter()
@@ -258,23 +258,23 @@ def run(job: Job) -> Run:
     torch.set_num_threads(threads)
     volume = np.load(job.volume) if job.volume else inputs.ct(job.voxels)[0, 0].numpy()
     made, lap, start = [], Laps(), time.perf_counter()
-    labels = (fast if job.way == "fast" else as_it_comes)(job, volume, lap, networks(job, threads, made))
+    labels = (fast if job.way == "fast" else as_it_comes)(job, volume, lap, networks(job, threads, made, lap))
     whole_s = time.perf_counter() - start
     np.save(job.labels, labels)
-    prepare_s, inside = (sum(values) for values in zip(*((one.prepare_s, one.seconds) for one in made), strict=True))
-    parts = dict(lap.spent_s)
+    inside, parts = sum(network.seconds for network in made), dict(lap.spent_s)
+    prepare_s = parts.pop("preparing")
     parts = {"network": inside, "stitching": parts.pop("sliding window") - inside} | parts
     tiles = sum(network.calls for network in made)
     return Run(parts, lap.peaks_mb, whole_s - prepare_s, prepare_s, max(lap.peaks_mb.values()), tiles)
 
 
-def networks(job: Job, threads: int, made: list[Timed]) -> Iterator[Timed]:
+def networks(job: Job, threads: int, made: list[Timed], lap: Laps) -> Iterator[Timed]:
     """One after the other, each when it is needed, and let go of before the next is made."""
     for seed, source in enumerate(job.weights or ("",) * job.networks):
-        start = time.perf_counter()
-        network = build_volume(job.model, job.classes, zoo.TILE, seed, source)
-        timed = Timed(prepared(network, job.mode, threads) if job.way == "fast" else network.net)
-        timed.prepare_s = time.perf_counter() - start
+        with lap("preparing"):
+            network = build_volume(job.model, job.classes, zoo.TILE, seed, source)
+            timed = Timed(prepared(network, job.mode, threads) if job.way == "fast" else network.net)
+        del network
         made.append(timed)
         yield timed
         timed.network = None

@@ -1,6 +1,6 @@
 """Runs model.onnx, on an image or on the one that it was checked with: python run.py [image.npy [labels.npy]]
 
-Needs onnxruntime and numpy. The image is float32 and normalised as card.json says.
+Needs onnxruntime and numpy; with a fused end numba too. The image is float32 and normalised as card.json says.
 """
 
 import json
@@ -20,9 +20,24 @@ session = onnxruntime.InferenceSession(here / card["file"], options, providers=[
 outputs = session.run(None, {card["input"]["name"]: image.astype(np.float32)})
 
 # Afterwards the outputs are (B, C, ...), as torch has them.
-first = outputs[0]
+first, end = outputs[0], card["end"]
+if end:  # the network was cut off at its last linear layer: what is behind it makes labels at once
+    sys.path.insert(0, str(here))
+    import labels as fused
+
+    if end["kernel"] == "upsample_labels":
+        labels = fused.upsample_labels(np.ascontiguousarray(first), end["factor"], card["threads"])
+    else:
+        weights = np.load(here / "end.npz")
+        labels = fused.head_labels(np.ascontiguousarray(first), weights["weight"], weights["bias"], card["threads"])
+    labels = labels[:, : image.shape[2], : image.shape[3]]
+elif len(sys.argv) > 2:
+    labels = first.argmax(axis=1).astype(np.uint8 if first.shape[1] <= 256 else np.uint16)
+
 if len(sys.argv) > 2:
-    np.save(sys.argv[2], first.argmax(axis=1).astype(np.uint8 if first.shape[1] <= 256 else np.uint16))
+    np.save(sys.argv[2], labels)
+elif len(sys.argv) == 1 and end:
+    print(json.dumps({"shape": list(labels.shape), "same_labels": float((labels == check["labels"]).mean())}))
 elif len(sys.argv) == 1:
     values, expected = first.reshape(-1)[check["places"]].astype(np.float64), check["expected"].astype(np.float64)
     error = float(np.linalg.norm(values - expected) / np.linalg.norm(expected))

@@ -1,0 +1,182 @@
+"""benchmarks/whole_ct: the pieces against independent computations, and a scan all the way."""
+
+import importlib
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.ndimage import zoom
+from torch import nn
+from torch.nn import functional as F
+
+from segbench import zoo
+from segbench.models import volume
+
+from .conftest import ROOT
+
+FOLDER = ROOT / "benchmarks" / "whole_ct"
+sys.path.insert(0, str(FOLDER))
+segment, ct_report = (importlib.import_module(name) for name in ("segment", "ct_report"))
+
+
+def load_script():
+    """As tools do: two folders hold a benchmark.py."""
+    spec = importlib.util.spec_from_file_location("whole_ct_benchmark", FOLDER / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+benchmark = load_script()
+
+
+def job(**changed) -> object:
+    given = {"way": "fast", "as_in": "nnunet", "model": "stunet_s", "classes": 5, "networks": 1, "resolution_mm": 1.0}
+    given |= {"step": 0.5, "mode": "baseline", "voxels": (8, 8, 8), "spacing_mm": (1.0, 1.0, 1.0), "labels": ""}
+    return segment.Job(**(given | changed))
+
+
+@pytest.mark.parametrize("kind", ["nnunet", "official"])
+@pytest.mark.parametrize("size", [(20, 13, 31), (7, 40, 18)])
+def test_resampling_by_matrices_is_that_of_splines(kind, size):
+    image = np.random.default_rng(0).normal(size=(20, 26, 18)).astype(np.float32)
+    expected = segment.IMAGES[kind](image, size)
+    assert np.abs(segment.by_matrices(image, size, segment.IMAGES[kind]).numpy() - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(7, 19), (19, 7), (5, 5), (1, 4), (40, 61)])
+def test_the_nearest_voxel_is_scipys(count, wanted):
+    values = np.arange(count, dtype=np.uint8)
+    assert np.array_equal(values[segment.nearest(count, wanted)], zoom(values, wanted / count, order=0, mode="nearest"))
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """Small tiles, and a network of one layer that sees its neighbours: edges of tiles matter."""
+    monkeypatch.setattr(zoo, "TILE", (16, 16, 16))
+    torch.manual_seed(0)
+    return nn.Conv3d(1, 5, 3, padding=1).requires_grad_(False)
+
+
+def whole_logits(network: nn.Module, image: torch.Tensor, step: float) -> torch.Tensor:
+    """By the book: nnU-Net's padding, tiles and weights, with all logits in memory, in FP64."""
+    missing = [max(0, 16 - side) for side in image.shape]
+    before = [gap // 2 for gap in missing]
+    pairs = [*zip(before, (gap - start for gap, start in zip(missing, before, strict=True)), strict=True)]
+    padded = F.pad(image, [amount for pair in pairs[::-1] for amount in pair])
+    steps = segment.compute_steps_for_sliding_window(tuple(padded.shape), (16, 16, 16), step)
+    weight = segment.compute_gaussian((16, 16, 16), 1 / 8, 10, device=torch.device("cpu")).double()
+    sums, weights = torch.zeros(5, *padded.shape, dtype=torch.double), torch.zeros(padded.shape, dtype=torch.double)
+    for z in steps[0]:
+        for y in steps[1]:
+            for x in steps[2]:
+                there = (..., slice(z, z + 16), slice(y, y + 16), slice(x, x + 16))
+                sums[there] += network(padded[there][None, None])[0].double() * weight
+                weights[there] += weight
+    inner = tuple(slice(start, start + side) for start, side in zip(before, image.shape, strict=True))
+    return (sums / weights)[(..., *inner)]
+
+
+@pytest.mark.parametrize("size", [(45, 20, 33), (16, 16, 16), (10, 40, 12), (33, 16, 40)])
+@pytest.mark.parametrize("step", [0.5, 0.8])
+def test_slabs_are_the_logits_of_the_whole(network, size, step):
+    image = torch.randn(size, generator=torch.Generator().manual_seed(1))
+    expected, seen = whole_logits(network, image, step), 0
+    for first, logits in segment.slabs(job(step=step), image, segment.Timed(network), segment.Laps()):
+        assert first == max(seen - 1, 0), "a slab begins with the last plane of the one before"
+        seen = first + logits.shape[1]
+        assert (logits - expected[:, first:seen]).abs().max() < 1e-5
+    assert seen == size[0]
+
+
+def test_fast_labels_are_those_of_resampled_logits(network):
+    volume = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
+    task = job(resolution_mm=1.5, voxels=volume.shape)
+    labels = segment.fast(task, volume, segment.Laps(), iter([segment.Timed(network)]))
+    size = segment.resampled(volume.shape, (1, 1, 1), 1.5)
+    image = segment.as_nnunet(volume, size).clip(volume.min(), volume.max())
+    logits = whole_logits(network, torch.from_numpy(image).float(), 0.5)
+    expected = F.interpolate(logits[None], size=volume.shape, mode="trilinear").argmax(1)[0]
+    assert labels.shape == volume.shape and (labels == expected.numpy()).mean() > 0.9999
+
+
+def test_both_ways_are_the_same_networks_on_the_same_tiles(network):
+    volume = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
+    merge = ((0, 7, 8, 9, 1), (0, 2, 3, 4, 5))
+    labels = []
+    for way in ("official", "fast"):
+        task = job(way=way, as_in="official", resolution_mm=1.5, voxels=volume.shape, merge=merge, networks=2)
+        both = iter([segment.Timed(network), segment.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)))])
+        torch.manual_seed(2)
+        with torch.inference_mode():
+            run = segment.fast if way == "fast" else segment.as_it_comes
+            labels.append(run(task, volume, segment.Laps(), both))
+    # nnU-Net adds up in half precision: what is level within that may go either way.
+    assert (labels[0] == labels[1]).mean() > 0.99 and set(np.unique(labels[1])) <= {*range(10)}
+
+
+def test_a_later_part_wins_where_it_sees_something():
+    merged = np.array([0, 3, 3, 0], np.uint8)
+    segment.merge(merged, np.array([0, 0, 2, 1], np.uint8), (0, 5, 6))
+    assert merged.tolist() == [0, 3, 6, 5]
+    parts = benchmark.tables_of_parts()
+    assert [len(part) for part in parts] == [25, 27, 19, 24, 27] and all(part[0] == 0 for part in parts)
+    assert sorted(label for part in parts for label in part[1:]) == [*range(1, 118)]
+
+
+def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
+    def run(way: str, repeat: int, whole: float, peak: float) -> dict:
+        row = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "voxels": "8x8x8", "step": 0.5}
+        row |= {"way": way, "mode": "baseline" if way != "fast" else "openvino", "export": "", "repeat": repeat}
+        row |= {"classes": 5, "network_s": whole / 2, "labels_s": whole / 2, "whole_s": whole, "peak_mb": peak}
+        return row | {"prepare_s": 1, "tiles": 1, "same_labels": 1}
+
+    runs = pd.DataFrame(
+        [run("nnunet", 1, 8, 100), run("fast", 1, 4, 30), run("nnunet", 2, 4, 90), run("fast", 2, 1, 30)]
+    )
+    fast = ct_report.summary(runs).set_index("way").loc["fast"]
+    assert fast.ratio == pytest.approx((2 * 4) ** 0.5) and fast.ratio_low < fast.ratio < fast.ratio_high
+    assert fast.memory_ratio == pytest.approx(30 / 90) and fast.parts_over_whole == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--volume", "nowhere.nii.gz"), "no such file"),
+        (("--labels", "labels.nii.gz"), "--labels is for a CT of --volume"),
+        (("--weights", str(ROOT / "README.md"), str(ROOT / "README.md")), "has 1 networks, 2 files are named"),
+        (("--modes", "openvin"), "did you mean openvino"),
+        (("--report", "--out", "/nonexistent-folder"), "holds no run"),
+    ],
+)
+def test_bad_flags_are_one_line_and_status_2(flags, says):
+    command = [sys.executable, "-W", "ignore", FOLDER / "benchmark.py", *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.slow
+def test_a_scan_all_the_way_with_weights_of_its_own(tmp_path):
+    """Voxels of 3 mm, turned as a scanner may: labels come back in its orientation, with the names of the classes."""
+    torch.manual_seed(3)
+    net = volume.assemble("totalsegmentator", 118)
+    torch.save({"network_weights": net.state_dict()}, tmp_path / "checkpoint.pth")
+    units = np.random.default_rng(0).normal(0, 400, (40, 44, 36)).astype(np.int16)
+    affine = np.array([[-3.0, 0, 0, 50], [0, 0, 3.0, -40], [0, 3.0, 0, 7], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(units, affine), tmp_path / "ct.nii.gz")
+    flags = ["--models", "totalsegmentator_fast", "--volume", tmp_path / "ct.nii.gz", "--repeats", "1"]
+    flags += ["--weights", tmp_path / "checkpoint.pth", "--modes", "baseline", "--labels", tmp_path / "labels.nii.gz"]
+    command = [sys.executable, FOLDER / "benchmark.py", *flags, "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    labels = nibabel.load(tmp_path / "labels.nii.gz")
+    assert labels.shape == units.shape and np.allclose(labels.affine, affine)
+    assert labels.get_data_dtype() == np.uint8 and np.unique(np.asarray(labels.dataobj)).size > 3
+    assert b"spleen" in labels.header.extensions[0].get_content()
+    runs = pd.read_csv(tmp_path / "runs" / next((tmp_path / "runs").iterdir()).name)
+    assert set(runs.way) == {"official", "fast"} and runs.same_labels.min() > 0.99
+    assert (tmp_path / "benchmark_plot.png").exists()
