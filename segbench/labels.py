@@ -77,8 +77,8 @@ def head_labels(features: Any, weight: Any, bias: Any, threads: int = 0) -> Any:
     inputs, classes, stride, _ = weight.shape
     if bias.shape != (classes,):
         raise ValueError(f"a bias of {bias.shape} does not fit {classes} classes")
-    # Classes in pairs, channels in eights: what is added changes nothing.
-    filled = np.zeros((stride, stride, classes + classes % 2, inputs + -inputs % 8), np.float32)
+    # Classes in threes, channels in eights: what is added changes nothing.
+    filled = np.zeros((stride, stride, classes + -classes % 3, inputs + -inputs % 8), np.float32)
     filled[:, :, :classes, :inputs] = weight.transpose(2, 3, 1, 0)
     biases = np.full(filled.shape[2], -np.inf, np.float32)
     biases[:classes] = bias
@@ -87,7 +87,7 @@ def head_labels(features: Any, weight: Any, bias: Any, threads: int = 0) -> Any:
 
     def work(b: int, low: int, high: int) -> None:
         values = aligned((filled.shape[3], PIXELS))
-        scratch = (aligned((PIXELS,)) for _ in range(4))
+        scratch = (aligned((PIXELS,)) for _ in range(5))
         head_rows(bits, shift, b, low, high, filled, biases, values, *scratch, labels)
 
     in_pieces(work, batch, height, threads)
@@ -313,7 +313,7 @@ def interpolated_rows(
 @njit(
     [
         f"(u{size}[:,:,:,:], u4, i8, i8, i8, f4[:,:,:,::1], f4[::1], f4[:,::1], "
-        f"f4[::1], f4[::1], f4[::1], f4[::1], {labels}[:,:,:])"
+        f"f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], {labels}[:,:,:])"
         for size in (4, 2)
         for labels in DTYPES
     ],
@@ -321,10 +321,10 @@ def interpolated_rows(
     cache=True,
     fastmath={"contract"},
 )
-def head_rows(source, shift, b, low, high, weight, bias, values, one, two, best, label, labels):
-    """Labels that the rows from `low` to `high` of image b give. weight (s, s, C, K), C even, K divisible by 8: eight
-    channels for two classes at a time keep the weights in registers. Scratch: values (K, PIXELS), the
-    features; (PIXELS) each, the values of two classes, the largest value and its class."""
+def head_rows(source, shift, b, low, high, weight, bias, values, one, two, three, best, label, labels):
+    """Labels that the rows from `low` to `high` of image b give. weight (s, s, C, K), C divisible by 3, K by 8: eight
+    channels of three classes at a time keep the weights in registers. Scratch: values (K, PIXELS), the
+    features; (PIXELS) each, the values of three classes, the largest value and its class."""
     channels, width = source.shape[1], source.shape[3]
     stride, _, classes, inputs = weight.shape
     bits = values.view(np.uint32)
@@ -338,33 +338,66 @@ def head_rows(source, shift, b, low, high, weight, bias, values, one, two, best,
                 for dx in range(stride):
                     for x in range(PIXELS):
                         best[x], label[x] = -np.inf, 0
-                    for c in range(0, classes, 2):
+                    for c in range(0, classes, 3):
                         for x in range(PIXELS):
-                            one[x], two[x] = bias[c], bias[c + 1]
+                            one[x], two[x], three[x] = bias[c], bias[c + 1], bias[c + 2]
                         for k in range(0, inputs, 8):
-                            a0, b0 = weight[dy, dx, c, k], weight[dy, dx, c + 1, k]
-                            a1, b1 = weight[dy, dx, c, k + 1], weight[dy, dx, c + 1, k + 1]
-                            a2, b2 = weight[dy, dx, c, k + 2], weight[dy, dx, c + 1, k + 2]
-                            a3, b3 = weight[dy, dx, c, k + 3], weight[dy, dx, c + 1, k + 3]
-                            a4, b4 = weight[dy, dx, c, k + 4], weight[dy, dx, c + 1, k + 4]
-                            a5, b5 = weight[dy, dx, c, k + 5], weight[dy, dx, c + 1, k + 5]
-                            a6, b6 = weight[dy, dx, c, k + 6], weight[dy, dx, c + 1, k + 6]
-                            a7, b7 = weight[dy, dx, c, k + 7], weight[dy, dx, c + 1, k + 7]
+                            a0, b0, d0 = weight[dy, dx, c, k], weight[dy, dx, c + 1, k], weight[dy, dx, c + 2, k]
+                            a1, b1, d1 = (
+                                weight[dy, dx, c, k + 1],
+                                weight[dy, dx, c + 1, k + 1],
+                                weight[dy, dx, c + 2, k + 1],
+                            )
+                            a2, b2, d2 = (
+                                weight[dy, dx, c, k + 2],
+                                weight[dy, dx, c + 1, k + 2],
+                                weight[dy, dx, c + 2, k + 2],
+                            )
+                            a3, b3, d3 = (
+                                weight[dy, dx, c, k + 3],
+                                weight[dy, dx, c + 1, k + 3],
+                                weight[dy, dx, c + 2, k + 3],
+                            )
+                            a4, b4, d4 = (
+                                weight[dy, dx, c, k + 4],
+                                weight[dy, dx, c + 1, k + 4],
+                                weight[dy, dx, c + 2, k + 4],
+                            )
+                            a5, b5, d5 = (
+                                weight[dy, dx, c, k + 5],
+                                weight[dy, dx, c + 1, k + 5],
+                                weight[dy, dx, c + 2, k + 5],
+                            )
+                            a6, b6, d6 = (
+                                weight[dy, dx, c, k + 6],
+                                weight[dy, dx, c + 1, k + 6],
+                                weight[dy, dx, c + 2, k + 6],
+                            )
+                            a7, b7, d7 = (
+                                weight[dy, dx, c, k + 7],
+                                weight[dy, dx, c + 1, k + 7],
+                                weight[dy, dx, c + 2, k + 7],
+                            )
                             for x in range(PIXELS):
                                 v0, v1, v2, v3 = values[k, x], values[k + 1, x], values[k + 2, x], values[k + 3, x]
                                 v4, v5, v6 = values[k + 4, x], values[k + 5, x], values[k + 6, x]
                                 v7 = values[k + 7, x]
                                 first = a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4 + a5 * v5 + a6 * v6 + a7 * v7
                                 second = b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3 + b4 * v4 + b5 * v5 + b6 * v6 + b7 * v7
+                                third = d0 * v0 + d1 * v1 + d2 * v2 + d3 * v3 + d4 * v4 + d5 * v5 + d6 * v6 + d7 * v7
                                 one[x] += first
+                                three[x] += third
                                 two[x] += second
                         c0 = np.float32(c)
                         c1 = c0 + ONE
+                        c2 = c0 + TWO
                         for x in range(PIXELS):
                             value, place = best[x], label[x]
                             place = c0 if one[x] > value else place
                             value = one[x] if one[x] > value else value
-                            label[x] = c1 if two[x] > value else place
-                            best[x] = two[x] if two[x] > value else value
+                            place = c1 if two[x] > value else place
+                            value = two[x] if two[x] > value else value
+                            label[x] = c2 if three[x] > value else place
+                            best[x] = three[x] if three[x] > value else value
                     for x in range(there):
                         labels[b, stride * y + dy, stride * (x0 + x) + dx] = int(label[x])

@@ -110,8 +110,8 @@ def test_both_ways_are_the_same_networks_on_the_same_tiles(network):
     labels = []
     for way in ("official", "fast"):
         task = job(way=way, as_in="official", resolution_mm=1.5, voxels=volume.shape, merge=merge, networks=2)
-        both = iter([segment.Timed(network), segment.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)))])
         torch.manual_seed(2)
+        both = iter([segment.Timed(network), segment.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)))])
         with torch.inference_mode():
             run = segment.fast if way == "fast" else segment.as_it_comes
             labels.append(run(task, volume, segment.Laps(), both))

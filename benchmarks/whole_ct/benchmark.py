@@ -38,6 +38,7 @@ NETWORKS = {
     "totalsegmentator_fast": ("official", "TotalSegmentator --fast, 3 mm"),
 }
 RUNS = {run.name: run for run in zoo.RUNS}
+TASKS = (291, 292, 293, 294, 295)  # TotalSegmentator's five networks: organs, vertebrae, cardiac, muscles, ribs
 STEPS = {"nnunet": 0.5, "official": 0.8}  # of a tile, from one to the next: nnU-Net's default, TotalSegmentator's
 
 
@@ -123,10 +124,11 @@ def jobs(settings: Settings, model: str, folder: Path, scan: Scan | None) -> lis
 
 def tables_of_parts() -> tuple[tuple[int, ...], ...]:
     """Of TotalSegmentator's five networks: the label among all 117 of each of its classes, the background first."""
-    from totalsegmentator.map_to_binary import class_map, class_map_5_parts
+    from totalsegmentator.map_to_binary import class_map, class_map_5_parts, map_taskid_to_partname_ct
 
     number = {name: label for label, name in class_map["total"].items()}
-    return tuple((0, *(number[part[label]] for label in sorted(part))) for part in class_map_5_parts.values())
+    parts = [class_map_5_parts[map_taskid_to_partname_ct[task]] for task in TASKS]
+    return tuple((0, *(number[part[label]] for label in sorted(part))) for part in parts)
 
 
 def too_large(job, free_gb: float) -> str:

@@ -52,7 +52,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             row |= {"prepare_s": own.prepare_s.min(), "peak_mb": own.peak_mb.max()}
             row |= {"same_labels": own.same_labels.min() if usual is not None else np.nan}
             if usual is not None:
-                pairs = own.set_index("repeat").join(usual[["whole_s", "peak_mb"]], rsuffix="_usual", how="inner")
+                pairs = own.set_index("repeat").join(usual[["whole_s", "peak_mb"]].add_suffix("_usual"), how="inner")
                 ratios = pairs.whole_s_usual / pairs.whole_s
                 row |= {"ratio": stats.geometric_mean(ratios) if len(ratios) else np.nan}
                 row["ratio_low"], row["ratio_high"] = stats.interval(ratios)
