@@ -127,7 +127,7 @@ def measure(settings: Settings) -> list[dict]:
                 "eager": lambda volume=volume: F.interpolate(volume, size=size, mode="trilinear").argmax(1),
                 "compiled": lambda volume=volume, whole=whole: whole(volume),
             }
-            work, pairs = upsampling(volume, size), max(3, settings.pairs // 4)
+            work, pairs = upsampling(volume, size), max(3, settings.pairs // 2)
             rows.append(compared(f"resample_labels, noise, {layout}", calls, work, pairs))
         if settings.large:
             rows.append(large(threads))

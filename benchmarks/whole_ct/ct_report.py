@@ -49,14 +49,16 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             row |= {"precision": modes.find(row["mode"]).precision, "runs": len(own), "tiles": own.tiles.iloc[0]}
             row |= {part: own[part].mean() for part in parts}
             row |= {"whole_s": own.whole_s.mean(), "parts_over_whole": (own[parts].sum(axis=1) / own.whole_s).mean()}
-            row |= {"prepare_s": own.prepare_s.min(), "peak_mb": own.peak_mb.max()}
+            worked = [f"{part}_mb" for part in ("sliding_window", *PARTS) if f"{part}_mb" in own]
+            peaks = own[worked].max(axis=1)
+            row |= {"prepare_s": own.prepare_s.max(), "prepare_peak_mb": own.preparing_mb.max(), "peak_mb": peaks.max()}
             row |= {"same_labels": own.same_labels.min() if usual is not None else np.nan}
             if usual is not None:
-                pairs = own.set_index("repeat").join(usual[["whole_s", "peak_mb"]].add_suffix("_usual"), how="inner")
+                pairs = own.set_index("repeat").join(usual[["whole_s"]].add_suffix("_usual"), how="inner")
                 ratios = pairs.whole_s_usual / pairs.whole_s
                 row |= {"ratio": stats.geometric_mean(ratios) if len(ratios) else np.nan}
                 row["ratio_low"], row["ratio_high"] = stats.interval(ratios)
-                row["memory_ratio"] = (pairs.peak_mb / pairs.peak_mb_usual).max()
+                row["memory_ratio"] = peaks.max() / usual[[name for name in worked if name in usual]].max(axis=None)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -75,8 +77,13 @@ def shown(frame: pd.DataFrame) -> Shown:
         if f"{part}_s" in frame:
             columns[f"{name}, s"] = frame[f"{part}_s"]
     columns |= {"times as fast": frame.ratio, "95 % interval": markdown.spans(frame.ratio_low, frame.ratio_high, 2)}
-    columns |= {"peak GB": frame.peak_mb / 1e3, "same labels": frame.same_labels.map("{:.4%}".format)}
-    digits = {name: 1 for name in columns if name.endswith(", s")} | {"times as fast": 2, "peak GB": 1}
+    columns |= {"peak GB": frame.peak_mb / 1e3, "same labels": frame.same_labels.map("{:.3%}".format)}
+    columns |= {"preparing once, s": frame.prepare_s, "its peak GB": frame.prepare_peak_mb / 1e3}
+    digits = {name: 1 for name in columns if name.endswith(", s")} | {
+        "times as fast": 2,
+        "peak GB": 1,
+        "its peak GB": 1,
+    }
     return Shown(pd.DataFrame(columns).replace("nan%", ""), digits)
 
 

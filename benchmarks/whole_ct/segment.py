@@ -55,6 +55,7 @@ class Job(msgspec.Struct):
     weights: tuple[str, ...] = ()  # a checkpoint per network
     merge: tuple[tuple[int, ...], ...] = ()  # per network the label of each of its classes among all
     export: str = "torch"  # of EXPORTS
+    exact: bool = False  # nnU-Net's sums in FP32: for labels to compare with, not to be timed
 
 
 class Run(msgspec.Struct):
@@ -231,8 +232,9 @@ def slabs(job: Job, image: Tensor, network: Timed, lap: Laps) -> Iterator[tuple[
         bar.update()
 
     def move(done: int) -> None:
-        sums[:, : depth + 1 - done] = sums[:, done:].clone()
-        sums[:, depth + 1 - done :] = 0
+        for of_class in sums:  # one by one, for source and target overlap: a copy of all would be gigabytes
+            of_class[: depth + 1 - done] = of_class[done:].clone()
+            of_class[depth + 1 - done :] = 0
         weights[: depth - done] = weights[done:].clone()
         weights[depth - done :] = 0
 
@@ -257,6 +259,8 @@ def run(job: Job) -> Run:
     threads = machine.usable_cores()
     torch.set_num_threads(threads)
     volume = np.load(job.volume) if job.volume else inputs.ct(job.voxels)[0, 0].numpy()
+    if job.exact:
+        torch.half = torch.float32  # as nnU-Net calls the type of its sums
     made, lap, start = [], Laps(), time.perf_counter()
     labels = (fast if job.way == "fast" else as_it_comes)(job, volume, lap, networks(job, threads, made, lap))
     whole_s = time.perf_counter() - start
