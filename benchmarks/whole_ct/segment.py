@@ -111,6 +111,12 @@ def as_official(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return zoom(values, np.divide(size, values.shape), order=CUBIC, mode="nearest")
 
 
+def within(image: Tensor, volume: np.ndarray, kind: str) -> None:
+    """nnU-Net's resampling by scikit-image cuts off what splines overshoot; TotalSegmentator's does not."""
+    if kind == "nnunet":
+        image.clamp_(float(volume.min()), float(volume.max()))
+
+
 IMAGES = {"nnunet": as_nnunet, "official": as_official}
 
 
@@ -152,6 +158,7 @@ def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Time
     size = resampled(volume.shape, job.spacing_mm, job.resolution_mm)
     with lap("resampling in"):
         image = torch.from_numpy(IMAGES[job.way](volume, size).astype(np.float32))[None]
+        within(image, volume, job.way)
     if job.way == "nnunet":
         network = next(networks)
         with lap("sliding window"):
@@ -188,8 +195,7 @@ def fast(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> 
     size, threads = resampled(volume.shape, job.spacing_mm, job.resolution_mm), torch.get_num_threads()
     with lap("resampling in"):
         image = by_matrices(volume, size, IMAGES[job.as_in])
-        if job.as_in == "nnunet":  # as skimage does
-            image.clamp_(float(volume.min()), float(volume.max()))
+        within(image, volume, job.as_in)
     if job.as_in == "nnunet":
         labels = np.empty((1, *volume.shape), np.uint8)
         for first, logits in slabs(job, image, next(networks), lap):
