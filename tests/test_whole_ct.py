@@ -35,7 +35,7 @@ benchmark = load_script()
 
 
 def job(**changed) -> object:
-    given = {"way": "fast", "as_in": "nnunet", "model": "stunet_s", "classes": 5, "networks": 1, "resolution_mm": 1.0}
+    given = {"way": "fast", "as_in": "nnunet", "model": "stunet_s", "classes": (5,), "resolution_mm": 1.0}
     given |= {"step": 0.5, "mode": "baseline", "voxels": (8, 8, 8), "spacing_mm": (1.0, 1.0, 1.0), "labels": ""}
     return segment.Job(**(given | changed))
 
@@ -86,7 +86,7 @@ def whole_logits(network: nn.Module, image: torch.Tensor, step: float) -> torch.
 def test_slabs_are_the_logits_of_the_whole(network, size, step):
     image = torch.randn(size, generator=torch.Generator().manual_seed(1))
     expected, seen = whole_logits(network, image, step), 0
-    for first, logits in segment.slabs(job(step=step), image, segment.Timed(network), segment.Laps()):
+    for first, logits in segment.slabs(job(step=step), image, segment.Timed(network, 5), segment.Laps()):
         assert first == max(seen - 1, 0), "a slab begins with the last plane of the one before"
         seen = first + logits.shape[1]
         assert (logits - expected[:, first:seen]).abs().max() < 1e-5
@@ -96,7 +96,7 @@ def test_slabs_are_the_logits_of_the_whole(network, size, step):
 def test_fast_labels_are_those_of_resampled_logits(network):
     volume = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
     task = job(resolution_mm=1.5, voxels=volume.shape)
-    labels = segment.fast(task, volume, segment.Laps(), iter([segment.Timed(network)]))
+    labels = segment.fast(task, volume, segment.Laps(), iter([segment.Timed(network, 5)]))
     size = segment.resampled(volume.shape, (1, 1, 1), 1.5)
     image = segment.as_nnunet(volume, size).clip(volume.min(), volume.max())
     logits = whole_logits(network, torch.from_numpy(image).float(), 0.5)
@@ -109,9 +109,9 @@ def test_both_ways_are_the_same_networks_on_the_same_tiles(network):
     merge = ((0, 7, 8, 9, 1), (0, 2, 3, 4, 5))
     labels = []
     for way in ("official", "fast"):
-        task = job(way=way, as_in="official", resolution_mm=1.5, voxels=volume.shape, merge=merge, networks=2)
+        task = job(way=way, as_in="official", resolution_mm=1.5, voxels=volume.shape, merge=merge, classes=(5, 5))
         torch.manual_seed(2)
-        both = iter([segment.Timed(network), segment.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)))])
+        both = iter([segment.Timed(network, 5), segment.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)), 5)])
         with torch.inference_mode():
             run = segment.fast if way == "fast" else segment.as_it_comes
             labels.append(run(task, volume, segment.Laps(), both))

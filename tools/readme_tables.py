@@ -1,5 +1,7 @@
 """The tables of README.md: a row per machine, or the machine that has most cases."""
 
+import re
+
 import pandas as pd
 from all_journals import ROOT
 
@@ -10,6 +12,7 @@ from segbench.tables import Results
 
 AllResults = dict[str, Results]  # by the name of the benchmark
 NOTHING = Results([])
+LONG = re.compile(r"^\| \S+-(long|hours) ")  # journals of repetitions over hours
 # Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
 WAYS = ("mobileone_s0 + UNet", *(run.name for run in zoo.RUNS))
 
@@ -190,6 +193,31 @@ def whole_ct_runs(results_of: AllResults) -> str:
     return markdown.table(*shown[:2]) if len(shown.frame) else ""
 
 
+def whole_ct_short(results_of: AllResults) -> str:
+    """The same in one line a network: seconds and peak memory as it comes, and fast at each precision."""
+    import ct_report
+
+    frame = ct_report.summary(ct_report.evidence(ROOT / "benchmarks" / "whole_ct"))
+    rows = []
+    for (machine, model, voxels, _), group in frame.groupby(ct_report.SETTING, sort=False) if len(frame) else []:
+        came, fast = group[group.way != "fast"], group[group.way == "fast"]
+        if came.empty:
+            continue
+        row = {f"network, on {machine}": model, "CT, voxels": voxels, "as it comes": seconds_and_memory(came)}
+        for precision in ("fp32", "bf16"):
+            row[f"fast, {precision.upper()}"] = seconds_and_memory(fast[fast.precision == precision])
+        rows.append(row)
+    return markdown.table(pd.DataFrame(rows)) if rows else ""
+
+
+def seconds_and_memory(ways: pd.DataFrame) -> str:
+    """`68 s, 16.6 GB` of the fastest."""
+    if ways.empty:
+        return ""
+    best = ways.loc[ways.whole_s.idxmin()]
+    return f"{best.whole_s:.0f} s, {best.peak_mb / 1e3:.1f} GB"
+
+
 def fpn_against_unet(results_of: AllResults) -> str:
     """By mode, on the machine with the most cases."""
     import combined_report
@@ -248,8 +276,8 @@ def promises(results_of: AllResults) -> str:
 
 
 def promises_short(results_of: AllResults) -> str:
-    """The same without what all samples would have made of it."""
-    lines = promises(results_of).splitlines()
+    """The same without what all samples would have made of it, of machines alone and beside a noisy neighbour."""
+    lines = [line for line in promises(results_of).splitlines() if not LONG.search(line)]
     return "\n".join("|".join(cell for place, cell in enumerate(line.split("|")) if place != 4) for line in lines)
 
 
@@ -264,6 +292,7 @@ TABLES = {
     "label-ways": label_ways,
     "label-kernels": label_kernels,
     "whole-ct-runs": whole_ct_runs,
+    "whole-ct-short": whole_ct_short,
     "fpn-against-unet": fpn_against_unet,
     "whole-cts": whole_cts,
     "promises": promises,

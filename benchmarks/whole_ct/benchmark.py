@@ -98,18 +98,18 @@ def jobs(settings: Settings, model: str, folder: Path, scan: Scan | None) -> lis
 
     kind, name = NETWORKS[model]
     run = RUNS[name]
+    parts = tables_of_parts() if run.networks > 1 else ()
     common = {
         "as_in": kind,
         "model": run.model,
-        "classes": run.classes or CLASSES,
-        "networks": run.networks,
+        "classes": tuple(len(part) for part in parts) or (run.classes or CLASSES,),
         "resolution_mm": run.resolution_mm,
         "step": STEPS[kind],
         "voxels": scan.values.shape if scan else settings.voxels,
         "spacing_mm": scan.spacing_mm if scan else (1.5, 0.75, 0.75),
         "volume": str(folder / "volume.npy") if scan else "",
         "weights": tuple(str(path.resolve()) for path in settings.weights),
-        "merge": tables_of_parts() if run.networks > 1 else (),
+        "merge": parts,
     }
     chosen = []
     if "as it comes" in settings.ways:
@@ -137,7 +137,7 @@ def too_large(job, free_gb: float) -> str:
     if job.way != "nnunet":
         return ""
     here = np.prod([count * mm / job.resolution_mm for count, mm in zip(job.voxels, job.spacing_mm, strict=True)])
-    needed = job.classes * (4 * np.prod(job.voxels, dtype=float) + 6 * here) / 1e9 + 2
+    needed = job.classes[0] * (4 * np.prod(job.voxels, dtype=float) + 6 * here) / 1e9 + 2
     return f"needs about {needed:.0f} GB, {free_gb:.0f} GB are free" if needed > free_gb else ""
 
 
@@ -166,7 +166,12 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
                         continue
                     row = about | {"model": model, "way": job.way, "mode": job.mode, "export": job.export}
                     row["export"] = job.export if job.way == "nnunet" else ""
-                    row |= {"voxels": sides(job.voxels), "step": job.step, "classes": job.classes, "repeat": repeat}
+                    row |= {
+                        "voxels": sides(job.voxels),
+                        "step": job.step,
+                        "classes": sum(job.classes),
+                        "repeat": repeat,
+                    }
                     row["started"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
                     if reason := too_large(job, machine.free_gb()):
                         print(f"{model} {job.way}: skipped, {reason}")

@@ -43,8 +43,7 @@ class Job(msgspec.Struct):
     way: str  # nnunet, official or fast
     as_in: str  # what fast does the same as: nnunet or official
     model: str
-    classes: int  # of one network
-    networks: int
+    classes: tuple[int, ...]  # of each network
     resolution_mm: float
     step: float  # of a tile, from one to the next
     mode: str
@@ -53,7 +52,7 @@ class Job(msgspec.Struct):
     labels: str  # a file to write them to, .npy
     volume: str = ""  # .npy of (D, H, W), Hounsfield units; instead of the synthetic CT
     weights: tuple[str, ...] = ()  # a checkpoint per network
-    merge: tuple[tuple[int, ...], ...] = ()  # per network the label of each of its classes among all
+    merge: tuple[tuple[int, ...], ...] = ()  # per network the label of each of its classes among all; or as they are
     export: str = "torch"  # of EXPORTS
     exact: bool = False  # nnU-Net's sums in FP32: for labels to compare with, not to be timed
 
@@ -126,21 +125,21 @@ def nearest(count: int, wanted: int) -> np.ndarray:
     return np.floor(places + 0.5).astype(np.int64)
 
 
-def predictor_of(net: nn.Module, job: Job) -> nnUNetPredictor:
+def predictor_of(net: "Timed", job: Job) -> nnUNetPredictor:
     """nnU-Net's predictor around a network that it did not train."""
     predictor = nnUNetPredictor(job.step, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=True)
     predictor.network = net
     predictor.configuration_manager = SimpleNamespace(patch_size=zoo.TILE)
-    predictor.label_manager = SimpleNamespace(num_segmentation_heads=job.classes)
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=net.classes)
     return predictor
 
 
 class Timed(nn.Module):
     """A network that knows how long it was at work."""
 
-    def __init__(self, network: Callable[[Tensor], Tensor]):
+    def __init__(self, network: Callable[[Tensor], Tensor], classes: int):
         super().__init__()
-        self.network, self.calls, self.seconds = network, 0, 0.0
+        self.network, self.classes, self.calls, self.seconds = network, classes, 0, 0.0
 
     def forward(self, tile: Tensor) -> Tensor:
         start = time.perf_counter()
@@ -225,7 +224,7 @@ def slabs(job: Job, image: Tensor, network: Timed, lap: Laps) -> Iterator[tuple[
     z_steps, y_steps, x_steps = compute_steps_for_sliding_window(tuple(image.shape), tile, job.step)
     gaussian = compute_gaussian(tile, 1 / 8, 10, device=torch.device("cpu")).float()
     depth, height, width = tile
-    sums = torch.zeros(job.classes, depth + 1, *image.shape[1:])  # the first plane is the last of the slab before
+    sums = torch.zeros(network.classes, depth + 1, *image.shape[1:])  # the first plane is the last of the slab before
     weights = torch.zeros(depth, *image.shape[1:])
     inner = (slice(before[1], before[1] + size[1]), slice(before[2], before[2] + size[2]))
     bar = tqdm(total=len(z_steps) * len(y_steps) * len(x_steps), desc="tiles", mininterval=1)
@@ -280,10 +279,11 @@ def run(job: Job) -> Run:
 
 def networks(job: Job, threads: int, made: list[Timed], lap: Laps) -> Iterator[Timed]:
     """One after the other, each when it is needed, and let go of before the next is made."""
-    for seed, source in enumerate(job.weights or ("",) * job.networks):
+    sources = job.weights or ("",) * len(job.classes)
+    for seed, (classes, source) in enumerate(zip(job.classes, sources, strict=True)):
         with lap("preparing"):
-            network = build_volume(job.model, job.classes, zoo.TILE, seed, source)
-            timed = Timed(prepared(network, job.mode, threads) if job.way == "fast" else network.net)
+            network = build_volume(job.model, classes, zoo.TILE, seed, source)
+            timed = Timed(prepared(network, job.mode, threads) if job.way == "fast" else network.net, classes)
         del network
         made.append(timed)
         yield timed
