@@ -222,10 +222,11 @@ def slabs(job: Job, image: Tensor, network: Timed, lap: Laps) -> Iterator[tuple[
     padding = [amount for pair in zip(before[::-1], after[::-1], strict=True) for amount in pair]
     image = nn.functional.pad(image, padding)
     z_steps, y_steps, x_steps = compute_steps_for_sliding_window(tuple(image.shape), tile, job.step)
-    gaussian = compute_gaussian(tile, 1 / 8, 10, device=torch.device("cpu")).float()
     depth, height, width = tile
-    sums = torch.zeros(network.classes, depth + 1, *image.shape[1:])  # the first plane is the last of the slab before
-    weights = torch.zeros(depth, *image.shape[1:])
+    with lap("sliding window"):
+        gaussian = compute_gaussian(tile, 1 / 8, 10, device=torch.device("cpu")).float()
+        sums = torch.zeros(network.classes, depth + 1, *image.shape[1:])  # the first plane is of the slab before
+        weights = torch.zeros(depth, *image.shape[1:])
     inner = (slice(before[1], before[1] + size[1]), slice(before[2], before[2] + size[2]))
     bar = tqdm(total=len(z_steps) * len(y_steps) * len(x_steps), desc="tiles", mininterval=1)
 
