@@ -12,9 +12,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -152,6 +153,12 @@ def small(labels: Tensor | np.ndarray) -> np.ndarray:
     return np.asarray(labels).astype(np.uint8)
 
 
+def predicted(network: Timed, job: Job, image: Tensor) -> Tensor:
+    """By nnU-Net's predictor. It calls the type of its sums torch.half."""
+    with patch.object(torch, "half", torch.float32) if job.exact else nullcontext():
+        return predictor_of(network, job).predict_sliding_window_return_logits(image)
+
+
 def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> np.ndarray:
     """By nnU-Net's or TotalSegmentator's own means."""
     size = resampled(volume.shape, job.spacing_mm, job.resolution_mm)
@@ -161,7 +168,7 @@ def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Time
     if job.way == "nnunet":
         network = next(networks)
         with lap("sliding window"):
-            logits = predictor_of(network, job).predict_sliding_window_return_logits(image)
+            logits = predicted(network, job, image)
         with lap("logits resampled"):
             how = {"num_threads": torch.get_num_threads()} if job.export == "torch" else {}
             spacing_mm = [job.resolution_mm] * 3
@@ -171,7 +178,7 @@ def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Time
     merged = np.zeros(size, np.uint8)
     for number, network in enumerate(networks):
         with lap("sliding window"):
-            logits = predictor_of(network, job).predict_sliding_window_return_logits(image)
+            logits = predicted(network, job, image)
         with lap("argmax"):
             labels = small(logits.argmax(0))
             del logits
@@ -265,8 +272,6 @@ def run(job: Job) -> Run:
     threads = machine.usable_cores()
     torch.set_num_threads(threads)
     volume = np.load(job.volume) if job.volume else inputs.ct(job.voxels)[0, 0].numpy()
-    if job.exact:
-        torch.half = torch.float32  # as nnU-Net calls the type of its sums
     made, lap, start = [], Laps(), time.perf_counter()
     labels = (fast if job.way == "fast" else as_it_comes)(job, volume, lap, networks(job, threads, made, lap))
     whole_s = time.perf_counter() - start
