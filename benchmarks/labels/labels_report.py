@@ -152,7 +152,7 @@ def picture(results: Results) -> Picture:
             panel.tick_params(axis="x", which="both", labelsize=7)
             panel.grid(axis="x", which="both", color="0.92")
         panels[0].set_yticks(range(len(names)), names, fontsize=8)
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
         shown = results.rows[results.rows.machine == machine]
         panels[0].set_title(caption(shown, dates[machine]), loc="left", fontsize=9)
     handles, labels = axes[0][0].get_legend_handles_labels()
