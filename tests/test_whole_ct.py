@@ -151,6 +151,9 @@ def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
         (("--labels", "labels.nii.gz"), "--labels is for a CT of --volume"),
         (("--weights", str(ROOT / "README.md"), str(ROOT / "README.md")), "has 1 networks, 2 files are named"),
         (("--modes", "openvin"), "did you mean openvino"),
+        (("--modes", "ncnn"), "ncnn has no fast 3D convolution"),
+        (("--volume", str(ROOT / "README.md")), "README.md"),
+        (("--out", "/proc/nowhere"), "cannot be written to"),
         (("--report", "--out", "/nonexistent-folder"), "holds no run"),
     ],
 )

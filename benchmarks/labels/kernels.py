@@ -8,7 +8,6 @@ Writes kernels/<machine>.csv, from which kernels.csv and the tables of README.md
 
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,14 +39,10 @@ class Settings:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = HERE
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def in_turn(calls: dict[str, Callable[[], object]], pairs: int) -> dict[str, np.ndarray]:
     """Seconds of each, call after call."""
+    from segbench.measure import seconds
+
     for call in calls.values():
         call(), call()
     taken = [[seconds(call) for call in calls.values()] for _ in range(pairs)]
@@ -146,6 +141,7 @@ def large(threads: int) -> dict:
     import torch
 
     from segbench import labels
+    from segbench.measure import seconds, status_kb
 
     (depth, height, width), size = LARGE
     logits = torch.empty(1, CLASSES, depth, height, width)
@@ -153,9 +149,8 @@ def large(threads: int) -> dict:
         logits[:, :, plane] = torch.randn(1, CLASSES, height, width)
     before = psutil.Process().memory_info().rss
     taken = [seconds(lambda: labels.resample_labels(logits, size, threads)) for _ in range(2)]
-    peak = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line).split()[1])
     row = {"kernel": "resample_labels, a whole CT", "ms": 1e3 * min(taken), "pairs": 2}
-    return row | {"beyond_input_mb": peak * 1024 / 1e6 - before / 1e6} | upsampling(logits, size)
+    return row | {"beyond_input_mb": status_kb("VmHWM") * 1024 / 1e6 - before / 1e6} | upsampling(logits, size)
 
 
 def limits() -> dict:
@@ -167,7 +162,7 @@ def limits() -> dict:
 
     source = torch.ones(1 << 28)
     target = torch.empty_like(source)
-    best = min(seconds(lambda: target.copy_(source)) for _ in range(6))
+    best = min(measure.seconds(lambda: target.copy_(source)) for _ in range(6))
     peak = measure.peak_gflops(torch.float32)
     return {"memory_gb_s": 2 * source.nbytes / best / 1e9, "instructions_g_s": peak / 2}
 
@@ -178,6 +173,10 @@ def main() -> None:
     settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
     if settings.pairs < 3:
         sys.exit("kernels.py: --pairs are 3 or more, for an interval")
+    try:
+        (settings.out / "kernels").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"kernels.py: --out {settings.out} cannot be written to ({error.strerror})")
     if settings.large and machine.free_gb() < 14:
         sys.exit(f"kernels.py: {machine.free_gb():.0f} GB are free, a whole CT needs 14: --no-large leaves it out")
     import labels_report
@@ -185,7 +184,6 @@ def main() -> None:
     frame = pd.DataFrame(measure(settings)).assign(**limits())
     frame.insert(0, "machine", here.name)
     frame.insert(1, "threads", machine.usable_cores())
-    (settings.out / "kernels").mkdir(parents=True, exist_ok=True)
     frame.to_csv(settings.out / "kernels" / f"{here.name}.csv", index=False, float_format="%.6g")
     for path in labels_report.write_kernels(settings.out, settings.out):
         print(f"wrote {path}")

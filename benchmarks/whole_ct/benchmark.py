@@ -22,9 +22,10 @@ import msgspec
 import numpy as np
 import pandas as pd
 import tyro
+from job import Job
 
-from segbench import machine, modes, zoo
-from segbench.cases import sides
+from segbench import machine, modes, runtimes, zoo
+from segbench.cases import Case, sides
 from segbench.journal import replacing
 from segbench.settings import Problem, find_modes
 
@@ -71,7 +72,10 @@ class Scan:
     def __init__(self, path: Path):
         import nibabel
 
-        self.original = nibabel.load(path)
+        try:
+            self.original = nibabel.load(path)
+        except nibabel.filebasedimages.ImageFileError as error:
+            raise Problem(f"--volume {path}: {error}") from None
         canonical = nibabel.as_closest_canonical(self.original)
         if len(canonical.shape) != 3:
             raise Problem(f"--volume {path} has {len(canonical.shape)} dimensions, not three")
@@ -92,10 +96,8 @@ class Scan:
         nibabel.save(add_label_map_to_nifti(image, names), path)
 
 
-def jobs(settings: Settings, model: str, folder: Path, scan: Scan | None) -> list:
+def jobs(settings: Settings, model: str, folder: Path, scan: Scan | None) -> list[Job]:
     """Of a model: what gives the labels to compare with, then what is run in each repeat."""
-    from segment import Job
-
     kind, name = NETWORKS[model]
     run = RUNS[name]
     parts = tables_of_parts() if run.networks > 1 else ()
@@ -132,7 +134,7 @@ def tables_of_parts() -> tuple[tuple[int, ...], ...]:
     return tuple((0, *(number[part[label]] for label in sorted(part))) for part in parts)
 
 
-def too_large(job, free_gb: float) -> str:
+def too_large(job: Job, free_gb: float) -> str:
     """Why nnU-Net's export will not fit: all logits at the original spacing in FP32, and those it makes them from."""
     if job.way != "nnunet":
         return ""
@@ -141,7 +143,7 @@ def too_large(job, free_gb: float) -> str:
     return f"needs about {needed:.0f} GB, {free_gb:.0f} GB are free" if needed > free_gb else ""
 
 
-def started(job) -> dict:
+def started(job: Job) -> dict:
     """One run in a fresh process. Its progress goes to the terminal. Raises Problem where it fails."""
     command = [sys.executable, "-P", str(HERE / "segment.py"), msgspec.json.encode(job).decode()]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -243,12 +245,18 @@ def check(settings: Settings) -> Settings:
     find_modes(settings.modes)
     here = machine.describe()
     settings.modes = tuple(m for m in settings.modes if modes.MODES[m].precision != "bf16" or here.native_bf16)
+    for name in settings.modes:
+        case = Case(model="stunet_s", mode=name, size=zoo.TILE)
+        if reason := runtimes.of_mode(modes.MODES[name]).missing(modes.MODES[name], case, here):
+            raise Problem(f"--modes {name}: {reason}")
     if min(settings.voxels) < 8 or settings.repeats < 1:
         raise Problem("--voxels are 8 or more on each side, --repeats positive")
     if settings.volume and not settings.volume.is_file():
         raise Problem(f"--volume {settings.volume}: no such file")
     if settings.labels and not settings.volume:
         raise Problem("--labels is for a CT of --volume")
+    if settings.labels and not settings.labels.resolve().parent.is_dir():
+        raise Problem(f"--labels {settings.labels}: there is no such folder")
     for path in settings.weights:
         if not path.is_file():
             raise Problem(f"--weights {path}: no such file")
@@ -256,6 +264,10 @@ def check(settings: Settings) -> Settings:
         wanted = RUNS[NETWORKS[model][1]].networks
         if settings.weights and len(settings.weights) != wanted:
             raise Problem(f"--weights: {model} has {wanted} networks, {len(settings.weights)} files are named")
+    try:
+        (settings.out / "runs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Problem(f"--out {settings.out} cannot be written to ({error.strerror})") from None
     return settings
 
 
@@ -267,7 +279,6 @@ def main() -> int:
         settings = check(settings)
         scan = Scan(settings.volume) if settings.volume else None
         evidence = settings.out / "runs" / f"{machine.describe().name}.csv"
-        evidence.parent.mkdir(parents=True, exist_ok=True)
         measure(settings, scan, evidence)
         print(f"wrote {evidence}")
     elif ct_report.evidence(settings.out).empty:

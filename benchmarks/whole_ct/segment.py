@@ -29,42 +29,17 @@ from skimage.transform import resize
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from segbench import inputs, machine, modes, runtimes, zoo
+from segbench import inputs, machine, measure, modes, runtimes, zoo
 from segbench.labels import resample_labels
 from segbench.models.volume import build_volume
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
+sys.path.extend(str(folder) for folder in (Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]))
+from job import Job, Run
+
 from whole_ct import resampled
 
 EXPORTS = {"scipy": resample_data_or_seg_to_shape, "torch": resample_torch_fornnunet}  # both of nnU-Net
 CUBIC = 3  # order of the splines that an image is resampled by, in nnU-Net as in TotalSegmentator
-
-
-class Job(msgspec.Struct):
-    way: str  # nnunet, official or fast
-    as_in: str  # what fast does the same as: nnunet or official
-    model: str
-    classes: tuple[int, ...]  # of each network
-    resolution_mm: float
-    step: float  # of a tile, from one to the next
-    mode: str
-    voxels: tuple[int, int, int]  # of the synthetic CT, (D, H, W)
-    spacing_mm: tuple[float, float, float]
-    labels: str  # a file to write them to, .npy
-    volume: str = ""  # .npy of (D, H, W), Hounsfield units; instead of the synthetic CT
-    weights: tuple[str, ...] = ()  # a checkpoint per network
-    merge: tuple[tuple[int, ...], ...] = ()  # per network the label of each of its classes among all; or as they are
-    export: str = "torch"  # of EXPORTS
-    exact: bool = False  # nnU-Net's sums in FP32: for labels to compare with, not to be timed
-
-
-class Run(msgspec.Struct):
-    parts_s: dict[str, float]
-    peaks_mb: dict[str, float]  # of the resident set, by part
-    whole_s: float
-    prepare_s: float  # once per network and machine, not part of the whole
-    peak_mb: float
-    tiles: int
 
 
 class Laps:
@@ -88,8 +63,7 @@ def forget_peak() -> None:
 
 
 def peak_mb() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+    return measure.status_kb("VmHWM") * 1024 / 1e6
 
 
 def by_matrices(volume: np.ndarray, size: tuple[int, ...], resample: Callable[[np.ndarray, tuple], np.ndarray]):
