@@ -253,9 +253,8 @@ def interpolated_rows(
     """Labels of image b in the cells from `low` to `high` of the y axis.
 
     Scratch: planes (2, C, W + 2), one row of all classes in the planes below and above; across (2, C, pixels), rows
-    that are as wide as the output, C divisible by 4; best and label (rows, pixels), the largest value and its class. No
-    views
-    of arrays in the inner loops: Numba would count their references, which takes longer than the arithmetic.
+    that are as wide as the output, C divisible by 4; best and label (rows, pixels), the largest value and its class.
+    No views of arrays in the inner loops: Numba would count their references, which takes longer than the arithmetic.
     """
     channels, _, height, width = source.shape[1:]
     most, count = x_shares.shape

@@ -119,6 +119,37 @@ def test_both_ways_are_the_same_networks_on_the_same_tiles(network):
     assert (labels[0] == labels[1]).mean() > 0.99 and set(np.unique(labels[1])) <= {*range(10)}
 
 
+@pytest.mark.parametrize("way", ["official", "fast"])
+def test_every_network_sees_the_scan_normalised_by_its_own_plans(monkeypatch, way):
+    """TotalSegmentator's five were trained on other structures, and clip at other HU."""
+    monkeypatch.setattr(zoo, "TILE", (16, 16, 16))
+    scan = np.random.default_rng(0).normal(0, 400, size=(16, 16, 16)).astype(np.float32)
+    plans = ((-900.0, 300.0, -80.0, 140.0), (-100.0, 1200.0, 60.0, 250.0))
+    seen = []
+
+    def network(tile):
+        seen.append(tile[0, 0].clone())
+        return torch.zeros(1, 5, 16, 16, 16)
+
+    task = job(way=way, as_in="official", voxels=scan.shape, classes=(5, 5), intensities=plans, merge=((0,) * 5,) * 2)
+    with torch.inference_mode():
+        run = segment.fast if way == "fast" else segment.as_it_comes
+        run(task, scan, segment.Laps(), iter([segment.Timed(network, 5), segment.Timed(network, 5)]))
+    for tile, (low, high, mean, std) in zip(seen, plans, strict=True):
+        assert np.allclose(tile, (np.clip(np.trunc(scan), low, high) - mean) / std, atol=1e-5)
+
+
+def test_plans_are_those_of_each_checkpoint(tmp_path):
+    known = {"percentile_00_5": -900.0, "percentile_99_5": 300.0, "mean": -80.0, "std": 140.0}
+    plans = {"foreground_intensity_properties_per_channel": {"0": known}}
+    torch.save({"init_args": {"plans": plans}}, tmp_path / "with.pth")
+    torch.save({"network_weights": {}}, tmp_path / "without.pth")
+    scan = np.array([-1000.0, 0.0, 100.0], np.float32)
+    first, second = benchmark.intensities(scan, (tmp_path / "with.pth", tmp_path / "without.pth"), 2)
+    assert first == (-900, 300, -80, 140)
+    assert second == pytest.approx((0.5, 99.5, 50, 50))  # air is no foreground
+
+
 def test_a_later_part_wins_where_it_sees_something():
     merged = np.array([0, 3, 3, 0], np.uint8)
     segment.merge(merged, np.array([0, 0, 2, 1], np.uint8), (0, 5, 6))
@@ -150,6 +181,7 @@ def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
         (("--volume", "nowhere.nii.gz"), "no such file"),
         (("--labels", "labels.nii.gz"), "--labels is for a CT of --volume"),
         (("--weights", str(ROOT / "README.md"), str(ROOT / "README.md")), "has 1 networks, 2 files are named"),
+        (("--models", "stunet_s", "--weights", str(ROOT / "README.md")), "README.md holds more than tensors"),
         (("--modes", "openvin"), "did you mean openvino"),
         (("--modes", "ncnn"), "ncnn has no fast 3D convolution"),
         (("--volume", str(ROOT / "README.md")), "README.md"),

@@ -13,11 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import image_to_labels
 import readme_tables
 from all_journals import ROOT, SCRIPTS, benchmarks, load
 from PIL import Image
 
-from segbench import references, reports
+from segbench import plots, references, reports
 from segbench.journal import JournalError, read_all
 from segbench.tables import Results
 
@@ -56,7 +57,7 @@ def render(root: Path, out: Path) -> list[Path]:
 
 
 def without_journals(root: Path, out: Path) -> list[Path]:
-    """What is no journal's: scores of images, kernels against torch, whole CTs."""
+    """What is no journal's: scores of images, kernels against torch, whole CTs, and where the time goes."""
     for name in ("precision", "labels", "whole_ct"):
         folder = ROOT / "benchmarks" / name
         if str(folder) not in sys.path:
@@ -68,7 +69,12 @@ def without_journals(root: Path, out: Path) -> list[Path]:
 
     writers = {"precision": precision_report.write, "labels": labels_report.write_kernels, "whole_ct": ct_report.write}
     pairs = ((write, Path("benchmarks") / name) for name, write in writers.items())
-    return [path for write, folder in pairs for path in write(root / folder, out / folder)]
+    written = [path for write, folder in pairs for path in write(root / folder, out / folder)]
+    if found := image_to_labels.picture(root):
+        written.append(out / "results" / "image_to_labels.png")
+        written[-1].parent.mkdir(exist_ok=True)
+        plots.save(*found, written[-1])
+    return written
 
 
 def page(machine: str, sections: list[str], results_of: dict[str, Results]) -> str:
@@ -98,10 +104,11 @@ def differs(committed: Path, fresh: Path) -> bool:
 
 def rendered_files() -> list[Path]:
     """Pages, CSVs and pictures as they lie beside the scripts."""
-    paths = [*ROOT.glob("results/*.md"), *ROOT.glob("plots/**/*.png")]
+    paths = [*ROOT.glob("results/*.md"), *ROOT.glob("results/*.png"), *ROOT.glob("plots/**/*.png")]
     for kind in ("csv", "png"):
         paths += [*ROOT.glob(f"*.{kind}"), *ROOT.glob(f"benchmarks/**/*.{kind}")]
-    others = {"quick", "own", "studies", "images", "kernels", "runs"}  # somebody's own, and what tables are made from
+    evidence = {"images", "kernels", "parts", "runs"}  # what tables are made from
+    others = {"quick", "own", "studies"} | evidence
     return [path for path in paths if not others & {*path.relative_to(ROOT).parts}]
 
 

@@ -111,6 +111,7 @@ def jobs(settings: Settings, model: str, folder: Path, scan: Scan | None) -> lis
         "spacing_mm": scan.spacing_mm if scan else (1.5, 0.75, 0.75),
         "volume": str(folder / "volume.npy") if scan else "",
         "weights": tuple(str(path.resolve()) for path in settings.weights),
+        "intensities": intensities(scan.values, settings.weights, run.networks) if scan else (),
         "merge": parts,
     }
     chosen = []
@@ -145,7 +146,8 @@ def too_large(job: Job, free_gb: float) -> str:
 
 def started(job: Job) -> dict:
     """One run in a fresh process. Its progress goes to the terminal. Raises Problem where it fails."""
-    command = [sys.executable, "-P", str(HERE / "segment.py"), msgspec.json.encode(job).decode()]
+    quietly = ("-P", "-W", "ignore")  # libraries warn of each other
+    command = [sys.executable, *quietly, str(HERE / "segment.py"), msgspec.json.encode(job).decode()]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise Problem(f"{job.model} {job.way} {job.mode} ended with status {done.returncode}, see above")
@@ -160,7 +162,7 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
     for model in settings.models:
         with tempfile.TemporaryDirectory() as folder:
             if scan:
-                np.save(Path(folder) / "volume.npy", normalised(scan.values, settings.weights))
+                np.save(Path(folder) / "volume.npy", scan.values)
             chosen, reference = jobs(settings, model, Path(folder), scan), None
             before = turns_before(evidence, model, sides(chosen[0].voxels))
             for repeat in range(before + 1, before + settings.repeats + 1):
@@ -218,23 +220,25 @@ def names_of(model: str) -> list[str]:
     return class_names() if model.startswith("totalsegmentator") else [f"class {n}" for n in range(1, CLASSES)]
 
 
-def normalised(values: np.ndarray, weights: tuple[Path, ...]) -> np.ndarray:
-    """As nnU-Net does a CT: clipped to two quantiles of the foreground, then z-scored; with the figures that a
-    checkpoint's plans hold, or else with those of this CT above -500 HU."""
-    known = foreground(weights[0]) if weights else {}
-    if known:
-        low, high, mean, std = (known[key] for key in ("percentile_00_5", "percentile_99_5", "mean", "std"))
-    else:
-        seen = values[values > -500] if (values > -500).any() else values
-        (low, high), mean, std = np.quantile(seen, (0.005, 0.995)), seen.mean(), seen.std()
-    return ((values.clip(low, high) - mean) / max(std, 1e-8)).astype(np.float32)
+def intensities(values: np.ndarray, weights: tuple[Path, ...], networks: int) -> tuple[tuple[float, ...], ...]:
+    """HU at which each network clips, mean and standard deviation: quantiles and moments of the foreground that it saw
+    in training, as its checkpoint's plans hold them, or where they do not those of this CT above -500 HU."""
+    seen = values[values > -500] if (values > -500).any() else values
+    own = (*np.quantile(seen, (0.005, 0.995)), seen.mean(), seen.std())
+    known = [foreground(path) for path in weights] or [{}] * networks
+    wanted = ("percentile_00_5", "percentile_99_5", "mean", "std")
+    return tuple(tuple(float(of.get(key, value)) for key, value in zip(wanted, own, strict=True)) for of in known)
 
 
 def foreground(weights: Path) -> dict[str, float]:
-    """Intensities that nnU-Net saw in training, from its checkpoint; {} for a state dict alone."""
+    """Intensities that nnU-Net saw in training, from its checkpoint; {} for a state dict alone. Raises Problem for what
+    is no checkpoint."""
     from segbench.models import states
 
-    found = states.read(weights)
+    try:
+        found = states.read(weights)
+    except ValueError as error:
+        raise Problem(f"--weights {error}") from None
     for key in ("init_args", "plans", "foreground_intensity_properties_per_channel", "0"):
         found = found.get(key, {}) if isinstance(found, dict) else {}
     return found
@@ -264,6 +268,8 @@ def check(settings: Settings) -> Settings:
         wanted = RUNS[NETWORKS[model][1]].networks
         if settings.weights and len(settings.weights) != wanted:
             raise Problem(f"--weights: {model} has {wanted} networks, {len(settings.weights)} files are named")
+    for path in settings.weights:
+        foreground(path)
     try:
         (settings.out / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:

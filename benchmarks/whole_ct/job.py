@@ -14,8 +14,9 @@ class Job(msgspec.Struct):
     voxels: tuple[int, int, int]  # of the synthetic CT, (D, H, W)
     spacing_mm: tuple[float, float, float]
     labels: str  # a file to write them to, .npy
-    volume: str = ""  # .npy of (D, H, W), Hounsfield units; instead of the synthetic CT
+    volume: str = ""  # .npy of (D, H, W), Hounsfield units; instead of the synthetic CT, which is normalised
     weights: tuple[str, ...] = ()  # a checkpoint per network
+    intensities: tuple[tuple[float, float, float, float], ...] = ()  # per network: HU at which it clips, mean and std
     merge: tuple[tuple[int, ...], ...] = ()  # per network the label of each of its classes among all; or as they are
     export: str = "torch"  # of EXPORTS
     exact: bool = False  # nnU-Net's sums in FP32: for labels to compare with, not to be timed

@@ -85,10 +85,22 @@ def as_official(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return zoom(values, np.divide(size, values.shape), order=CUBIC, mode="nearest")
 
 
-def within(image: Tensor, volume: np.ndarray, kind: str) -> None:
-    """nnU-Net's resampling by scikit-image cuts off what splines overshoot; TotalSegmentator's does not."""
+def finish(image: Tensor, volume: np.ndarray, kind: str, job: Job) -> None:
+    """What is done with a resampled image: nnU-Net's resampling by scikit-image cuts off what splines overshoot,
+    TotalSegmentator keeps whole Hounsfield units."""
     if kind == "nnunet":
         image.clamp_(float(volume.min()), float(volume.max()))
+    elif job.intensities:
+        image.trunc_()
+
+
+def normalised(values: Tensor, job: Job, number: int) -> Tensor:
+    """As nnU-Net does a CT for a network: clipped and z-scored, as its plans say. nnU-Net does so before it resamples;
+    TotalSegmentator's networks are given what is resampled already."""
+    if not job.intensities:
+        return values
+    low, high, mean, std = job.intensities[number]
+    return values.clamp(low, high).sub_(mean).div_(max(std, 1e-8))
 
 
 IMAGES = {"nnunet": as_nnunet, "official": as_official}
@@ -122,6 +134,12 @@ class Timed(nn.Module):
         self.calls, self.seconds = self.calls + 1, self.seconds + time.perf_counter() - start
         return logits
 
+    def let_go(self) -> None:
+        """Its memory back to the system, which takes tenths of a second for gigabytes."""
+        start = time.perf_counter()
+        self.network = None
+        self.seconds += time.perf_counter() - start
+
 
 def small(labels: Tensor | np.ndarray) -> np.ndarray:
     return np.asarray(labels).astype(np.uint8)
@@ -137,8 +155,10 @@ def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Time
     """By nnU-Net's or TotalSegmentator's own means."""
     size = resampled(volume.shape, job.spacing_mm, job.resolution_mm)
     with lap("resampling in"):
+        if job.way == "nnunet":
+            volume = normalised(torch.from_numpy(volume), job, 0).numpy()
         image = torch.from_numpy(IMAGES[job.way](volume, size).astype(np.float32))[None]
-        within(image, volume, job.way)
+        finish(image, volume, job.way, job)
     if job.way == "nnunet":
         network = next(networks)
         with lap("sliding window"):
@@ -151,8 +171,10 @@ def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Time
             return small(torch.as_tensor(logits).argmax(0))
     merged = np.zeros(size, np.uint8)
     for number, network in enumerate(networks):
+        with lap("resampling in"):
+            own = normalised(image, job, number)
         with lap("sliding window"):
-            logits = predicted(network, job, image)
+            logits = predicted(network, job, own)
         with lap("argmax"):
             labels = small(logits.argmax(0))
             del logits
@@ -174,8 +196,10 @@ def fast(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> 
     """The same with other means."""
     size, threads = resampled(volume.shape, job.spacing_mm, job.resolution_mm), torch.get_num_threads()
     with lap("resampling in"):
+        if job.as_in == "nnunet":
+            volume = normalised(torch.from_numpy(volume), job, 0).numpy()
         image = by_matrices(volume, size, IMAGES[job.as_in])
-        within(image, volume, job.as_in)
+        finish(image, volume, job.as_in, job)
     if job.as_in == "nnunet":
         labels = np.empty((1, *volume.shape), np.uint8)
         for first, logits in slabs(job, image, next(networks), lap):
@@ -184,7 +208,9 @@ def fast(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> 
         return labels[0]
     merged = np.zeros(size, np.uint8)
     for number, network in enumerate(networks):
-        for first, logits in slabs(job, image, network, lap):
+        with lap("resampling in"):
+            own = normalised(image, job, number)
+        for first, logits in slabs(job, own, network, lap):
             with lap("labels"):
                 part = small(resample_labels(logits[None], tuple(logits.shape[1:]), threads)[0])
             with lap("labels merged"):
@@ -267,7 +293,8 @@ def networks(job: Job, threads: int, made: list[Timed], lap: Laps) -> Iterator[T
         del network
         made.append(timed)
         yield timed
-        timed.network = None
+        with lap("sliding window"):
+            timed.let_go()
 
 
 def prepared(network: nn.Module, name: str, threads: int) -> Callable[[Tensor], Tensor]:
@@ -286,4 +313,8 @@ def prepared(network: nn.Module, name: str, threads: int) -> Callable[[Tensor], 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    print(msgspec.json.encode(run(msgspec.json.decode(sys.argv[1], type=Job))).decode())
+    try:
+        done = run(msgspec.json.decode(sys.argv[1], type=Job))
+    except ValueError as error:  # weights that are not this network's
+        sys.exit(f"segment.py: {error}")
+    print(msgspec.json.encode(done).decode())
