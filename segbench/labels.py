@@ -6,9 +6,10 @@ every pixel's values live only until its label is known: a row of pixels is comp
 largest value so far stays its class, as a float, so that vectors of both are alike.
 
 Inputs are torch tensors or numpy arrays, FP32 or BF16, with any strides (planes of classes, or classes innermost);
-what comes out is of the same library: uint8 up to 256 classes, then int16. A tie goes to the lower class.
-NaN never wins: where nothing is a number the label is 0. Compiled from Python by Numba at the first
-import, some seconds that are kept on disk. Needs numpy and numba alone.
+what comes out is of the same library: uint8 up to 256 classes, then int16. A tie goes to the lower class. Values
+beyond 1e38 count as 1e38. NaN counts as the lowest, and so does what is interpolated from it; where that is all there
+is the label is 0. Compiled from Python by Numba at the first import, some seconds that are kept on disk. Needs numpy
+and numba alone.
 """
 
 import os
@@ -36,9 +37,9 @@ def upsample_labels(logits: Any, factor: int, threads: int = 0) -> Any:
     Raises ValueError for other shapes and factors, TypeError for other dtypes.
     """
     bits, shift = as_bits(logits, 4)
-    if factor < 1:
-        raise ValueError(f"a factor of {factor} is no upsampling")
-    height, width = (factor * side for side in bits.shape[2:])
+    if factor < 1 or factor != int(factor):
+        raise ValueError(f"a factor of {factor} is no upsampling by whole numbers")
+    height, width = (int(factor) * side for side in bits.shape[2:])
     labels = resampled(bits[:, :, None], shift, (1, height, width), threads)
     return like(logits, labels[:, 0])
 
@@ -61,6 +62,11 @@ def resample_labels(
     bits, shift = as_bits(logits, 5)
     if len(size) != 3 or min(size) < 1:
         raise ValueError(f"{size} is no size of a volume")
+    if first < 0 or first + bits.shape[2] > (depth or bits.shape[2]):
+        raise ValueError(f"planes {first} to {first + bits.shape[2] - 1} are not within a depth of {depth}")
+    wanted = (bits.shape[0], *size)
+    if out is not None and (out.shape != wanted or out.dtype != dtype_of(bits.shape[1]) or not out.flags.writeable):
+        raise ValueError(f"out is {out.dtype} {out.shape}, wanted is {dtype_of(bits.shape[1])} {wanted}, writable")
     return like(logits, resampled(bits, shift, tuple(size), threads, first, depth, out))
 
 
@@ -71,7 +77,7 @@ def head_labels(features: Any, weight: Any, bias: Any, threads: int = 0) -> Any:
     convolution behind it is such a one again (models.unet.folded). Raises ValueError for shapes that do not fit.
     """
     bits, shift = as_bits(features, 4)
-    weight, bias = (np.asarray(values, np.float32) for values in (weight, bias))
+    weight, bias = as_fp32(weight), as_fp32(bias)
     if weight.ndim != 4 or weight.shape[0] != bits.shape[1] or weight.shape[2] != weight.shape[3]:
         raise ValueError(f"a weight of {weight.shape} does not fit features of {bits.shape}: (K, C, s, s) is wanted")
     inputs, classes, stride, _ = weight.shape
@@ -106,7 +112,13 @@ def as_bits(values: Any, dimensions: int) -> tuple[np.ndarray, np.uint32]:
 
         values = values.detach().view(torch.int16 if name == "bfloat16" else torch.int32).numpy()
     bits = values.view(np.uint16 if name == "bfloat16" else np.uint32)
+    bits = bits if bits.flags.writeable else bits.copy()  # the kernels are compiled for arrays that can be written
     return bits, np.uint32(16 if name == "bfloat16" else 0)
+
+
+def as_fp32(values: Any) -> np.ndarray:
+    """Of a parameter of a network, too, and of any precision."""
+    return np.asarray(values.detach().float() if hasattr(values, "detach") else values, np.float32)
 
 
 def like(given: Any, labels: np.ndarray) -> Any:
@@ -119,7 +131,15 @@ def like(given: Any, labels: np.ndarray) -> Any:
 
 
 def empty_labels(shape: tuple[int, ...], classes: int) -> np.ndarray:
-    return np.empty(shape, next(dtype for dtype in DTYPES if classes - 1 <= np.iinfo(dtype).max))
+    return np.empty(shape, dtype_of(classes))
+
+
+def dtype_of(classes: int) -> np.dtype:
+    """Raises ValueError for more classes than the largest holds."""
+    for dtype in DTYPES:
+        if classes - 1 <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    raise ValueError(f"{classes} classes are more than {np.iinfo(DTYPES[-1]).max + 1}")
 
 
 def aligned(shape: tuple[int, ...]) -> np.ndarray:
@@ -138,6 +158,8 @@ def pool(threads: int) -> ThreadPoolExecutor:
 def in_pieces(work: Callable[[int, int, int], None], batch: int, rows: int, threads: int) -> None:
     """Call work(image, low, high) for all rows of all images. Threads sleep when there is none: a pool of OpenMP's
     would spin beside the one of the network."""
+    if threads < 0:
+        raise ValueError(f"{threads} threads cannot work")
     threads = threads or len(os.sched_getaffinity(0))
     edges = np.linspace(0, rows, min(PIECES * threads, rows) + 1).astype(int) if threads > 1 else np.array([0, rows])
     pieces = [(b, low, high) for b in range(batch) for low, high in pairwise(edges)]

@@ -100,6 +100,23 @@ def test_threads_change_nothing():
     assert all(torch.equal(alone, labels.upsample_labels(logits, 4, threads)) for threads in (2, 3, 0))
 
 
+def slab(out: np.ndarray, first: int = 0, depth: int = 0):
+    return labels.resample_labels(noise(1, 2, 3, 3, 3), (4, 4, 4), first=first, depth=depth, out=out)
+
+
+def test_arrays_that_cannot_be_written_and_parameters_of_a_network_are_read():
+    values = noise(1, 3, 4, 4).numpy()
+    values.flags.writeable = False
+    logits = F.interpolate(torch.from_numpy(values.copy()), scale_factor=2.0, mode="bilinear")
+    check(labels.upsample_labels(values, 2), logits)
+    up = torch.nn.ConvTranspose2d(3, 5, 2, stride=2)
+    features = noise(1, 3, 4, 4)
+    expected = up(features).detach()
+    check(labels.head_labels(features, up.weight, up.bias), expected)
+    half = up.to(torch.bfloat16)
+    assert labels.head_labels(features, half.weight, half.bias).shape == (1, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
@@ -108,6 +125,12 @@ def test_threads_change_nothing():
         (lambda: labels.upsample_labels(noise(1, 2, 3, 3), 0), ValueError, "factor of 0"),
         (lambda: labels.upsample_labels(noise(1, 2, 3, 3).half(), 2), TypeError, "float16"),
         (lambda: labels.resample_labels(noise(1, 2, 3, 3, 3), (2, 2)), ValueError, "no size of a volume"),
+        (lambda: labels.upsample_labels(noise(1, 2, 3, 3), 1.5), ValueError, "by whole numbers"),
+        (lambda: labels.upsample_labels(noise(1, 40000, 1, 1), 1), ValueError, "more than 32768"),
+        (lambda: labels.upsample_labels(noise(1, 2, 3, 3), 2, threads=-1), ValueError, "-1 threads"),
+        (lambda: slab(np.empty((1, 4, 4, 4), "u1"), first=2, depth=4), ValueError, "not within a depth of 4"),
+        (lambda: slab(np.empty((1, 4, 4, 3), "u1"), depth=4), ValueError, "wanted is uint8"),
+        (lambda: slab(np.empty((1, 4, 4, 4), "i2"), depth=4), ValueError, "out is int16"),
         (lambda: labels.head_labels(noise(1, 2, 3, 3), noise(3, 2, 2, 2), noise(2)), ValueError, "does not fit"),
         (lambda: labels.head_labels(noise(1, 2, 3, 3), noise(2, 4, 2, 2), noise(2)), ValueError, "4 classes"),
     ],

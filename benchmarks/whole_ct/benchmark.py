@@ -163,7 +163,7 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             if scan:
                 np.save(Path(folder) / "volume.npy", scan.values)
-            chosen, reference = jobs(settings, model, Path(folder), scan), None
+            chosen, reference, saved = jobs(settings, model, Path(folder), scan), None, None
             before = turns_before(evidence, model, sides(chosen[0].voxels))
             for repeat in range(before + 1, before + settings.repeats + 1):
                 for job in chosen:
@@ -186,6 +186,7 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
                     told = started(job)
                     labels = np.load(job.labels)
                     reference = labels if reference is None else reference
+                    saved = (job, labels)
                     if job.exact:
                         continue
                     row |= {f"{part.replace(' ', '_')}_s": seconds for part, seconds in told["parts_s"].items()}
@@ -193,9 +194,9 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
                     row |= {key: told[key] for key in ("whole_s", "prepare_s", "peak_mb", "tiles")}
                     record(evidence, row | {"same_labels": float((labels == reference).mean())})
                     print(f"  {told['whole_s']:.1f} s, {told['peak_mb'] / 1e3:.1f} GB")
-            if settings.labels and scan:
-                scan.save(labels, names_of(model), settings.labels)
-                print(f"wrote {settings.labels}")
+            if settings.labels and saved:
+                scan.save(saved[1], names_of(model), settings.labels)
+                print(f"wrote {settings.labels}, labels of {model}, {saved[0].way}, {saved[0].mode}")
 
 
 def turns_before(evidence: Path, model: str, voxels: str) -> int:

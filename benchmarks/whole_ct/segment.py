@@ -12,7 +12,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -38,7 +39,11 @@ from job import Job, Run
 
 from whole_ct import resampled
 
-EXPORTS = {"scipy": resample_data_or_seg_to_shape, "torch": resample_torch_fornnunet}  # both of nnU-Net
+# Both of nnU-Net: class by class, its default (with these flags), and by torch.
+EXPORTS = {
+    "scipy": partial(resample_data_or_seg_to_shape, is_seg=False, order=1, order_z=0, force_separate_z=None),
+    "torch": resample_torch_fornnunet,
+}
 CUBIC = 3  # order of the splines that an image is resampled by, in nnU-Net as in TotalSegmentator
 
 
@@ -59,7 +64,8 @@ class Laps:
 
 
 def forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")  # proc_pid_clear_refs(5)
+    with suppress(OSError):  # sandboxes have no such file: peaks are then of all that was before, too
+        Path("/proc/self/clear_refs").write_text("5")  # proc_pid_clear_refs(5)
 
 
 def peak_mb() -> float:
@@ -68,7 +74,7 @@ def peak_mb() -> float:
 
 def by_matrices(volume: np.ndarray, size: tuple[int, ...], resample: Callable[[np.ndarray, tuple], np.ndarray]):
     """(D, H, W) resampled by splines, which are separable: what a function does to the columns of a unit matrix is all
-    that it does along an axis. A product with that matrix takes a fiftieth of the time, and FP32 is enough."""
+    that it does along an axis. A product with that matrix takes a fraction of the time, and FP32 is enough."""
     values = torch.from_numpy(volume)
     for axis, (count, wanted) in enumerate(zip(volume.shape, size, strict=True)):
         if count != wanted:
