@@ -64,6 +64,8 @@ def resample_labels(
         raise ValueError(f"{size} is no size of a volume")
     if first < 0 or first + bits.shape[2] > (depth or bits.shape[2]):
         raise ValueError(f"planes {first} to {first + bits.shape[2] - 1} are not within a depth of {depth}")
+    if out is None and bits.shape[2] < (depth or bits.shape[2]):
+        raise ValueError("a slab of a volume needs an out for its labels")
     wanted = (bits.shape[0], *size)
     if out is not None and (out.shape != wanted or out.dtype != dtype_of(bits.shape[1]) or not out.flags.writeable):
         raise ValueError(f"out is {out.dtype} {out.shape}, wanted is {dtype_of(bits.shape[1])} {wanted}, writable")

@@ -130,6 +130,7 @@ def test_arrays_that_cannot_be_written_and_parameters_of_a_network_are_read():
         (lambda: labels.upsample_labels(noise(1, 2, 3, 3), 2, threads=-1), ValueError, "-1 threads"),
         (lambda: slab(np.empty((1, 4, 4, 4), "u1"), first=2, depth=4), ValueError, "not within a depth of 4"),
         (lambda: slab(np.empty((1, 4, 4, 3), "u1"), depth=4), ValueError, "wanted is uint8"),
+        (lambda: slab(None, depth=4), ValueError, "a slab of a volume needs an out"),
         (lambda: slab(np.empty((1, 4, 4, 4), "i2"), depth=4), ValueError, "out is int16"),
         (lambda: labels.head_labels(noise(1, 2, 3, 3), noise(3, 2, 2, 2), noise(2)), ValueError, "does not fit"),
         (lambda: labels.head_labels(noise(1, 2, 3, 3), noise(2, 4, 2, 2), noise(2)), ValueError, "4 classes"),

@@ -159,3 +159,9 @@ def test_an_artefact_that_ends_in_labels(tmp_path, decoder, runtime):
         expected = network.eval()(image)[0].argmax(1)
     found = np.load(tmp_path / "labels.npy")
     assert found.shape == (1, 70, 96) and (found == expected.numpy()).mean() > 0.9999
+
+    np.save(tmp_path / "turned.npy", image.transpose(2, 3).numpy())
+    for name, says in (("none.npy", "none.npy is not there"), ("turned.npy", "wanted is [1, 1, 70, 96]")):
+        command = [sys.executable, "-P", "artefact/run.py", name, "labels.npy"]
+        wrong = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert wrong.returncode == 1 and says in wrong.stderr and wrong.stderr.count("\n") == 1, wrong.stderr

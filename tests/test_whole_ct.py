@@ -161,7 +161,7 @@ def test_a_later_part_wins_where_it_sees_something():
 
 def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
     def run(way: str, repeat: int, whole: float, peak: float) -> dict:
-        row = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "voxels": "8x8x8", "step": 0.5}
+        row = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "ct": "a", "voxels": "8x8x8", "step": 0.5}
         row |= {"way": way, "mode": "baseline" if way != "fast" else "openvino", "export": "", "repeat": repeat}
         row |= {"classes": 5, "network_s": whole / 2, "labels_s": whole / 2, "whole_s": whole, "peak_mb": 500}
         row |= {"sliding_window_mb": peak, "preparing_mb": 500}
@@ -180,6 +180,10 @@ def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
     [
         (("--volume", "nowhere.nii.gz"), "no such file"),
         (("--labels", "labels.nii.gz"), "--labels is for a CT of --volume"),
+        (("--volume", str(ROOT)), "is a folder"),
+        (("--models", "stunet_s", "--volume", __file__, "--labels", "labels.txt"), "is not named as NIfTI"),
+        (("--models", "stunet_s", "--volume", __file__, "--labels", "/proc/1.nii"), "cannot be written"),
+        (("--volume", __file__, "--labels", "labels.nii"), "takes those of one model"),
         (("--weights", str(ROOT / "README.md"), str(ROOT / "README.md")), "has 1 networks, 2 files are named"),
         (("--models", "stunet_s", "--weights", str(ROOT / "README.md")), "README.md holds more than tensors"),
         (("--modes", "openvin"), "did you mean openvino"),
@@ -193,6 +197,30 @@ def test_bad_flags_are_one_line_and_status_2(flags, says):
     command = [sys.executable, "-W", "ignore", FOLDER / "benchmark.py", *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(("broken", "says"), [("nan", "1 voxels are no numbers"), ("cut", "ct.nii.gz: ")])
+def test_a_scan_that_cannot_be_used_is_refused(tmp_path, broken, says):
+    path, values = tmp_path / "ct.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
+    values[4, 4, 4] = np.nan if broken == "nan" else 0
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    if broken == "cut":
+        path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(benchmark.Problem, match=says):
+        benchmark.Scan(path)
+
+
+def test_fast_alone_has_no_ratio_and_another_scan_is_another_setting(tmp_path):
+    row = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "voxels": "8x8x8", "step": 0.5, "repeat": 1}
+    row |= {"way": "fast", "mode": "openvino", "export": "", "classes": 5, "network_s": 1, "whole_s": 1, "tiles": 1}
+    row |= {"sliding_window_mb": 9, "preparing_mb": 9, "prepare_s": 1, "same_labels": np.nan}
+    (tmp_path / "runs").mkdir()
+    pd.DataFrame([row, row | {"ct": "a.nii"}, row | {"ct": "b.nii"}]).to_csv(tmp_path / "runs" / "m.csv", index=False)
+    frame = ct_report.summary(ct_report.evidence(tmp_path))
+    assert len(frame) == 3 and frame.ratio.isna().all()
+    assert len(ct_report.write(tmp_path, tmp_path)) == 2 and "a.nii, 8x8x8" in ct_report.terminal(tmp_path)
+    assert benchmark.turns_before(tmp_path / "runs" / "m.csv", "stunet_s", "a.nii", "8x8x8") == 1
+    assert benchmark.turns_before(tmp_path / "runs" / "m.csv", "stunet_s", "c.nii", "8x8x8") == 0
 
 
 @pytest.mark.slow

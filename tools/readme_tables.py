@@ -199,7 +199,7 @@ def whole_ct_short(results_of: AllResults) -> str:
 
     frame = ct_report.summary(ct_report.evidence(ROOT / "benchmarks" / "whole_ct"))
     rows = []
-    for (machine, model, voxels, _), group in frame.groupby(ct_report.SETTING, sort=False) if len(frame) else []:
+    for (machine, model, _, voxels, _), group in frame.groupby(ct_report.SETTING, sort=False) if len(frame) else []:
         came, fast = group[group.way != "fast"], group[group.way == "fast"]
         if came.empty:
             continue

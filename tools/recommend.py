@@ -20,7 +20,7 @@ import pandas as pd
 import tyro
 
 from segbench import machine, markdown, modes
-from segbench.cases import DECODERS
+from segbench.cases import DECODERS, OUTPUTS
 from segbench.journal import JournalError
 
 UNITS = {"ms": 1, "s": 1e3, "MB": 1, "GB": 1e3, "M": 1}  # in those of the columns
@@ -28,6 +28,7 @@ SMALLER = {"latency": "latency_ms", "memory": "memory_mb", "params": "params_m"}
 COLUMNS = {
     "model": "network",
     "decoder": "decoder",
+    "output": "output",
     "mode": "mode",
     "precision": "precision",
     "size": "size",
@@ -60,6 +61,8 @@ class Settings:
     """floating: FP32 and BF16. INT8's accuracy depends on your weights: see benchmarks/precision."""
     size: tuple[int, ...] = (512, 512)
     """Of the input; 128 128 64 for the 3D networks."""
+    output: Literal["logits", "labels"] = "logits"
+    """What is timed: up to the logits, or up to a map of labels, whichever way."""
     by: tuple[Literal["latency", "memory", "params", "top1"], ...] = ("latency", "top1")
     """What no other row may beat in all of."""
     machine: str = ""
@@ -86,6 +89,7 @@ def quantity(flag: str, text: str, units: tuple[str, ...]) -> float:
 def constraints(settings: Settings) -> dict[str, Callable[[pd.DataFrame], pd.Series]]:
     """In words -> the rows that meet it."""
     tests = {"right and undisturbed": lambda rows: (rows.status == "ok") & (rows.allocator == "pinned")}
+    tests[f"--output {settings.output}"] = lambda rows: (rows.output == "logits") == (settings.output == "logits")
     tests["one image at a time"] = lambda rows: rows.batch_size == 1
     size = "x".join(map(str, settings.size))
     tests[f"--size {size.replace('x', ' ')}"] = lambda rows: rows["size"] == size
@@ -124,6 +128,8 @@ def nearest(rows: pd.DataFrame, text: str) -> str:
         return f"; the least is {rows[SMALLER[flag]].min():.3g}"
     if flag == "min-top1":
         return f"; the most is {rows.top1.max():.3g}"
+    if flag == "output":
+        return ": run `uv run benchmarks/labels/benchmark.py`"
     if flag == "decoder":
         return f": run `uv run benchmarks/{MAKERS[value.replace('none', '')]}/benchmark.py`"
     return f"; there are {', '.join(sorted(rows['size'].unique()))}" if flag == "size" else ""
@@ -140,7 +146,7 @@ def front(rows: pd.DataFrame, by: tuple[str, ...]) -> pd.DataFrame:
 def once(rows: pd.DataFrame) -> pd.DataFrame:
     """Of a case that several benchmarks measured, the row with the narrowest interval."""
     width = (rows.throughput_high / rows.throughput_low).fillna(1e9)
-    keys = ["model", "decoder", "classes", "mode", "size", "in_chans", "threads"]
+    keys = ["model", "decoder", "classes", "output", "mode", "size", "in_chans", "threads"]
     return rows.assign(width=width).sort_values("width").drop_duplicates(keys).drop(columns="width")
 
 
@@ -168,12 +174,25 @@ def memory_mb(rows: pd.DataFrame) -> pd.Series:
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
     interval = markdown.spans(1e3 / rows.throughput_high, 1e3 / rows.throughput_low)
     table = rows.assign(interval=interval, decoder=rows.decoder.map(DECODERS | {"": ""}))
+    table["output"] = rows.output.map(OUTPUTS)
     return table[[*COLUMNS]].rename(columns=COLUMNS)
 
 
 def records(rows: pd.DataFrame) -> list[dict]:
     """For a program: numbers with their units in the names, null where there is none."""
-    wanted = ["machine", "model", "decoder", "classes", "mode", "runtime", "precision", "size", "in_chans", "threads"]
+    wanted = [
+        "machine",
+        "model",
+        "decoder",
+        "classes",
+        "output",
+        "mode",
+        "runtime",
+        "precision",
+        "size",
+        "in_chans",
+        "threads",
+    ]
     wanted += ["latency_ms", "throughput_img_s", "throughput_low", "throughput_high", "memory_mb", "params_m"]
     wanted += ["gmacs", "top1", "prepare_s", "prepare_warm_s", "rel_error", "rounds", "benchmark"]
     return json.loads(rows[wanted].to_json(orient="records"))

@@ -13,11 +13,14 @@ every part), and from those of all machines benchmark_results.csv and benchmark_
 import subprocess
 import sys
 import tempfile
+import warnings
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import ct_report
 import msgspec
 import numpy as np
 import pandas as pd
@@ -30,6 +33,7 @@ from segbench.journal import replacing
 from segbench.settings import Problem, find_modes
 
 HERE = Path(__file__).resolve().parent
+OWN = HERE / "own"  # git leaves it alone
 CLASSES = 117  # of STU-Net
 # What is run, by the name of --models: nnU-Net models are exported as nnU-Net does, TotalSegmentator's as it does.
 NETWORKS = {
@@ -61,7 +65,8 @@ class Settings:
     """Checkpoints of nnU-Net or state dicts, one per network."""
     labels: Path | None = None
     """Where the last run's label map goes, in NIfTI, with the names of the classes."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = HERE
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """By default this folder, with --volume its own/."""
     report: bool = False
     """Tables and picture from the runs that are there, no run."""
 
@@ -74,13 +79,15 @@ class Scan:
 
         try:
             self.original = nibabel.load(path)
-        except nibabel.filebasedimages.ImageFileError as error:
+            canonical = nibabel.as_closest_canonical(self.original)
+            values = np.asarray(canonical.dataobj, np.float32)
+        except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, zlib.error) as error:
             raise Problem(f"--volume {path}: {error}") from None
-        canonical = nibabel.as_closest_canonical(self.original)
-        if len(canonical.shape) != 3:
-            raise Problem(f"--volume {path} has {len(canonical.shape)} dimensions, not three")
-        self.affine = canonical.affine
-        self.values = np.asarray(canonical.dataobj, np.float32).transpose(2, 1, 0)
+        if values.ndim != 3:
+            raise Problem(f"--volume {path} has {values.ndim} dimensions, not three")
+        if not np.isfinite(values).all():
+            raise Problem(f"--volume {path}: {int((~np.isfinite(values)).sum())} voxels are no numbers")
+        self.name, self.affine, self.values = path.name, canonical.affine, values.transpose(2, 1, 0)
         self.spacing_mm = tuple(float(side) for side in canonical.header.get_zooms()[::-1])
 
     def save(self, labels: np.ndarray, names: list[str], path: Path) -> None:
@@ -164,7 +171,8 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
             if scan:
                 np.save(Path(folder) / "volume.npy", scan.values)
             chosen, reference, saved = jobs(settings, model, Path(folder), scan), None, None
-            before = turns_before(evidence, model, sides(chosen[0].voxels))
+            ct = scan.name if scan else ct_report.SYNTHETIC
+            before = turns_before(evidence, model, ct, sides(chosen[0].voxels))
             for repeat in range(before + 1, before + settings.repeats + 1):
                 for job in chosen:
                     if job.exact and reference is not None:
@@ -172,6 +180,7 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
                     row = about | {"model": model, "way": job.way, "mode": job.mode, "export": job.export}
                     row["export"] = job.export if job.way == "nnunet" else ""
                     row |= {
+                        "ct": ct,
                         "voxels": sides(job.voxels),
                         "step": job.step,
                         "classes": sum(job.classes),
@@ -185,32 +194,33 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
                     print(f"{model}, {job.way}, {job.mode}, {what}", flush=True)
                     told = started(job)
                     labels = np.load(job.labels)
-                    reference = labels if reference is None else reference
-                    saved = (job, labels)
                     if job.exact:
+                        reference = labels
                         continue
+                    saved = (job, labels)
                     row |= {f"{part.replace(' ', '_')}_s": seconds for part, seconds in told["parts_s"].items()}
                     row |= {f"{part.replace(' ', '_')}_mb": peak for part, peak in told["peaks_mb"].items()}
                     row |= {key: told[key] for key in ("whole_s", "prepare_s", "peak_mb", "tiles")}
-                    record(evidence, row | {"same_labels": float((labels == reference).mean())})
+                    same = np.nan if reference is None else float((labels == reference).mean())
+                    record(evidence, row | {"same_labels": same})
                     print(f"  {told['whole_s']:.1f} s, {told['peak_mb'] / 1e3:.1f} GB")
             if settings.labels and saved:
                 scan.save(saved[1], names_of(model), settings.labels)
                 print(f"wrote {settings.labels}, labels of {model}, {saved[0].way}, {saved[0].mode}")
 
 
-def turns_before(evidence: Path, model: str, voxels: str) -> int:
-    """How often a model went over a CT of that size in earlier commands: what is compared is of one turn."""
+def turns_before(evidence: Path, model: str, ct: str, voxels: str) -> int:
+    """How often a model went over a CT in earlier commands: what is compared is of one turn."""
     if not evidence.exists():
         return 0
-    runs = pd.read_csv(evidence)
-    own = runs[(runs.model == model) & (runs.voxels == voxels)]
+    runs = ct_report.read(evidence)
+    own = runs[(runs.model == model) & (runs.ct == ct) & (runs.voxels == voxels)]
     return 0 if own.empty else int(own["repeat"].max())
 
 
 def record(evidence: Path, row: dict) -> None:
     """Append a row; runs of other models have other parts."""
-    before = [pd.read_csv(evidence)] if evidence.exists() else []
+    before = [ct_report.read(evidence)] if evidence.exists() else []
     with replacing(evidence) as draft:
         pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
 
@@ -232,14 +242,10 @@ def intensities(values: np.ndarray, weights: tuple[Path, ...], networks: int) ->
 
 
 def foreground(weights: Path) -> dict[str, float]:
-    """Intensities that nnU-Net saw in training, from its checkpoint; {} for a state dict alone. Raises Problem for what
-    is no checkpoint."""
+    """Intensities that nnU-Net saw in training, from its checkpoint; {} for a state dict alone."""
     from segbench.models import states
 
-    try:
-        found = states.read(weights)
-    except ValueError as error:
-        raise Problem(f"--weights {error}") from None
+    found = states.read(weights)
     for key in ("init_args", "plans", "foreground_intensity_properties_per_channel", "0"):
         found = found.get(key, {}) if isinstance(found, dict) else {}
     return found
@@ -254,23 +260,23 @@ def check(settings: Settings) -> Settings:
         case = Case(model="stunet_s", mode=name, size=zoo.TILE)
         if reason := runtimes.of_mode(modes.MODES[name]).missing(modes.MODES[name], case, here):
             raise Problem(f"--modes {name}: {reason}")
-    if min(settings.voxels) < 8 or settings.repeats < 1:
-        raise Problem("--voxels are 8 or more on each side, --repeats positive")
-    if settings.volume and not settings.volume.is_file():
-        raise Problem(f"--volume {settings.volume}: no such file")
-    if settings.labels and not settings.volume:
-        raise Problem("--labels is for a CT of --volume")
-    if settings.labels and not settings.labels.resolve().parent.is_dir():
-        raise Problem(f"--labels {settings.labels}: there is no such folder")
-    for path in settings.weights:
-        if not path.is_file():
-            raise Problem(f"--weights {path}: no such file")
+    if min(settings.voxels) < 8:
+        raise Problem("--voxels are 8 or more on each side")
+    if settings.repeats < 1:
+        raise Problem(f"--repeats {settings.repeats} is not positive")
+    for flag, paths in {"volume": [settings.volume] if settings.volume else [], "weights": settings.weights}.items():
+        for path in paths:
+            if not path.is_file():
+                raise Problem(f"--{flag} {path} is {'a folder' if path.is_dir() else 'no such file'}")
+    if settings.labels:
+        check_labels(settings)
     for model in settings.models:
         wanted = RUNS[NETWORKS[model][1]].networks
         if settings.weights and len(settings.weights) != wanted:
             raise Problem(f"--weights: {model} has {wanted} networks, {len(settings.weights)} files are named")
-    for path in settings.weights:
-        foreground(path)
+        if settings.weights:
+            check_weights(model, settings.weights)
+    settings.out = settings.out or (OWN if settings.volume else HERE)
     try:
         (settings.out / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -278,9 +284,40 @@ def check(settings: Settings) -> Settings:
     return settings
 
 
+def check_labels(settings: Settings) -> None:
+    """Raises Problem where labels cannot be written, before anything runs for them."""
+    path = settings.labels
+    if not settings.volume:
+        raise Problem("--labels is for a CT of --volume")
+    if len(settings.models) > 1:
+        raise Problem("--labels takes those of one model: name it with --models")
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise Problem(f"--labels {path} is not named as NIfTI, .nii or .nii.gz")
+    if path.exists():
+        raise Problem(f"--labels {path} is there already: nothing is overwritten")
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise Problem(f"--labels {path} cannot be written ({error.strerror})") from None
+
+
+def check_weights(model: str, weights: tuple[Path, ...]) -> None:
+    """Raises Problem for a checkpoint that is not of its network."""
+    from segbench.models import states, volume
+
+    run = RUNS[NETWORKS[model][1]]
+    classes = [len(part) for part in tables_of_parts()] if run.networks > 1 else [run.classes or CLASSES]
+    for path, count in zip(weights, classes, strict=True):
+        try:
+            states.load(volume.assemble(run.model, count), path)
+        except ValueError as error:
+            raise Problem(f"--weights {error}") from None
+
+
 def main() -> int:
+    warnings.simplefilter("ignore")  # libraries warn of each other
     settings = tyro.cli(Settings, description=__doc__)
-    import ct_report
 
     if not settings.report:
         settings = check(settings)
@@ -288,8 +325,10 @@ def main() -> int:
         evidence = settings.out / "runs" / f"{machine.describe().name}.csv"
         measure(settings, scan, evidence)
         print(f"wrote {evidence}")
-    elif ct_report.evidence(settings.out).empty:
-        raise Problem(f"{settings.out / 'runs'} holds no run; run without --report first")
+    else:
+        settings.out = settings.out or HERE
+        if ct_report.evidence(settings.out).empty:
+            raise Problem(f"{settings.out / 'runs'} holds no run; run without --report first")
     for path in ct_report.write(settings.out, settings.out):
         print(f"wrote {path}")
     print(ct_report.terminal(settings.out))

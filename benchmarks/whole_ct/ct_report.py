@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from segbench import markdown, modes, plots, stats, tables
 from segbench.markdown import Shown
 
-SETTING = ["machine", "model", "voxels", "step"]  # what is compared within
+SYNTHETIC = "synthetic"  # the CT of inputs.ct
+SETTING = ["machine", "model", "ct", "voxels", "step"]  # what is compared within
 WAY = ["way", "mode", "export"]
 PARTS = {  # in the order of the work, as columns call them
     "resampling_in": "resampling in",
@@ -26,9 +27,14 @@ NAMES = {"nnunet": "nnU-Net", "official": "TotalSegmentator", "fast": "fast"}
 
 def evidence(folder: Path) -> pd.DataFrame:
     """Of all machines; empty where there is none."""
-    frames = [pd.read_csv(path, keep_default_na=True) for path in sorted((folder / "runs").glob("*.csv"))]
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return frame.assign(export=frame.export.fillna("")) if len(frame) else frame
+    frames = [read(path) for path in sorted((folder / "runs").glob("*.csv"))]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def read(path: Path) -> pd.DataFrame:
+    frame = pd.read_csv(path)
+    ct = frame.ct.fillna(SYNTHETIC) if "ct" in frame else SYNTHETIC
+    return frame.assign(export=frame.export.astype(object).fillna(""), ct=ct)
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
@@ -53,7 +59,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             peaks = own[worked].max(axis=1)
             row |= {"prepare_again_s": own.prepare_s.min()}
             row |= {"prepare_s": own.prepare_s.max(), "prepare_peak_mb": own.preparing_mb.max(), "peak_mb": peaks.max()}
-            row |= {"same_labels": own.same_labels.min() if usual is not None else np.nan}
+            row |= {"same_labels": own.same_labels.min()}
+            row |= dict.fromkeys(("ratio", "ratio_low", "ratio_high", "memory_ratio"), np.nan)
             if usual is not None:
                 pairs = own.set_index("repeat").join(usual[["whole_s"]].add_suffix("_usual"), how="inner")
                 ratios = pairs.whole_s_usual / pairs.whole_s
@@ -70,7 +77,7 @@ def shown(frame: pd.DataFrame) -> Shown:
         return Shown(frame, {})
     columns = {
         "network": frame.model,
-        "CT, voxels": frame.voxels,
+        "CT, voxels": frame.voxels.where(frame.ct == SYNTHETIC, frame.ct + ", " + frame.voxels),
         "way": way_names(frame),
         "whole, s": frame.whole_s,
     }
@@ -122,7 +129,7 @@ def picture(frame: pd.DataFrame) -> plots.Picture:
     )
     figure.set_layout_engine("constrained")
     colours = dict(zip(PARTS, [plots.COLOURS[n % len(plots.COLOURS)] for n in range(len(PARTS))], strict=True))
-    for panel, ((machine, model, voxels, step), group) in zip(axes[:, 0], settings, strict=True):
+    for panel, ((machine, model, ct, voxels, step), group) in zip(axes[:, 0], settings, strict=True):
         names = [*way_names(group)]
         for place, row in enumerate(group.to_dict("records")):
             start = 0.0
@@ -137,7 +144,7 @@ def picture(frame: pd.DataFrame) -> plots.Picture:
         panel.set_yticks(range(len(names)), names, fontsize=8)
         panel.invert_yaxis()
         panel.set_xlim(0, group.whole_s.max() * 1.18)
-        panel.set_title(f"{model}, {voxels} voxels, step {step:g}, {machine}", loc="left", fontsize=8)
+        panel.set_title(f"{model}, {ct}, {voxels} voxels, step {step:g}, {machine}", loc="left", fontsize=8)
         panel.tick_params(axis="x", labelsize=7)
     axes[-1, 0].set_xlabel("s per CT")
     handles = [plt.Rectangle((0, 0), 1, 1, color=colours[part], label=name) for part, name in PARTS.items()]

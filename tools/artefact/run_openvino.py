@@ -12,7 +12,12 @@ import openvino
 
 here = Path(__file__).resolve().parent
 card, check = json.loads((here / "card.json").read_text()), np.load(here / "check.npz")
-image = np.load(sys.argv[1]) if len(sys.argv) > 1 else check["image"]
+try:
+    image = np.load(sys.argv[1]) if len(sys.argv) > 1 else check["image"]
+except (OSError, ValueError):
+    sys.exit(f"run.py: {sys.argv[1]} is not there or no array of numpy.save")
+if list(image.shape) != card["input"]["shape"]:
+    sys.exit(f"run.py: the image is {list(image.shape)}, wanted is {card['input']['shape']}")
 
 settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": card["threads"]}
 if card["precision"] != "int8":  # without it OpenVINO computes in BF16 wherever the CPU can
@@ -39,6 +44,8 @@ elif len(sys.argv) > 2:
 
 if len(sys.argv) > 2:
     np.save(sys.argv[2], labels)
+elif len(sys.argv) == 2:
+    print(f"{first.shape} came out; name a file for the labels to keep them")
 elif len(sys.argv) == 1 and end:
     print(json.dumps({"shape": list(labels.shape), "same_labels": float((labels == check["labels"]).mean())}))
 elif len(sys.argv) == 1:
