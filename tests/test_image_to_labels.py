@@ -33,7 +33,7 @@ def test_a_part_is_what_a_stage_takes_beyond_the_one_before(monkeypatch):
 def test_bars_of_a_ct_are_as_long_as_its_parts_together():
     runs = pd.read_csv(next((WHOLE_CT / "runs").glob("*.csv")))
     frame = image_to_labels.cts(WHOLE_CT)
-    own = runs[(runs.model == "stunet_s") & (runs.way == "nnunet") & (runs.machine == frame.machine.iloc[0])]
+    own = runs[(runs.model == "stunet_s") & (runs.export == "torch") & (runs.machine == frame.machine.iloc[0])]
     seconds = own[["resampling_in_s", "network_s", "stitching_s", "logits_resampled_s", "argmax_s"]].sum(axis=1).mean()
     bar = frame[frame.panel.str.endswith("stunet_s") & (frame.bar == "nnU-Net, eager")]
     assert bar.seconds.sum() == pytest.approx(seconds)
