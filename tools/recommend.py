@@ -180,21 +180,9 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
 
 def records(rows: pd.DataFrame) -> list[dict]:
     """For a program: numbers with their units in the names, null where there is none."""
-    wanted = [
-        "machine",
-        "model",
-        "decoder",
-        "classes",
-        "output",
-        "mode",
-        "runtime",
-        "precision",
-        "size",
-        "in_chans",
-        "threads",
-    ]
-    wanted += ["latency_ms", "throughput_img_s", "throughput_low", "throughput_high", "memory_mb", "params_m"]
-    wanted += ["gmacs", "top1", "prepare_s", "prepare_warm_s", "rel_error", "rounds", "benchmark"]
+    wanted = ["machine", "model", "decoder", "classes", "output", "mode", "runtime", "precision", "size", "in_chans"]
+    wanted += ["threads", "latency_ms", "throughput_img_s", "throughput_low", "throughput_high", "memory_mb"]
+    wanted += ["params_m", "gmacs", "top1", "prepare_s", "prepare_warm_s", "rel_error", "rounds", "benchmark"]
     return json.loads(rows[wanted].to_json(orient="records"))
 
 

@@ -10,7 +10,6 @@ and logits resampled to labels by segbench/labels.py.
 
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -318,7 +317,6 @@ def prepared(network: nn.Module, name: str, threads: int) -> Callable[[Tensor], 
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
     try:
         done = run(msgspec.json.decode(sys.argv[1], type=Job))
     except ValueError as error:  # weights that are not this network's
