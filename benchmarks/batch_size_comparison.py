@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segbench import cli, decoder_benchmark
+from segbench.cases import FEATURES
 from segbench.reports import Report
 from segbench.settings import Problem
 
@@ -30,7 +31,7 @@ def cases(settings: Settings) -> list:
     return [
         case
         for size in settings.batch_sizes
-        for case in decoder_benchmark.cases(dataclasses.replace(settings, batch_size=size), ("fpn", "unet"))
+        for case in decoder_benchmark.cases(dataclasses.replace(settings, batch_size=size), (FEATURES, "fpn", "unet"))
     ]
 
 
@@ -51,8 +52,8 @@ BENCHMARK = cli.Benchmark(
     description=__doc__,
     cases=cases,
     report=report,
-    modes=decoder_benchmark.ENDS,
-    modes_without_bf16=decoder_benchmark.ENDS_WITHOUT_BF16,
+    modes=(*decoder_benchmark.ENDS, "openvino-bf16"),
+    modes_without_bf16=(*decoder_benchmark.ENDS_WITHOUT_BF16, "openvino"),
     defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=4, iterations=48),
     subfolder="batch_size_comparison",
 )

@@ -7,6 +7,7 @@ interval) and combined_benchmark_plot.png beside this file from the journals of 
 from pathlib import Path
 
 from segbench import cli, decoder_benchmark
+from segbench.cases import FEATURES
 from segbench.reports import Report
 
 
@@ -25,7 +26,7 @@ BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),
     name="combined_benchmark",
     description=__doc__,
-    cases=lambda settings: decoder_benchmark.cases(settings, ("fpn", "unet")),
+    cases=lambda settings: decoder_benchmark.cases(settings, (FEATURES, "fpn", "unet")),
     report=report,
     modes=decoder_benchmark.ENDS,
     modes_without_bf16=decoder_benchmark.ENDS_WITHOUT_BF16,

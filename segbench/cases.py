@@ -7,10 +7,11 @@ STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
 # What a run sets once for all of its cases. Cases that differ in one of these are not comparable.
 SHARED = ("size", "in_chans", "batch_size", "threads", "pretrained", "seed")
+FEATURES = "features"  # nothing follows the encoder: its feature maps
 # What can follow an encoder, as tables and pictures call it and in their order.
 DECODERS = {
     "": "with classifier",
-    "features": "encoder alone",
+    FEATURES: "encoder alone",
     "fpn": "FPN",
     "smp-fpn": "smp's FPN",
     "unet": "UNet",

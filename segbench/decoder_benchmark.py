@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 from . import cli, zoo
-from .cases import Case
+from .cases import FEATURES, Case
 from .reports import Report
 from .settings import Problem, Settings, did_you_mean
 
-# Without native BF16 compile+freezing is the fastest that is worth a try; the others are skipped unless asked for.
-MODES = ("baseline", "compile", "autocast+compile", "autocast+compile+freezing")
-MODES_WITHOUT_BF16 = ("baseline", "compile", "compile+freezing", "autocast+compile", "autocast+compile+freezing")
-# The slowest and the fastest of them.
+# Eager, and the fastest of torch's modes for twelve encoders on every machine; without native BF16 that is FP32's.
 ENDS = ("baseline", "autocast+compile+freezing")
 ENDS_WITHOUT_BF16 = ("baseline", "compile+freezing")
+# With the fastest runtime; what this machine would have to emulate is skipped unless asked for.
+MODES = (*ENDS, "openvino", "openvino-bf16")
+MODES_WITHOUT_BF16 = ("baseline", "compile+freezing", "autocast+compile+freezing", "openvino", "openvino-bf16")
 
 
 @dataclass
@@ -35,6 +35,8 @@ class DecoderSettings(Settings):
 class OneDecoder(DecoderSettings):
     output: Literal["logits", "labels"] = "logits"
     """Time logits, or all the way to a map of labels with the fused end; the journal of that is labelled `labels`."""
+    feature_maps: bool = True
+    """Time the encoder's feature maps alone too; else a decoder's share is by those in fpn_decoder's journal."""
 
     def __post_init__(self) -> None:
         self.label = self.label or "labels" * (self.output == "labels")
@@ -49,10 +51,11 @@ def check_volumes(names: tuple[str, ...]) -> None:
 
 
 def cases(settings: DecoderSettings, decoders: tuple[str, ...], output: str = "logits") -> list[Case]:
-    """Every model under every mode: its feature maps alone, so that a decoder's share is known, and each decoder."""
-    with_decoder = {"classes": settings.num_classes, "output": output}
-    behind = [settings.cases(decoder=decoder, **with_decoder) for decoder in decoders]
-    return [*settings.cases(decoder="features"), *(case for cases in behind for case in cases)]
+    """Every model under every mode with each decoder; FEATURES are the encoder's alone, by which the decoder's share is
+    known."""
+    behind = {"classes": settings.num_classes, "output": output}
+    wanted = [{"decoder": decoder} | (behind if decoder != FEATURES else {}) for decoder in decoders]
+    return [case for particular in wanted for case in settings.cases(**particular)]
 
 
 def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
@@ -79,7 +82,7 @@ def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
         path,
         path.parent.name,
         description,
-        cases=lambda settings: cases(settings, (decoder,), settings.output),
+        cases=lambda settings: cases(settings, (FEATURES,) * settings.feature_maps + (decoder,), settings.output),
         report=report,
         defaults=OneDecoder(),
         modes=MODES,

@@ -1,6 +1,7 @@
 """Data frames in, pictures out. A picture carries the digest of the data that it shows."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -35,6 +36,12 @@ def style(family: str) -> dict:
     return {"color": COLOURS[index % len(COLOURS)], "marker": "os^D"[index // len(COLOURS) % 4]}
 
 
+def legend(figure: Figure, families: Iterable[str]) -> None:
+    """What colours and markers mean, below the panels."""
+    handles = [plt.Line2D([], [], linestyle="", label=family, **style(family)) for family in dict.fromkeys(families)]
+    figure.legend(handles=handles, ncols=8, loc="outside lower center", frameon=False, fontsize=8)
+
+
 def encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Picture:
     """A row per journal of a machine: throughput of the fastest right mode against parameters, and what modes bring."""
     machines = [*dict.fromkeys(frame.machine)]
@@ -43,9 +50,7 @@ def encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Picture:
     figure, axes = plt.subplots(
         len(machines), 2, figsize=(WIDTH, 6.4 * len(machines)), width_ratios=(5, 2), squeeze=False, layout="constrained"
     )
-    families = [*dict.fromkeys(frame.family)]
-    handles = [plt.Line2D([], [], linestyle="", label=family, **style(family)) for family in families]
-    figure.legend(handles=handles, ncols=8, loc="outside lower center", frameon=False, fontsize=8)
+    legend(figure, frame.family)
     for (left, right), machine in zip(axes, machines, strict=True):
         rows = frame[frame.machine == machine]
         gains(right, rows)
@@ -80,7 +85,8 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
     axes.set_xlabel(f"parameters with {head}, reparameterised (M); dashed: nothing smaller is faster")
     axes.set_ylabel("throughput of the fastest right mode (img/s)")
     axes.grid(color="0.92")
-    label(axes, labelled(best), best)
+    places = ["params_m", "throughput_img_s"]
+    label(axes, labelled(best)[[*places, "model"]], best[places])
 
 
 def labelled(best: pd.DataFrame) -> pd.DataFrame:
@@ -92,17 +98,14 @@ def labelled(best: pd.DataFrame) -> pd.DataFrame:
 
 
 def label(axes: Axes, rows: pd.DataFrame, points: pd.DataFrame) -> None:
-    """Names beside the points of `rows`, clear of each other and of all `points`."""
+    """Names beside the points of `rows`, clear of each other and of all `points`; frames of x, y and, of rows, name."""
     axes.figure.canvas.draw()  # the layout decides how much room a name takes
     halo = [withStroke(linewidth=2, foreground="white")]
-    texts = [
-        axes.text(row.params_m, row.throughput_img_s, row.model, fontsize=7.5, path_effects=halo, zorder=5)
-        for row in rows.itertuples()
-    ]
+    texts = [axes.text(x, y, name, fontsize=7.5, path_effects=halo, zorder=5) for x, y, name in rows.to_numpy()]
     adjust_text(
         texts,
-        points.params_m.to_numpy(),
-        points.throughput_img_s.to_numpy(),
+        points.iloc[:, 0].to_numpy(),
+        points.iloc[:, 1].to_numpy(),
         ax=axes,
         expand=(1.5, 2.5),
         force_text=(0.6, 1.2),

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from . import estimates, modes, zoo
-from .cases import DECODERS, OUTPUTS, Case, Visit, sides
+from .cases import DECODERS, FEATURES, OUTPUTS, Case, Visit, sides
 from .estimates import NAN, CaseEstimate
 from .journal import Journal, replacing
 from .modes import BASELINE
 
 Other = Callable[[Case], Case]  # a case -> the one that it is set against
 NETWORK = ["machine", "model", "decoder"]  # what names a network of a machine
+LENDER = "fpn_decoder"  # the benchmark whose feature maps those of other decoders need not time again
 
 
 class Results:
@@ -30,6 +31,18 @@ class Results:
         if journal.folder not in self.computed:
             self.computed[journal.folder] = estimates.of_journal(journal)
         return self.computed[journal.folder]
+
+    def feature_maps(self, journal: Journal) -> dict[Case, CaseEstimate]:
+        """Estimates that hold the encoders' feature maps alone: the journal's own, or those of LENDER's journal of the
+        same machine, settings and versions, beside it."""
+        own = self.estimates(journal)
+        if not any(case.classes for case in own) or any(case.decoder == FEATURES for case in own):
+            return own
+        lent = Journal.read(journal.folder / f"../../../{LENDER}/journals/{journal.name}")
+        if not lent.headers:
+            return own
+        alike = msgspec.structs.replace(journal.header, benchmark=LENDER)
+        return own if lent.difference(alike) else self.estimates(lent)
 
     def machines(self) -> list[str]:
         """Their names without labels, that with the most cases first: it is shown where there is room for one."""
@@ -51,7 +64,11 @@ class Results:
         """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode; `speedup` is
         over baseline. The index is that of `cases`."""
         peaks = {journal.folder: peak_gflops(journal) for journal in self.journals}
-        rows = [row(journal, case, self.estimates(journal), peaks[journal.folder]) for journal, case in self.cases]
+        alone = {journal.folder: self.feature_maps(journal) for journal in self.journals}
+        rows = [
+            row(journal, case, self.estimates(journal), alone[journal.folder], peaks[journal.folder])
+            for journal, case in self.cases
+        ]
         return pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
 
     @cached_property
@@ -105,8 +122,14 @@ def peak_gflops(journal: Journal) -> dict[str, float]:
     return peaks
 
 
-def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peaks: dict[str, float]) -> dict:
-    """One row. Columns end in their unit; what was not seen is empty."""
+def row(
+    journal: Journal,
+    case: Case,
+    of_journal: dict[Case, CaseEstimate],
+    alone: dict[Case, CaseEstimate],
+    peaks: dict[str, float],
+) -> dict:
+    """One row; `alone` holds the estimates of feature maps. Columns end in their unit; what was not seen is empty."""
     estimate, mode = of_journal[case], modes.find(case.mode)
     visits = estimate.raw
     measured = [visit for visit in visits if visit.samples_ms]
@@ -147,7 +170,7 @@ def row(journal: Journal, case: Case, of_journal: dict[Case, CaseEstimate], peak
         "throughput_all": case.batch_size / estimate.all_samples_ms * 1e3,
         "estimator": estimate.estimator,
         **dict(zip(("speedup", "speedup_low", "speedup_high"), speedup, strict=True)),
-        "decoder_share": decoder_share(case, of_journal),
+        "decoder_share": decoder_share(case, estimate, alone),
         "quiet_share": estimate.quiet_share,
         "rounds": len(estimate.visits),
         "samples": estimate.samples,
@@ -180,14 +203,10 @@ def ending(visits: list[Visit], measured: list[Visit], estimate: CaseEstimate) -
     return {"status": "ok", "reason": reason}
 
 
-def decoder_share(case: Case, of_journal: dict[Case, CaseEstimate]) -> float:
+def decoder_share(case: Case, estimate: CaseEstimate, alone: dict[Case, CaseEstimate]) -> float:
     """Of the latency, by the estimates: they may have been measured in sessions of their own."""
-    alone = (
-        of_journal.get(msgspec.structs.replace(case, decoder="features", classes=0, output="logits"))
-        if case.classes
-        else None
-    )
-    return 1 - alone.latency_ms / of_journal[case].latency_ms if alone and of_journal[case] else NAN
+    maps = alone.get(msgspec.structs.replace(case, decoder=FEATURES, classes=0, output="logits"))
+    return 1 - maps.latency_ms / estimate.latency_ms if case.classes and maps and estimate else NAN
 
 
 def costs(case: Case, visits: list[Visit]) -> dict[str, float]:
@@ -237,14 +256,20 @@ def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
 
 
 def shared_ranks(values: pd.Series, low: pd.Series, high: pd.Series) -> list[int]:
-    """Of values in falling order: told apart are two of which the 95 % interval of the ratio leaves out 1."""
-    logs, widths = np.log(values.to_numpy()), np.log(high.to_numpy() / low.to_numpy()) / 2
+    """Of values in falling order: a rank is that of the first that a value is not told apart from."""
+    apart = told_apart(values, low, high)
     ranks, first = [], 0
-    for place in range(len(logs)):
-        if logs[first] - logs[place] > np.hypot(widths[first], widths[place]):
+    for place in range(len(apart)):
+        if apart[first, place]:
             first = place
         ranks.append(first + 1)
     return ranks
+
+
+def told_apart(values: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
+    """(n, n) of bool: of which two the 95 % interval of the ratio leaves out 1. Without an interval nothing is."""
+    logs, widths = np.log(values.to_numpy()), np.log(high.to_numpy() / low.to_numpy()) / 2
+    return np.abs(np.subtract.outer(logs, logs)) > np.hypot.outer(widths, widths)
 
 
 def floating_point(top: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The encoders: 16 families, 46 models, one line each. To add an encoder, add its line."""
+"""The encoders: 17 families, 48 models, one line each. To add an encoder, add its line."""
 
 import difflib
 import fnmatch
@@ -65,6 +65,8 @@ ENCODERS = (
     Encoder("ViT",         "vit_small_patch16_224",   22.369, 31.75, 81.402,  224),
     Encoder("PoolFormer",  "poolformer_s12",          11.915,  9.47, 77.238,  224),
     Encoder("PoolFormer",  "poolformer_s24",          21.389, 17.72, 80.294,  224),
+    Encoder("MobileNetV2", "mobilenetv2_100",          3.505,  1.57, 72.910,  224),
+    Encoder("MobileNetV2", "mobilenetv2_140",          6.109,  3.03, 76.528,  224),
 )
 # fmt: on
 

@@ -12,6 +12,7 @@ from .conftest import ROOT
 from .test_journal import header
 
 FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
+UNET = ROOT / "benchmarks" / "unet_decoder" / "benchmark.py"
 COMBINED = ROOT / "benchmarks" / "combined_benchmark.py"
 BATCHES = ROOT / "benchmarks" / "batch_size_comparison.py"
 PEERS = ROOT / "benchmarks" / "decoder_peers" / "benchmark.py"
@@ -40,6 +41,18 @@ def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
     assert whole.decoder_share == pytest.approx(1 - alone.latency_ms / whole.latency_ms, rel=1e-4)
     assert whole.argmax_agreement == 1 and whole.rel_error < 1e-6
     assert (script.out / "benchmark_plot.png").exists()
+
+
+def test_feature_maps_that_fpn_timed_serve_unet(script, tmp_path):
+    latency_ms = {}
+    for name, path, flags in (("fpn_decoder", FPN, ()), ("unet_decoder", UNET, ("--no-feature-maps",))):
+        script.path, script.out = path, tmp_path / name
+        done = script.run("--models", "lcnet_100", "--modes", "baseline", "--num-classes", "5", *flags)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = script.table().set_index("decoder")
+        latency_ms |= rows.latency_ms.to_dict()
+    assert [*rows.index] == ["unet"]
+    assert rows.decoder_share["unet"] == pytest.approx(1 - latency_ms["features"] / latency_ms["unet"], rel=1e-4)
 
 
 def test_slices_of_one_channel_are_cases_of_their_own(script):

@@ -62,7 +62,7 @@ def test_stages_are_measured_and_drawn_beside_whole_cts(tmp_path):
     ("flags", "says"),
     [
         (("--turns", "2"), "--turns are 3 or more"),
-        (("--model", "resnet"), "resnet is none of the 46 encoders"),
+        (("--model", "resnet"), "resnet is none of the 48 encoders"),
         (("--out", "/proc/nowhere"), "cannot be written to"),
     ],
 )

@@ -13,11 +13,11 @@ from segbench.models import encoder
 
 
 def test_names_mean_models_families_and_patterns():
-    assert len(zoo.ENCODERS) == 46 and len(zoo.FAMILIES) == 16
+    assert len(zoo.ENCODERS) == 48 and len(zoo.FAMILIES) == 17
     assert zoo.match("resnet18") == ["resnet18"]
     assert zoo.match("lcnet") == ["lcnet_100", "lcnet_150"]
     assert zoo.match("regnet?_002") == ["regnetx_002", "regnety_002"]
-    assert len(zoo.match("all")) == 46 and zoo.match("headline") == list(zoo.HEADLINE)
+    assert len(zoo.match("all")) == 48 and zoo.match("headline") == list(zoo.HEADLINE)
     assert zoo.match("no_such_model") == []
     assert zoo.family("resnet18.a1_in1k") == zoo.family("resnet18") == "ResNet"
     assert zoo.family("swin_tiny_patch4_window7_224.ms_in1k") == "swin"

@@ -36,8 +36,7 @@ class Settings(decoder_benchmark.DecoderSettings):
 
 
 def cases(settings: Settings) -> list:
-    wanted = ("fpn", "smp-fpn", "unet", "smp-unet")
-    return [case for case in decoder_benchmark.cases(settings, wanted) if case.decoder in wanted]
+    return decoder_benchmark.cases(settings, ("fpn", "smp-fpn", "unet", "smp-unet"))
 
 
 def report() -> Report:

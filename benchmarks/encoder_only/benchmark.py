@@ -1,4 +1,4 @@
-"""Encoders alone: which timm encoder is fastest on this CPU, and what autocast and torch.compile bring.
+"""Encoders alone: which timm encoder is fastest on this CPU, and what autocast, torch.compile and OpenVINO bring.
 
 Writes benchmark_results_all.csv (everything), benchmark_results_comparison.csv (modes side by side),
 benchmark_results.csv (each model at its fastest right mode) and benchmark_plot.png from the journals of all machines.
@@ -6,7 +6,7 @@ benchmark_results.csv (each model at its fastest right mode) and benchmark_plot.
 
 from pathlib import Path
 
-from segbench import cli
+from segbench import cli, modes
 from segbench.reports import Report
 from segbench.settings import Settings
 
@@ -34,6 +34,7 @@ BENCHMARK = cli.Benchmark(
     description=__doc__,
     cases=Settings.cases,
     report=report,
+    modes=(*modes.DEFAULT, "openvino", "openvino-bf16"),
 )
 
 if __name__ == "__main__":
