@@ -25,6 +25,8 @@ SCRIPTS = {  # in the order of the pages
     "benchmarks/decoder_peers/benchmark.py": "Against segmentation-models-pytorch's decoders",
     "benchmarks/repeatability/benchmark.py": "Does it repeat?",
 }
+AllResults = dict[str, Results]  # by the name of the benchmark
+NOTHING = Results([])
 REPEATS = "repeatability"  # measures the same cases again and again
 
 
@@ -58,6 +60,23 @@ def rows(machine: str = "", model: str = "") -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def machines() -> list[str]:
-    """Those with a journal."""
-    return sorted({name for _, _, results in benchmarks(ROOT) for name in results.machines()})
+def all_results() -> AllResults:
+    """Those of every script that has a journal."""
+    return {benchmark.name: results for _, benchmark, results in benchmarks(ROOT)}
+
+
+def machines(results_of: AllResults) -> list[str]:
+    """That with the most cases first."""
+    cases: dict[str, int] = {}
+    for results in results_of.values():
+        for journal in results.journals:
+            name = journal.header.machine.name
+            cases[name] = cases.get(name, 0) + len(results.estimates(journal))
+    return sorted(cases, key=lambda name: (-cases[name], name))
+
+
+def of_machine(results_of: AllResults, benchmark: str, machine: str) -> Results:
+    """Of a machine's journals the one without a label, or else that with the most cases."""
+    results = results_of.get(benchmark, NOTHING).of_machine(machine)
+    journals = sorted(results.journals, key=lambda j: (j.name != machine, -len(results.estimates(j)), j.name))
+    return results.of(*journals[:1])

@@ -1,43 +1,28 @@
 """The tables of README.md: a row per machine, or the machine that has most cases."""
 
 import re
+from collections import Counter
+from statistics import mean, median
 
 import pandas as pd
-from all_journals import ROOT
+from all_journals import NOTHING, ROOT, AllResults, machines, of_machine
 
 from segbench import markdown, modes, tables, zoo
-from segbench.cases import DECODERS
+from segbench.cases import DECODERS, FEATURES
 from segbench.modes import BASELINE
 from segbench.tables import Results
 
-AllResults = dict[str, Results]  # by the name of the benchmark
-NOTHING = Results([])
-LONG = re.compile(r"^\| \S+-(long|hours) ")  # journals of repetitions over hours
+LABELLED = re.compile(r"^\| \S+-(long|hours|stress) ")  # repetitions over hours, or beside a noisy neighbour
+TIMM, MANY = 1300, 8  # timm's encoders with published weights, about; modes
+APART = 1.05  # throughputs of neighbours in a ranking that ought to be told apart
 # Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
 WAYS = ("mobileone_s0 + UNet", *(run.name for run in zoo.RUNS))
-
-
-def of_machine(results_of: AllResults, benchmark: str, machine: str) -> Results:
-    """Of a machine's journals the one without a label, or else that with the most cases."""
-    results = results_of.get(benchmark, NOTHING).of_machine(machine)
-    journals = sorted(results.journals, key=lambda j: (j.name != machine, -len(results.estimates(j)), j.name))
-    return results.of(*journals[:1])
 
 
 def largest(results_of: AllResults, benchmark: str) -> Results:
     """Of the machine with the most cases."""
     machines = results_of.get(benchmark, NOTHING).machines()
     return of_machine(results_of, benchmark, machines[0]) if machines else NOTHING
-
-
-def machines(results_of: AllResults) -> list[str]:
-    """That with the most cases first."""
-    cases: dict[str, int] = {}
-    for results in results_of.values():
-        for journal in results.journals:
-            name = journal.header.machine.name
-            cases[name] = cases.get(name, 0) + len(results.estimates(journal))
-    return sorted(cases, key=lambda name: (-cases[name], name))
 
 
 def answers(results_of: AllResults) -> str:
@@ -132,7 +117,7 @@ def runtimes(results_of: AllResults) -> str:
     shown = runtime_report.gains(results)
     frame = shown.frame[shown.frame.networks >= 0.8 * shown.frame.networks.max()]
     head = {"mode": f"mode, on {results.journals[0].name}"}
-    frame = frame.drop(columns=["networks", "from disk, s"]).rename(columns=head)
+    frame = frame.drop(columns=["networks", "prepare, s", "from disk, s"]).rename(columns=head)
     return markdown.table(frame, shown.digits)
 
 
@@ -263,8 +248,8 @@ def promises(results_of: AllResults) -> str:
 
     frame, rows = repetition_report.promises(results_of.get("repeatability", NOTHING)).frame, []
     names = {"levelled": "this protocol's", "all_samples": "all its samples'", "usual": "the usual one's"}
-    for machine, of_machine in frame.groupby("machine", sort=False):
-        protocols = of_machine.set_index("protocol")
+    for machine, group in frame.groupby("machine", sort=False):
+        protocols = group.set_index("protocol")
         row = {"machine": machine, "cases": protocols.cases["levelled"]}
         for protocol, name in names.items():
             worst, median = (protocols[f"spread, {which}"][protocol] for which in ("worst", "median"))
@@ -275,9 +260,95 @@ def promises(results_of: AllResults) -> str:
 
 
 def promises_short(results_of: AllResults) -> str:
-    """The same without what all samples would have made of it, of machines alone and beside a noisy neighbour."""
-    lines = [line for line in promises(results_of).splitlines() if not LONG.search(line)]
+    """The same without what all samples would have made of it, of machines alone."""
+    lines = [line for line in promises(results_of).splitlines() if not LABELLED.search(line)]
     return "\n".join("|".join(cell for place, cell in enumerate(line.split("|")) if place != 4) for line in lines)
+
+
+def agreement(results_of: AllResults) -> str:
+    """How far orders carry over to other CPUs."""
+    import agreement
+
+    return markdown.table(*agreement.shown(results_of)[:2])
+
+
+def agreement_families(results_of: AllResults) -> str:
+    """By family, against timm's tables."""
+    import agreement
+
+    return markdown.table(*agreement.by_family(results_of)[:2])
+
+
+def told_apart(results_of: AllResults) -> str:
+    """Neighbours in the rankings of each network at its fastest right mode, whose throughputs differ by APART or more:
+    how many are told apart by the 95 % interval of the ratio."""
+    rows = []
+    for name in ("encoder_only", "fpn_decoder", "unet_decoder"):
+        frame = results_of.get(name, NOTHING).rows
+        frame = frame[frame.decoder != FEATURES] if len(frame) else frame
+        for (machine, ranking), top in tables.ranking(frame).groupby(["machine", "ranking"]) if len(frame) else ():
+            values = top.throughput_img_s
+            apart = tables.told_apart(values, top.throughput_low, top.throughput_high).diagonal(1)
+            differ = (values / values.shift(-1) >= APART)[:-1].to_numpy()
+            row = {
+                "benchmark": name,
+                "machine": machine,
+                "ranking": ranking,
+                "visits a case, median": top.rounds.median(),
+            }
+            row |= {"networks": len(top), f"neighbours {APART - 1:.0%} or more apart": int(differ.sum())}
+            rows.append(
+                row | {"told apart": int((apart & differ).sum()), "share": (apart & differ).sum() / differ.sum()}
+            )
+    frame = pd.DataFrame(rows)
+    return markdown.table(frame, dict.fromkeys([*frame.columns[3:-1]], 0) | {"share": 2})
+
+
+def sweeps(results_of: AllResults) -> str:
+    """What was measured where and when: a row per journal without a label."""
+    rows = []
+    for name, results in results_of.items():
+        for journal in results.journals:
+            if journal.name == journal.header.machine.name:
+                visits = journal.visits
+                counts = Counter(visit.case for visit in visits)
+                rows.append(
+                    {
+                        "benchmark": name,
+                        "machine": journal.name,
+                        "networks": len({case.network for case in counts}),
+                        "modes": len({case.mode for case in counts}),
+                        "cases": len(counts),
+                        "visits a case, median": median(counts.values()),
+                        "hours": sum(visit.seconds for visit in visits) / 3600,
+                        "when": tables.days(visits),
+                    }
+                )
+    digits = {"networks": 0, "modes": 0, "cases": 0, "visits a case, median": 0, "hours": 1}
+    return markdown.table(pd.DataFrame(rows), digits)
+
+
+def all_of_timm(results_of: AllResults) -> str:
+    """What TIMM's encoders under MANY modes would take in four rounds, by what visits of encoder_only took: a row per
+    machine."""
+    rows = []
+    for journal in results_of.get("encoder_only", NOTHING).journals:
+        first = [visit.seconds for visit in journal.visits if visit.round == 1 and visit.seconds]
+        later = [visit.seconds for visit in journal.visits if visit.round > 1 and visit.seconds]
+        if first and later and journal.name == journal.header.machine.name:
+            size = sum(path.stat().st_size for path in journal.folder.glob("*.jsonl")) / len(journal.visits)
+            rows.append(
+                {
+                    "machine": journal.name,
+                    "s a visit, first round": mean(first),
+                    "later rounds": mean(later),
+                    "node-hours": TIMM * MANY * (mean(first) + 3 * mean(later)) / 3600,
+                    "kB a visit": size / 1e3,
+                    "journal, MB": TIMM * MANY * 4 * size / 1e6,
+                }
+            )
+    digits = {"s a visit, first round": 1, "later rounds": 1, "node-hours": 0, "kB a visit": 1, "journal, MB": 0}
+    return markdown.table(pd.DataFrame(rows), digits)
 
 
 TABLES = {
@@ -294,6 +365,11 @@ TABLES = {
     "whole-ct-short": whole_ct_short,
     "fpn-against-unet": fpn_against_unet,
     "whole-cts": whole_cts,
+    "agreement": agreement,
+    "agreement-families": agreement_families,
+    "told-apart": told_apart,
+    "sweeps": sweeps,
+    "all-of-timm": all_of_timm,
     "promises": promises,
     "promises-short": promises_short,
 }

@@ -155,7 +155,7 @@ def recommend(settings: Settings) -> pd.DataFrame:
     name = settings.machine or machine.describe().name
     rows = all_journals.rows(machine=name)
     if rows.empty:
-        known = ", ".join(all_journals.machines())
+        known = ", ".join(sorted(all_journals.machines(all_journals.all_results())))
         script = "encoder_only" if settings.decoder == "any" else MAKERS[settings.decoder.replace("none", "")]
         raise Problem(
             f"{name} has no journal yet: run `uv run benchmarks/{script}/benchmark.py`, or name a machine with "

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import agreement
 import image_to_labels
 import readme_tables
 from all_journals import ROOT, SCRIPTS, benchmarks, load
@@ -44,6 +45,7 @@ def render(root: Path, out: Path) -> list[Path]:
                 pages.setdefault(machine, []).append(f"## {title}\n\n{section}\n")
     written += without_journals(root, out)
     (out / "results").mkdir(exist_ok=True)
+    written += agreement.write(results_of, out / "results")
     for machine, sections in pages.items():
         written.append(out / "results" / f"{machine}.md")
         written[-1].write_text(page(machine, sections, results_of))
@@ -104,9 +106,9 @@ def differs(committed: Path, fresh: Path) -> bool:
 
 def rendered_files() -> list[Path]:
     """Pages, CSVs and pictures as they lie beside the scripts."""
-    paths = [*ROOT.glob("results/*.md"), *ROOT.glob("results/*.png"), *ROOT.glob("plots/**/*.png")]
+    paths = [*ROOT.glob("results/*.md"), *ROOT.glob("plots/**/*.png")]
     for kind in ("csv", "png"):
-        paths += [*ROOT.glob(f"*.{kind}"), *ROOT.glob(f"benchmarks/**/*.{kind}")]
+        paths += [path for place in ("", "results/", "benchmarks/**/") for path in ROOT.glob(f"{place}*.{kind}")]
     evidence = {"images", "kernels", "parts", "runs"}  # what tables are made from
     others = {"quick", "own", "studies"} | evidence
     return [path for path in paths if not others & {*path.relative_to(ROOT).parts}]
