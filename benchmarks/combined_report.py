@@ -6,14 +6,14 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from segbench import markdown
-from segbench.cases import DECODERS
+from segbench.cases import DECODERS, FEATURES
 from segbench.markdown import Shown, spans
 from segbench.plots import COLOURS, WIDTH, Picture, plain_log
 from segbench.tables import Results, pinned
 
 COLUMNS = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
 COLUMNS |= {"gmacs": "gmacs", "memory_mb_img": "memory_mb_img", "gflop_s": "gflop_s", "status": "status"}
-SHADES = {"features": ("0.5", "D"), "fpn": (COLOURS[0], "o"), "unet": (COLOURS[1], "s")}
+SHADES = {FEATURES: ("0.5", "D"), "fpn": (COLOURS[0], "o"), "unet": (COLOURS[1], "s")}
 
 
 def side_by_side(results: Results) -> pd.DataFrame:

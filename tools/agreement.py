@@ -159,13 +159,13 @@ def farthest(found: Agreement, count: int) -> str:
 def shown(results_of: AllResults) -> Shown:
     """A row per order, a column per machine; machines among themselves under two of the modes."""
     own, others = ours(results_of), published()
-    orders, machines, rows = own | others, sources(own), []
+    orders, here, rows = own | others, sources(own), []
     between = [order for order in own if order.mode in BETWEEN_MACHINES and not order.networks]
     for order in (*others, *between):
         row = {"order of": order.source, "networks": kind(order), "mode": order.mode}
-        found = {source: beside(orders, source, order) for source in (*machines, sources(others)[0])}
+        found = {source: beside(orders, source, order) for source in (*here, sources(others)[0])}
         row |= {source: one and f"{one.rho:.2f} ({one.low:.2f} to {one.high:.2f})" for source, one in found.items()}
-        first = next((found[machine] for machine in machines if found[machine]), None)
+        first = next((found[machine] for machine in here if found[machine]), None)
         common = {
             "networks in common": first and first.networks,
             "places higher there": first and farthest(first, NAMED),

@@ -1,20 +1,17 @@
 """The tables of README.md: a row per machine, or the machine that has most cases."""
 
 import re
-from collections import Counter
-from statistics import mean, median
 
 import pandas as pd
+import sweep_tables
 from all_journals import NOTHING, ROOT, AllResults, machines, of_machine
 
 from segbench import markdown, modes, tables, zoo
-from segbench.cases import DECODERS, FEATURES
+from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 from segbench.tables import Results
 
 LABELLED = re.compile(r"^\| \S+-(long|hours|stress) ")  # repetitions over hours, or beside a noisy neighbour
-TIMM, MANY = 1300, 8  # timm's encoders with published weights, about; modes
-APART = 1.05  # throughputs of neighbours in a ranking that ought to be told apart
 # Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
 WAYS = ("mobileone_s0 + UNet", *(run.name for run in zoo.RUNS))
 
@@ -279,78 +276,6 @@ def agreement_families(results_of: AllResults) -> str:
     return markdown.table(*agreement.by_family(results_of)[:2])
 
 
-def told_apart(results_of: AllResults) -> str:
-    """Neighbours in the rankings of each network at its fastest right mode, whose throughputs differ by APART or more:
-    how many are told apart by the 95 % interval of the ratio."""
-    rows = []
-    for name in ("encoder_only", "fpn_decoder", "unet_decoder"):
-        frame = results_of.get(name, NOTHING).rows
-        frame = frame[frame.decoder != FEATURES] if len(frame) else frame
-        for (machine, ranking), top in tables.ranking(frame).groupby(["machine", "ranking"]) if len(frame) else ():
-            values = top.throughput_img_s
-            apart = tables.told_apart(values, top.throughput_low, top.throughput_high).diagonal(1)
-            differ = (values / values.shift(-1) >= APART)[:-1].to_numpy()
-            row = {
-                "benchmark": name,
-                "machine": machine,
-                "ranking": ranking,
-                "visits a case, median": top.rounds.median(),
-            }
-            row |= {"networks": len(top), f"neighbours {APART - 1:.0%} or more apart": int(differ.sum())}
-            rows.append(
-                row | {"told apart": int((apart & differ).sum()), "share": (apart & differ).sum() / differ.sum()}
-            )
-    frame = pd.DataFrame(rows)
-    return markdown.table(frame, dict.fromkeys([*frame.columns[3:-1]], 0) | {"share": 2})
-
-
-def sweeps(results_of: AllResults) -> str:
-    """What was measured where and when: a row per journal without a label."""
-    rows = []
-    for name, results in results_of.items():
-        for journal in results.journals:
-            if journal.name == journal.header.machine.name:
-                visits = journal.visits
-                counts = Counter(visit.case for visit in visits)
-                rows.append(
-                    {
-                        "benchmark": name,
-                        "machine": journal.name,
-                        "networks": len({case.network for case in counts}),
-                        "modes": len({case.mode for case in counts}),
-                        "cases": len(counts),
-                        "visits a case, median": median(counts.values()),
-                        "hours": sum(visit.seconds for visit in visits) / 3600,
-                        "when": tables.days(visits),
-                    }
-                )
-    digits = {"networks": 0, "modes": 0, "cases": 0, "visits a case, median": 0, "hours": 1}
-    return markdown.table(pd.DataFrame(rows), digits)
-
-
-def all_of_timm(results_of: AllResults) -> str:
-    """What TIMM's encoders under MANY modes would take in four rounds, by what visits of encoder_only took: a row per
-    machine."""
-    rows = []
-    for journal in results_of.get("encoder_only", NOTHING).journals:
-        first = [visit.seconds for visit in journal.visits if visit.round == 1 and visit.seconds]
-        later = [visit.seconds for visit in journal.visits if visit.round > 1 and visit.seconds]
-        if first and later and journal.name == journal.header.machine.name:
-            size = sum(path.stat().st_size for path in journal.folder.glob("*.jsonl")) / len(journal.visits)
-            rows.append(
-                {
-                    "machine": journal.name,
-                    "s a visit, first round": mean(first),
-                    "later rounds": mean(later),
-                    "node-hours": TIMM * MANY * (mean(first) + 3 * mean(later)) / 3600,
-                    "kB a visit": size / 1e3,
-                    "journal, MB": TIMM * MANY * 4 * size / 1e6,
-                }
-            )
-    digits = {"s a visit, first round": 1, "later rounds": 1, "node-hours": 0, "kB a visit": 1, "journal, MB": 0}
-    return markdown.table(pd.DataFrame(rows), digits)
-
-
 TABLES = {
     "answers": answers,
     "headline": headline,
@@ -367,9 +292,9 @@ TABLES = {
     "whole-cts": whole_cts,
     "agreement": agreement,
     "agreement-families": agreement_families,
-    "told-apart": told_apart,
-    "sweeps": sweeps,
-    "all-of-timm": all_of_timm,
+    "told-apart": sweep_tables.told_apart,
+    "sweeps": sweep_tables.sweeps,
+    "all-of-timm": sweep_tables.all_of_timm,
     "promises": promises,
     "promises-short": promises_short,
 }

@@ -20,7 +20,7 @@ import pandas as pd
 import tyro
 
 from segbench import machine, markdown, modes
-from segbench.cases import DECODERS, OUTPUTS
+from segbench.cases import DECODERS, FEATURES, OUTPUTS
 from segbench.journal import JournalError
 
 UNITS = {"ms": 1, "s": 1e3, "MB": 1, "GB": 1e3, "M": 1}  # in those of the columns
@@ -42,7 +42,7 @@ COLUMNS = {
 }
 DIGITS = {"ms": 1, "MB": 0, "params, M": 2, "top-1": 1, "prepare, s": 1}
 # Which script measures what, where nothing was.
-MAKERS = {"": "encoder_only", "features": "fpn_decoder", "fpn": "fpn_decoder", "unet": "unet_decoder"}
+MAKERS = {"": "encoder_only", FEATURES: "fpn_decoder", "fpn": "fpn_decoder", "unet": "unet_decoder"}
 
 
 @dataclass
@@ -97,7 +97,7 @@ def constraints(settings: Settings) -> dict[str, Callable[[pd.DataFrame], pd.Ser
         wanted = settings.decoder.replace("none", "")
         tests[f"--decoder {settings.decoder}"] = lambda rows: rows.decoder == wanted
     else:
-        tests["a network that answers"] = lambda rows: rows.decoder != "features"
+        tests["a network that answers"] = lambda rows: rows.decoder != FEATURES
     precisions = {"floating": ("fp32", "bf16"), "any": tuple(modes.PRECISIONS)}
     allowed = precisions.get(settings.precision, (settings.precision,))
     tests[f"--precision {settings.precision}"] = lambda rows: rows.precision.isin(allowed)

@@ -22,7 +22,7 @@ import tyro
 from kernels import CLASSES, HERE, in_turn
 
 from segbench import machine, modes, runtimes, zoo
-from segbench.cases import Case
+from segbench.cases import FEATURES, Case
 from segbench.modes import BASELINE
 from segbench.runtimes import conversion
 
@@ -49,7 +49,7 @@ def stages(case: Case) -> dict[str, Callable[[], object]]:
     def prepared(stage) -> runtimes.Prepared:
         return runtimes.of_mode(mode).prepare(stage, image, mode, case.threads, machine.cache_folder())
 
-    encoder = prepared(models.build(msgspec.structs.replace(case, decoder="features", classes=0)))
+    encoder = prepared(models.build(msgspec.structs.replace(case, decoder=FEATURES, classes=0)))
     cut, whole = prepared(trunk), prepared(network)
     argmax = whole.then(lambda logits: logits.argmax(dim=1))
     calls = {"encoder": encoder, "decoder": cut, "logits": whole, "argmax": argmax, "labels": cut.then(end)}
