@@ -10,7 +10,7 @@ from .cases import FEATURES, Case
 from .reports import Report
 from .settings import Problem, Settings, did_you_mean
 
-# Eager, and the fastest of torch's modes for twelve encoders on every machine; without native BF16 that is FP32's.
+# Eager, and torch's mode with the highest median speedup over twelve encoders; without native BF16 that of FP32.
 ENDS = ("baseline", "autocast+compile+freezing")
 ENDS_WITHOUT_BF16 = ("baseline", "compile+freezing")
 # With the fastest runtime; what this machine would have to emulate is skipped unless asked for.
