@@ -40,12 +40,16 @@ def answers(results_of: AllResults) -> str:
 
 
 def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
-    """The rows of a machine's encoders, alone and with decoders, whatever benchmark they are from."""
+    """The rows of a machine's encoders, alone and with decoders, whatever benchmark they are from; of what several
+    measured the one with the most visits, not the fastest, which would be luck."""
     names = ("encoder_only", "fpn_decoder", "unet_decoder", "runtimes")
     frames = [of_machine(results_of, name, machine).rows for name in names]
     frames = [frame.assign(machine=machine) for frame in frames if len(frame)]
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["precision", "decoder"])
-    return frame[frame.decoder.isin(("", "fpn", "unet"))]
+    if not frames:
+        return pd.DataFrame(columns=["precision"])
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame[frame.decoder.isin(("", "fpn", "unet"))].sort_values("rounds", ascending=False, kind="stable")
+    return frame.drop_duplicates(["model", "decoder", "mode", "allocator"])
 
 
 def winner(frame: pd.DataFrame) -> str:
@@ -61,8 +65,7 @@ def winner(frame: pd.DataFrame) -> str:
 
 def gain(frame: pd.DataFrame) -> str:
     """The mode that brings most in the median over the networks; at least half as many as another mode ran on."""
-    once = tables.pinned(frame).drop_duplicates(["model", "decoder", "mode"])
-    gains = tables.gains(once)
+    gains = tables.gains(tables.pinned(frame))
     gains = gains[gains.encoders >= gains.encoders.max() / 2].sort_values("median")
     if gains.empty:
         return ""
@@ -204,10 +207,11 @@ def fpn_against_unet(results_of: AllResults) -> str:
     """By mode, on the machine with the most cases."""
     import combined_report
 
-    frame = combined_report.over_all(largest(results_of, "combined_benchmark")).frame
+    results = largest(results_of, "combined_benchmark")
+    frame = combined_report.over_all(results).frame
     spans = markdown.spans(frame["FPN over UNet, lowest"], frame.highest, 2)
     columns = {
-        "mode": frame["mode"],
+        f"mode, on {', '.join(results.machines())}": frame["mode"],
         "FPN over UNet, median (range)": [f"{v:.2f} ({s})" for v, s in zip(frame["median"], spans, strict=True)],
         "beyond its interval": [
             f"{n} of {all}" for n, all in zip(frame["interval above 1"], frame.encoders, strict=True)
@@ -223,13 +227,14 @@ def whole_cts(results_of: AllResults) -> str:
     """A whole CT, on the machine with the most cases."""
     import whole_ct
 
-    frame = whole_ct.costs(largest(results_of, "benchmark_official"))
+    results = largest(results_of, "benchmark_official")
+    frame = whole_ct.costs(results)
     slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
     top = whole_ct.ranked_costs(frame)
     fastest = top[top.kind == "2D"].way.head(1).tolist()
     top = top[top.way.isin([*WAYS, *fastest])]
     columns = {
-        "network": top.way,
+        f"network, on {', '.join(results.machines())}": top.way,
         "fastest right mode": top["mode"],
         "s per CT": top.ct_s,
         "eager FP32": top.way.map(slow),
