@@ -79,7 +79,8 @@ def test_alone_fpn_and_unet_side_by_side(script):
     assert row["features_img_s"] > row["fpn_img_s"] and row["features_img_s"] > row["unet_img_s"]
     assert row["unet_params_m"] > row["fpn_params_m"] > row["features_params_m"]
     assert [*(script.out / "journals" / "combined_benchmark").glob("*/*.jsonl")]
-    assert (script.out / "combined_benchmark_plot.png").exists()
+    settled = row["fpn_status"] == row["unet_status"] == "ok"  # up to what else runs; else there is nothing to draw
+    assert (script.out / "combined_benchmark_plot.png").exists() == settled
 
 
 @pytest.mark.slow

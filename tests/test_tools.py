@@ -33,6 +33,7 @@ def test_what_is_recommended_meets_everything_and_nothing_beats_it():
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     measured = pd.read_csv(ROOT / "benchmarks" / "fpn_decoder" / "benchmark_results_all.csv")
+    measured = measured[measured.machine == "amd-25.17-2c"]
     right = measured[(measured.decoder == "fpn") & (measured.status == "ok") & (measured.latency_ms <= 80)]
     assert rows and all(row["latency_ms"] <= 80 and row["decoder"] == "fpn" for row in rows)
     for row in rows:

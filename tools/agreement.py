@@ -91,9 +91,8 @@ def ours(results_of: AllResults) -> Orders:
             for mode in modes.in_order(rows["mode"]) if len(rows) else ():
                 orders[Order(machine, decoder, mode)] = by_network(rows[rows["mode"] == mode].drop(columns="decoder"))
             both += [rows] if decoder else []
-        both.append(volumes(results_of, machine))
-        frame = pd.concat([rows for rows in both if len(rows)]) if any(map(len, both)) else pd.DataFrame()
-        if len(frame):
+        if len(in_3d := volumes(results_of, machine)):
+            frame = pd.concat([rows for rows in (*both, in_3d) if len(rows)])
             orders[Order(machine, BOTH, WITH_DECODER)] = by_network(frame[frame["mode"] == WITH_DECODER])
     return orders
 
@@ -175,14 +174,14 @@ def shown(results_of: AllResults) -> Shown:
 
 
 def by_family(results_of: AllResults) -> Shown:
-    """How many places higher a family's encoders stand on the average in timm's tables than on the first machine,
-    compiled: what is common to a family has a cause."""
+    """How many places higher a family's encoders stand on the average in timm's tables and in others' of decoders than
+    on the first machine, compiled: what is common to a family has a cause."""
     own, others = ours(results_of), published()
     columns = {}
     for order in others:
         found = beside(own | others, sources(own)[0], order) if own else None
-        if found and order.source.startswith("timm"):
-            columns[order.source] = found.higher.groupby(found.higher.index.map(zoo.family)).mean()
+        if found and (order.source.startswith("timm") or order.networks in ("fpn", "unet")):
+            columns[f"{order.source}, {kind(order)}"] = found.higher.groupby(found.higher.index.map(zoo.family)).mean()
     frame = pd.DataFrame(columns)
     frame = frame.reindex([family for family in zoo.FAMILIES if family in frame.index])
     return Shown(frame.reset_index(names="family"), dict.fromkeys(columns, 1))
