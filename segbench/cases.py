@@ -11,7 +11,7 @@ FEATURES = "features"  # nothing follows the encoder: its feature maps
 # What can follow an encoder, as tables and pictures call it and in their order.
 DECODERS = {
     "": "with classifier",
-    FEATURES: "encoder alone",
+    FEATURES: "feature maps alone",
     "fpn": "FPN",
     "smp-fpn": "smp's FPN",
     "unet": "UNet",

@@ -53,14 +53,14 @@ def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
 
 
 def winner(frame: pd.DataFrame) -> str:
-    """The fastest, and how many others share its rank."""
+    """The fastest, how many others share its rank, and of how many where it is less than half the zoo."""
     top = tables.ranking(frame)
     if top.empty:
         return ""
     first = next(top.itertuples())
     text = f"{first.model} {first.throughput_img_s:.1f} ({first.mode})"
     level = int((top["rank"] == 1).sum()) - 1
-    return text + f", level with {level}" * bool(level)
+    return text + f", level with {level}" * bool(level) + f", of {len(top)}" * (len(top) < len(zoo.ENCODERS) / 2)
 
 
 def gain(frame: pd.DataFrame) -> str:
