@@ -150,6 +150,11 @@ def kind(order: Order) -> str:
     return DECODERS.get(order.networks, order.networks)
 
 
+def under(order: Order) -> str:
+    """The mode; of others' with decoders theirs, and what ours have more."""
+    return "autocast+compile, here +freezing" if order.networks else order.mode
+
+
 def farthest(found: Agreement, count: int) -> str:
     """`mobileone_s0 -31, vit_tiny_patch16_224 +17`: places higher in the second order."""
     return ", ".join(f"{name} {gap:+.0f}" for name, gap in found.higher[:count].items() if gap)
@@ -161,7 +166,7 @@ def shown(results_of: AllResults) -> Shown:
     orders, here, rows = own | others, sources(own), []
     between = [order for order in own if order.mode in BETWEEN_MACHINES and not order.networks]
     for order in (*others, *between):
-        row = {"order of": order.source, "networks": kind(order), "mode": order.mode}
+        row = {"order of": order.source, "networks": kind(order), "mode": under(order)}
         found = {source: beside(orders, source, order) for source in (*here, sources(others)[0])}
         row |= {source: one and f"{one.rho:.2f} ({one.low:.2f} to {one.high:.2f})" for source, one in found.items()}
         first = next((found[machine] for machine in here if found[machine]), None)
@@ -211,7 +216,7 @@ def picture(results_of: AllResults) -> plots.Picture:
     for panel in axes.flat[len(found) :]:
         panel.set_axis_off()
     for panel, (other, places, agreed) in zip(axes.flat, found, strict=False):
-        panel.set_title(f"{other.source}\n{kind(other)}, {other.mode}: {agreed.rho:.2f}", loc="left", fontsize=8.5)
+        panel.set_title(f"{other.source}\n{kind(other)}, {under(other)}: {agreed.rho:.2f}", loc="left", fontsize=8.5)
         panel.set_xlabel(f"place on {machine}")
         panel.set_ylabel("place there")
         scatter(panel, places, agreed.higher.index[:NAMED])
