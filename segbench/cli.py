@@ -19,7 +19,7 @@ from . import machine, modes, references, reports, runtimes, zoo
 from .cases import Case
 from .journal import SCHEMA, Header, Journal, JournalError, folders, read_all
 from .schedule import Durations, Plan, duration, remaining_s
-from .settings import Problem, Settings, percent, resolve
+from .settings import Problem, Settings, percent, resolve, share
 from .sweep import Sweep
 
 QUICK = {"models": ("headline",), "modes": ("baseline", "compile", "openvino"), "iterations": 24, "rounds": 2}
@@ -140,6 +140,7 @@ class Run:
             budget_s=settings.budget,
             samples_wanted=-(-settings.iterations // settings.rounds),
             repetitions=settings.repetitions,
+            share=share(settings.share),
             until=percent(settings.until),
             max_rounds=settings.max_rounds,
             emulated=frozenset(name for name in settings.modes if emulates(name, header.machine)),

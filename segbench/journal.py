@@ -207,7 +207,7 @@ def plain(value: object) -> object:
 @contextlib.contextmanager
 def replacing(path: Path):
     """A temporary path that takes `path`'s place when the block ends well: readers see the old file or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")  # other nodes have our process id too
     try:
         yield draft
         draft.replace(path)

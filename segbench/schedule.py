@@ -21,6 +21,7 @@ class Plan:
     budget_s: float = 2  # of measuring, per visit
     samples_wanted: int = 12  # undisturbed ones, per visit
     repetitions: int = 1
+    share: tuple[int, int] = (1, 1)  # (2, 4): of the rounds the 2nd, the 6th, ...
     until: float = 0  # half width of the 95 % intervals that further rounds are for; 0: no further rounds
     max_rounds: int = 20  # per case, with the further ones
     emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
@@ -44,7 +45,8 @@ class Plan:
         done = {(visit.round, visit.case) for visit in visits if not self.retried(visit)}
         stuck = {visit.case for visit in visits if visit.status == "timeout" and not self.retried(visit)}
         order = []
-        for number in range(1, self.rounds * self.repetitions + 1):
+        part, parts = self.share
+        for number in range(part, self.rounds * self.repetitions + 1, parts):
             due = [case for case in self.cases if self.due(case, number)]
             order += [(number, case) for case in shuffled(due, f"{self.seed}/{number}")]
         return [(number, case) for number, case in order if (number, case) not in done and case not in stuck]

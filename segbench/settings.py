@@ -50,6 +50,8 @@ class Settings:
     """Undisturbed samples per case in all, spread over the rounds."""
     rounds: int = 8
     """Visits per case, each in a fresh process; intervals are over them."""
+    share: str = ""
+    """'2/4': of the rounds only the 2nd, the 6th, ...: four machines of a kind that share a folder take all of them."""
     until: str = ""
     """'5%': after the rounds go on with the cases whose 95 % interval is wider than +- 5 % of the estimate."""
     max_rounds: int = 20
@@ -140,6 +142,14 @@ def check(settings: Settings) -> None:
     for key in ("in_chans", "batch_size", "iterations", "rounds", "budget", "repetitions", "max_rounds"):
         if not 0 < getattr(settings, key) < math.inf:
             raise Problem(f"--{key.replace('_', '-')} {getattr(settings, key):g} is no positive number")
+    part, parts = share(settings.share)
+    if not 1 <= part <= parts <= settings.rounds * settings.repetitions:
+        most = settings.rounds * settings.repetitions
+        raise Problem(f"--share {settings.share!r} is not K/N, the Kth of N shares, with N at most {most}, the rounds")
+    if settings.share and settings.until:
+        raise Problem("--until and --share exclude each other: which rounds follow is known after the last")
+    if settings.share and settings.fresh:
+        raise Problem("--fresh and --share exclude each other: each would put aside what the others measure")
     if settings.until and not 0 < percent(settings.until) < 1:
         raise Problem(f"--until {settings.until!r} is not a share: say 5% or 0.05")
     if settings.until and percent(settings.until) <= HOURS:
@@ -171,6 +181,12 @@ def percent(text: str) -> float:
         return float(text.removesuffix("%") or 0) / (100 if text.endswith("%") else 1)
     except ValueError:
         return math.nan
+
+
+def share(text: str) -> tuple[int, int]:
+    """`2/4` as (2, 4), nothing as all; (0, 0) for what is none."""
+    parts = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    return (int(parts[1]), int(parts[2])) if parts else (0, 0)
 
 
 def find_modes(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -120,6 +120,10 @@ def test_fresh_begins_anew_and_loses_nothing(script):
         (("--until", "2%"), "no number of rounds"),
         (("--until", "soon"), "--until 'soon'"),
         (("--until", "5%", "--repetitions", "2"), "exclude each other"),
+        (("--share", "3/4"), "at most 2"),
+        (("--share", "2"), "--share '2'"),
+        (("--share", "1/2", "--until", "5%"), "exclude each other"),
+        (("--share", "1/2", "--fresh"), "exclude each other"),
         (("--out", "/proc/nowhere"), "cannot be written"),
         (("--report",), "no journal"),
     ],
@@ -301,7 +305,7 @@ def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_ends_as_timeout(script):
-    running = script.start(*MODELS, "--modes", "baseline", "--rounds", "1", "--iterations", "100000", "--budget", "16")
+    running = script.start(*MODELS, "--modes", "baseline", "--rounds", "1", "--iterations", "100000", "--budget", "6")
     wait_for(lambda: visits(script))
     worker = wait_for(script.worker)
     wait_for(lambda: worker.cpu_times().user > 1.5)  # it is built and measures
