@@ -10,7 +10,7 @@ from .cases import Visit
 from .journal import Journal
 
 HARDLY_QUIET = 0.05  # of the samples
-DRIFT, HOSTS = 1.05, 1.1  # factors between stretches of a session, and between sessions, that are worth a word
+DRIFT = 1.05  # factor between stretches of a session that is worth a word
 BUSY_CPUS = 0.1  # of one CPU, used by others
 STOLEN_CPUS = 0.05
 PAGE_FAULTS = 500  # per inference: 2 MB that the allocator gave back and fetched again
@@ -76,13 +76,28 @@ def summary(journal: Journal) -> list[str]:
         started = journal.headers[session].started[:16].replace("T", " ")
         texts = warnings(of_session, readings[session, threads], known[threads]).values()
         lines += [f"session of {started}: {text}" for text in texts]
-    for threads in sorted({threads for _, threads in visits}):
-        low = np.array([np.quantile(readings[key].all(), stats.LOW, axis=0) for key in visits if key[1] == threads])
-        apart = low.max(axis=0) / low.min(axis=0)
-        if (apart > HOSTS).any():
-            lines.append(
-                f"sessions with {threads} threads differ in their undisturbed readings by {apart[0]:.2f} (convolution) "
-                f"and {apart[1]:.2f} (GEMM): another host of this kind, or a machine that never was undisturbed; "
-                "compare only within a session"
-            )
+    return [*lines, *nodes_apart(journal)]
+
+
+def nodes_apart(journal: Journal) -> list[str]:
+    """Which nodes, known by their boot ids, are slower than the fastest one by more than either scatters where nothing
+    disturbs them: another make of the same kind of CPU, or a node that never is undisturbed."""
+    nodes: dict[int, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    for (session, threads), readings in session_readings(journal).items():
+        nodes[threads][journal.headers[session].boot_id].append(readings.all())
+    lines = []
+    for threads, of_node in sorted(nodes.items()):
+        together = {node: np.concatenate(some) for node, some in of_node.items()}
+        known = {node: stats.reference(some) for node, some in together.items() if len(some) >= references.ENOUGH}
+        for number, yardstick in enumerate(("convolution", "GEMM")):
+            level = {node: reference.level_ms[number] for node, reference in known.items()}
+            band = {node: reference.bound_ms[number] / level[node] for node, reference in known.items()}
+            fastest = min(level, key=level.get, default="")
+            lines += [
+                f"node {node[:8]} (its boot id) differs from {fastest[:8]} by more than either scatters: undisturbed, "
+                f"the yardstick {yardstick} takes it {level[node] / level[fastest]:.2f} times as long with {threads} "
+                "threads; measure it into a journal of its own with --label, or compare only within a node"
+                for node in level
+                if level[node] > level[fastest] * max(band[node], band[fastest])
+            ]
     return lines

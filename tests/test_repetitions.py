@@ -1,5 +1,6 @@
 """Repetitions, warnings, comparisons and stopping, on journals of a made-up machine whose truth is known."""
 
+import random
 import sys
 
 import msgspec
@@ -10,10 +11,10 @@ import pytest
 from segbench import health, modes, references, schedule, stats, tables
 from segbench.cases import Case, Floor, Visit
 from segbench.compare import compare
-from segbench.journal import Journal
+from segbench.journal import Journal, folders
 from segbench.tables import Results
 
-from .conftest import ENCODER_ONLY, REPEATABILITY
+from .conftest import ENCODER_ONLY, REPEATABILITY, ROOT
 from .test_journal import header
 
 sys.path.insert(0, str(ENCODER_ONLY.parent))
@@ -170,14 +171,37 @@ def test_a_machine_that_is_hardly_ever_quiet_or_drifts_is_named(tmp_path):
     assert any("session of 2026-01-01 00:00: " in line for line in health.summary(journal))
 
 
-def test_sessions_on_unlike_hosts_are_named(tmp_path):
-    journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=2, slow_share=0)
-    later = [line for line in (*journal.visits, *journal.floors) if line.session == journal.session]
-    for line in later:
-        line.readings_ms = [(1.3 * one, other) for one, other in line.readings_ms]
-    assert any(
-        "differ in their undisturbed readings by 1.30 (convolution) and 1.0" in line for line in health.summary(journal)
-    )
+@pytest.mark.parametrize(("factor", "named"), [(1.0, False), (1.03, False), (1.3, True)])
+def test_unlike_nodes_of_a_name_are_named(tmp_path, factor, named):
+    journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=2, slow_share=0.4)
+    for session, begun in journal.headers.items():
+        begun.boot_id = f"{session != journal.session:d}-a-boot-id"
+    for line in (*journal.visits, *journal.floors):
+        slower = factor if line.session == journal.session else 1
+        line.readings_ms = [(slower * one, other) for one, other in line.readings_ms] * 20  # as of a longer sweep
+    lines = [line for line in health.summary(journal) if line.startswith("node 0-a-boot (its boot id)")]
+    assert len(lines) == named and all("convolution takes it 1.3" in line for line in lines)
+
+
+@pytest.mark.parametrize(("factor", "named"), [(1.0, False), (1.2, True)])
+def test_sessions_of_real_machines_dealt_to_two_nodes(factor, named):
+    deal = random.Random(0)
+    for folder in folders(ROOT / "benchmarks" / "encoder_only" / "journals"):
+        journal = Journal.read(folder)
+        if len(journal.headers) < 2:
+            continue
+        for _ in range(3):
+            sessions = deal.sample(list(journal.headers), len(journal.headers))
+            slow = set(sessions[::2])
+            for session, begun in journal.headers.items():
+                begun.boot_id = f"node {session in slow:d}"
+            lines = [line for line in journal.with_readings() if line.session in slow]
+            as_it_is = [line.readings_ms for line in lines]
+            for line in lines:
+                line.readings_ms = np.multiply(line.readings_ms, factor).tolist()
+            assert bool(health.nodes_apart(journal)) == named, folder.name
+            for line, readings_ms in zip(lines, as_it_is, strict=True):
+                line.readings_ms = readings_ms
 
 
 def test_compare_tells_runs_apart_that_differ_and_only_those(tmp_path):
