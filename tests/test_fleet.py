@@ -1,0 +1,279 @@
+"""One sweep over many machines: planned anywhere, and on a cluster that is this machine twice."""
+
+import contextlib
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from segbench.cases import Case
+from segbench.journal import read_all
+from segbench.schedule import Plan
+
+from .conftest import ENCODER_ONLY, ROOT, TINY
+
+FLEET = (sys.executable, str(ROOT / "tools" / "fleet.py"))
+SWEEP = ("--models", "lcnet_100", "--modes", "baseline", *TINY, "--rounds", "6", "--iterations", "18")
+# No accounting, no cgroups, no binding: a node is a slurmd with a name and a core of its own.
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+MpiDefault=none
+ReturnToService=2
+SlurmdTimeout=10
+KillWait=2
+PreemptMode=OFF
+NodeName=node0 NodeAddr=127.0.0.1 Port={port0} CPUs=1 Feature=even
+NodeName=node1 NodeAddr=127.0.0.1 Port={port1} CPUs=1 Feature=odd
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Cluster:
+    """SLURM with two nodes, which are this machine under two host names, on a core each."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        self.daemons: dict[str, subprocess.Popen] = {}
+
+    def start(self) -> None:
+        (self.folder / "munge").mkdir(mode=0o700)
+        key = self.folder / "munge" / "key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        names = {"host": platform.node(), "user": "root", "folder": self.folder}
+        with contextlib.ExitStack() as free:  # two processes of tests may have a cluster each
+            sockets = [free.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+            ports = dict(zip(("port", "port0", "port1"), (one.getsockname()[1] for one in sockets), strict=True))
+        (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**names, **ports))
+        munge = {"socket": "munge.socket", "pid-file": "munge/pid", "log-file": "munge/log", "seed-file": "munge/seed"}
+        places = [f"--{flag}={self.folder / place}" for flag, place in munge.items()]
+        self.daemon("munged", "munged", "--foreground", "--force", f"--key-file={key}", *places)
+        self.daemon("slurmctld", "slurmctld", "-D", "-c")
+        for number in (0, 1):
+            self.node(number)
+
+    def node(self, number: int) -> None:
+        cores = sorted(os.sched_getaffinity(0))
+        core = cores[number % len(cores)]
+        shell = f"hostname node{number} && exec taskset -c {core} slurmd -D -N node{number}"
+        self.daemon(f"node{number}", "unshare", "--uts", "sh", "-c", shell)
+
+    def daemon(self, name: str, *command: str) -> None:
+        log = (self.folder / f"{name}.log").open("a")
+        self.daemons[name] = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+
+    def ask(self, *command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=60).stdout
+
+    def cut_power(self, number: int) -> None:
+        """Kill whatever bears the node's name: the daemon, and the job with all that it started."""
+        names = Path("/proc", str(self.daemons[f"node{number}"].pid), "ns", "uts").readlink()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if Path("/proc", str(process.pid), "ns", "uts").readlink() == names:
+                    process.kill()
+
+    def stop(self) -> None:
+        for number in (0, 1):
+            if f"node{number}" in self.daemons:
+                self.cut_power(number)
+        for daemon in reversed(self.daemons.values()):
+            daemon.kill()
+            daemon.wait()
+
+
+def unavailable() -> str:
+    """Why there can be no cluster here; "" where there can."""
+    missing = [name for name in ("slurmctld", "slurmd", "munged", "unshare", "taskset") if not shutil.which(name)]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    tried = subprocess.run(["unshare", "--uts", "hostname", "node0"], capture_output=True, text=True)
+    return tried.stderr.strip() and f"nodes cannot have names of their own: {tried.stderr.strip()}"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    if reason := unavailable():
+        pytest.skip(f"no SLURM: {reason}")
+    nodes = Cluster(tmp_path_factory.mktemp("slurm"))
+    nodes.start()
+    try:
+        try:
+            wait(lambda: nodes.ask("sinfo", "-h", "-o", "%T %D").split() == ["idle", "2"], 60, nodes)
+        except AssertionError as error:
+            logs = [f"{log.name}: {log.read_text()[-300:]}" for log in nodes.folder.glob("*.log")]
+            pytest.skip(f"SLURM did not start: {error} {logs}")
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+def wait(until, seconds: float, cluster: Cluster) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, cluster.ask("squeue") + cluster.ask("sinfo", "-N")
+        time.sleep(0.5)
+
+
+class Fleet:
+    """A sweep on the cluster into a folder of its own."""
+
+    def __init__(self, cluster: Cluster, out: Path, cache: Path):
+        self.cluster, self.out = cluster, out
+        self.environment = cluster.environment | {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
+
+    def run(self, *flags: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*FLEET, *flags], capture_output=True, text=True, timeout=120, env=self.environment)
+
+    def submit(self, *shared: str) -> list[str]:
+        """Two jobs, by default two shares on any nodes; returns their numbers."""
+        flags = ("--out", str(self.out), "--partition", "cpu", *(shared or ("--jobs", "2")), "--time", "60")
+        done = self.run(str(ENCODER_ONLY), *SWEEP, *flags)
+        assert done.returncode == 0, done.stderr
+        return [line.split()[1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("job")]
+
+    def visits(self) -> list:
+        with contextlib.suppress(FileNotFoundError):
+            journals = read_all(self.out / "journals")
+            assert all(journal.header.machine.cores == 1 for journal in journals), "a core a node"
+            return [visit for journal in journals for visit in journal.visits]
+        return []
+
+    def finish(self, jobs: list[str]) -> None:
+        def ended() -> bool:
+            for job in jobs:  # what was queued again would wait for two minutes
+                self.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+            return all((self.out / "fleet" / f"{job}_0_result.pkl").exists() for job in jobs)
+
+        wait(ended, 240, self.cluster)
+        visits = self.visits()
+        assert {visit.status for visit in visits} == {"ok"}
+        counts = Counter((visit.round, visit.case) for visit in visits)
+        assert sorted(number for number, _ in counts) == [1, 2, 3, 4, 5, 6] and set(counts.values()) == {1}
+        status = self.run("status", str(self.out))
+        assert status.stdout.count(": done") == len(jobs), status.stdout + status.stderr
+
+
+@pytest.fixture
+def fleet(cluster, tmp_path, cache) -> Fleet:
+    return Fleet(cluster, tmp_path / "out", cache)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", ["--partition=nowhere", "--constraint=avx1024"])
+def test_what_the_cluster_does_not_have_is_named(fleet, wanted):
+    done = fleet.run(str(ENCODER_ONLY), *SWEEP, "--out", str(fleet.out), "--jobs", "2", wanted)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert wanted in done.stderr.splitlines()[-1]
+    assert not fleet.cluster.ask("squeue", "-h")
+
+
+@pytest.mark.slow
+def test_a_killed_node_costs_nothing(fleet):
+    jobs = fleet.submit()
+    (batch,) = (fleet.out / "fleet").glob("*_submission.sh")
+    for flag in ("exclusive", "mem=0", "requeue"):
+        assert f"#SBATCH --{flag}" in batch.read_text()
+    wait(lambda: len(fleet.visits()) > 1, 90, fleet.cluster)
+    fleet.cluster.cut_power(1)
+    wait(lambda: "down" in fleet.cluster.ask("sinfo", "-h", "-o", "%T"), 60, fleet.cluster)
+    fleet.cluster.node(1)
+    fleet.finish(jobs)
+
+
+@pytest.mark.slow
+def test_two_constraints_that_name_one_kind_of_cpu(fleet):
+    """Each gets all rounds, so the second finds nothing left to measure; and what runs is not handed in again."""
+    jobs = fleet.submit("--constraint", "even", "odd")
+    assert len(jobs) == 2
+    wait(lambda: fleet.visits(), 90, fleet.cluster)
+    status = fleet.run("status", str(fleet.out)).stdout
+    assert "share 1/1, even: running node0" in status and "share 1/1, odd: running node1" in status, status
+    again = fleet.run(str(ENCODER_ONLY), *SWEEP, "--out", str(fleet.out), "--constraint", "odd", "--jobs", "3")
+    assert again.returncode == 2 and "share 1/1 on even, is not over" in again.stderr.splitlines()[-1]
+    fleet.finish(jobs)
+
+
+@pytest.mark.slow
+def test_cancelled_requeued_and_out_of_time(fleet):
+    """Each in the middle of a sweep, and a line that a crash tore."""
+    first = fleet.submit()
+    wait(lambda: len(fleet.visits()) > 0, 90, fleet.cluster)
+    for job in first:
+        fleet.cluster.ask("scancel", job)
+    wait(lambda: not fleet.cluster.ask("squeue", "-h"), 60, fleet.cluster)
+    torn = min((fleet.out / "journals").glob("*/*.jsonl"))
+    torn.write_bytes(torn.read_bytes() + b'{"kind": "visit", "case": {"mod')
+    before = len(fleet.visits())
+    even, odd = fleet.submit()  # the same command goes on
+    wait(lambda: len(fleet.visits()) > before, 90, fleet.cluster)
+    fleet.cluster.ask("scontrol", "requeue", even)
+    fleet.cluster.ask("scancel", "--signal=USR2", odd)  # what SLURM sends before the limit
+    fleet.finish([even, odd])
+
+
+@pytest.mark.slow
+def test_without_a_cluster_the_shares_follow_one_another(script):
+    flags = (str(ENCODER_ONLY), "--models", "lcnet_100", "--modes", "baseline", *TINY, "--out", str(script.out))
+    done = subprocess.run([*FLEET, *flags, "--local", "2"], capture_output=True, text=True, env=script.environment)
+    assert done.returncode == 0, done.stderr
+    assert sorted(visit.round for visit in script.journal().visits) == [1, 2]
+    status = subprocess.run([*FLEET, "status", str(script.out)], capture_output=True, text=True).stdout.splitlines()
+    assert "1 cases, 2 to 2 visits each, 0 failed" in status[0]
+    assert [line.split(": ", 1)[1] for line in status[1:] if line.startswith("job")] == [
+        "share 1/2, here: done",
+        "share 2/2, here: done",
+    ]
+
+
+def test_shares_are_all_rounds_once():
+    cases = [Case(model=f"model_{number}", mode="baseline", size=(64, 64), threads=1) for number in range(3)]
+    everything = Plan(cases, rounds=5, repetitions=2).steps([])
+    shares = [Plan(cases, rounds=5, repetitions=2, share=(number, 4)).steps([]) for number in (1, 2, 3, 4)]
+    assert Counter(step for share in shares for step in share) == Counter(everything)
+    assert [sorted({number for number, _ in share}) for share in shares] == [[1, 5, 9], [2, 6, 10], [3, 7], [4, 8]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (("nowhere.py", "--jobs", "2"), "nowhere.py"),
+        ((str(ENCODER_ONLY), "--models", "no_such_net", "--local", "1"), "no_such_net"),
+        ((str(ENCODER_ONLY), "--rounds", "2", "--jobs", "3"), "'1/3'"),
+        ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2"), "sbatch"),
+        ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2", "--fresh"), "--fresh"),
+        ((str(ENCODER_ONLY), "--jobs", "0"), "in 0 jobs"),
+        ((str(ROOT / "whole_ct.py"), "--jobs", "2"), "no benchmark"),
+        (("status", "."), "neither a journal nor a job"),
+        (("status",), "takes a folder"),
+    ],
+)
+def test_what_cannot_be_submitted_is_told_in_a_line(tmp_path, flags, names):
+    tools = tmp_path / "bin"  # a PATH without SLURM
+    tools.mkdir()
+    environment = os.environ | {"PATH": str(tools)}
+    done = subprocess.run([*FLEET, *flags], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2 and names in done.stderr and "Traceback" not in done.stderr, done.stderr
