@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,6 +160,11 @@ class Run:
                 self.elsewhere.add(visit)
             if own:
                 self.journal = journal
+        if settings.out != benchmark.script.parent:  # what is published says how long visits take
+            with suppress(JournalError):
+                for journal in read_all(benchmark.journals(benchmark.script.parent), samples=False):
+                    for visit in journal.visits:
+                        self.elsewhere.add(visit)
         if difference := self.journal.difference(header):
             raise Problem(
                 f"{self.journal.folder} was measured with {difference}: --label NAME begins a journal of its own, "
@@ -177,6 +182,9 @@ class Run:
         about = duration(remaining_s(steps, Durations(self.journal.visits), self.elsewhere))
         rounds = f"{settings.rounds} rounds" + f" and {settings.repetitions} repetitions" * (settings.repetitions > 1)
         print(f"{len(plan.cases)} cases in {rounds}: {len(steps)} visits to go, about {about}")
+        if sessions := [*self.journal.headers.values()]:
+            there = f"{len(self.journal.visits)} visits since {sessions[0].started[:10]}"
+            print(f"Goes on with {os.path.relpath(self.journal.folder)}, {there}; --label NAME begins another")
         if settings.until:
             print(f"then more rounds of what is not within +- {settings.until}, up to {settings.max_rounds} per case")
         if plan.emulated and not plan.skip_emulated:
@@ -186,7 +194,7 @@ class Run:
                 "visited once; leave them out with --modes baseline compile"
             )
         if not steps and not settings.until:
-            print(f"Nothing to measure: {self.journal.folder} holds all of it; --fresh measures anew")
+            print("Nothing to measure: it holds all of that; --fresh measures anew")
 
     def list_cases(self) -> None:
         listed: dict[tuple[str, str], list[str]] = {}

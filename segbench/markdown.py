@@ -65,7 +65,7 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
         "undisturbed": frame.quiet_share.map("{:.0%}".format),
         "MB/img": frame.memory_mb_img.map("{:.1f}".format),
         "of peak": frame.peak_share.map("{:.0%}".format),
-        "status": frame.status.where(frame.status != "ok", frame.estimator),
+        "status": frame.status,
     }
     top = tables.ranking(frame)
     fastest = {

@@ -8,7 +8,7 @@ from .markdown import Shown
 
 def ranking(results: tables.Results, decoder: str = "") -> Shown:
     """Each network at its fastest right mode, the fastest first; rows of one rank are not told from its first by their
-    intervals."""
+    intervals. MB/img is memory beyond the loaded model: 0 where the runtime sets it aside when it loads."""
     top = tables.fastest(results.rows[results.rows.decoder == decoder])
     columns = {
         "rank": top["rank"],
@@ -33,7 +33,7 @@ def ranking(results: tables.Results, decoder: str = "") -> Shown:
 
 
 def every_mode(results: tables.Results, decoder: str = "") -> Shown:
-    """Throughput in img/s under every mode that was measured."""
+    """Throughput in img/s under every mode; blank where none was measured, or where the result was wrong."""
     rows = results.rows[(results.rows.decoder == decoder) & (results.rows.status == "ok")]
     wide = tables.pinned(rows).pivot_table(index="model", columns="mode", values="throughput_img_s", sort=False)
     names = modes.in_order(wide.columns)

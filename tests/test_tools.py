@@ -86,6 +86,8 @@ def test_what_cannot_be_recommended_is_one_line_and_status_2(flags, says):
         (("resnet18", "--out", "{tmp}/new", "--runtime", "onnxruntime", "--precision", "bf16"), "no --precision bf16"),
         (("resnet18", "--out", "{tmp}/new", "--weights", "{tmp}/none.pt"), "no such file"),
         (("resnet18", "--out", "{tmp}/new", "--output", "labels"), "only those have a fused end"),
+        (("resnet18", "--out", "{tmp}/new", "--size", "64"), "--size 64: height and width"),
+        (("resnet18", "--out", "{tmp}/new", "--threads", "0"), "--threads 0"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line_and_writes_nothing(tmp_path, flags, says):

@@ -78,7 +78,12 @@ def case_of(given: Settings) -> tuple[Case, str]:
     mode = next((m for m in modes.MODES.values() if (m.runtime, m.precision) == (given.runtime, given.precision)), None)
     if mode is None:
         raise Problem(f"--runtime {given.runtime} has no --precision {given.precision} here")
+    dimensions = (2, 3) if given.network else (2 + (given.model in zoo.VOLUMES),)
+    if len(given.size) not in dimensions or min(given.size) < 1:
+        raise Problem(f"--size {' '.join(map(str, given.size))}: height and width, of a 3D model depth before them")
     threads = given.threads if given.threads is not None else machine.usable_cores()
+    if threads < 1:
+        raise Problem(f"--threads {threads} is not positive")
     common = {"mode": mode.name, "size": tuple(given.size), "in_chans": given.in_chans, "seed": given.seed}
     common |= {"threads": threads, "pretrained": given.pretrained, "output": given.output}
     if given.network:
