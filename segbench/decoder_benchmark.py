@@ -15,7 +15,7 @@ ENDS = ("baseline", "autocast+compile+freezing")
 ENDS_WITHOUT_BF16 = ("baseline", "compile+freezing")
 # With the fastest runtime; what this machine would have to emulate is skipped unless asked for.
 MODES = (*ENDS, "openvino", "openvino-bf16")
-MODES_WITHOUT_BF16 = ("baseline", "compile+freezing", "autocast+compile+freezing", "openvino", "openvino-bf16")
+MODES_WITHOUT_BF16 = (*ENDS_WITHOUT_BF16, *MODES[1:])
 
 
 @dataclass
