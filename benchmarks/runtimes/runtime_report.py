@@ -151,11 +151,14 @@ def gains(results: Results) -> Shown:
 
 def shares(results: Results) -> Shown:
     """How much is left to win: rate of the multiply-adds over the best that this machine reached with a large matrix
-    product or convolution in the mode's precision (medians over the networks). Winograd's may exceed it."""
+    product or convolution in the mode's precision (medians over the networks). Winograd's may exceed it. Modes that
+    fewer than half of the networks were tried under are left out."""
     frame = everything(undisturbed(results))
     if frame.empty:
         return Shown(frame, {})
     frame = frame[(frame.allocator == "pinned") & (frame.status == "ok") & ~is_volume(frame)]
+    tried = frame.groupby("mode").model.transform("nunique")
+    frame = frame[2 * tried >= frame.model.nunique()]
     wide = frame.pivot_table(index="mode", columns="kind", values="peak_share", aggfunc="median", sort=False)
     kinds = [kind for kind in KINDS if kind in wide]
     wide = wide.reindex(index=modes.in_order([*wide.index]), columns=kinds).rename(columns=KINDS)
@@ -235,13 +238,14 @@ def heat(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
-    """Speedup over eager mode with glibc's allocator as it comes, after each of torch's steps; of the networks that
-    were measured with all of them."""
+    """Speedup over eager mode with glibc's allocator as it comes, after each of torch's steps that half of the networks
+    were measured with; of the networks that were measured with all of those."""
     rows = rows[(rows.status == "ok") & ~is_volume(rows)]
     eager = rows[(rows["mode"] == BASELINE) & (rows.allocator == "plain")].set_index(NETWORK).latency_ms.rename("plain")
     after = rows[(rows.allocator == "pinned") & rows["mode"].isin(TORCH)].join(eager, on=NETWORK)
     after["gain"] = after.plain / after.latency_ms
-    wide = after.pivot(index=[*NETWORK, "kind"], columns="mode", values="gain").dropna()
+    wide = after.pivot(index=[*NETWORK, "kind"], columns="mode", values="gain")
+    wide = wide.loc[:, 2 * wide.notna().sum() >= len(wide)].dropna()
     if wide.empty or BASELINE not in wide:
         return axes.set_axis_off()
     steps = [mode for mode in TORCH if mode in wide]
