@@ -162,6 +162,11 @@ class Fleet:
             return [visit for journal in journals for visit in journal.visits]
         return []
 
+    def begun(self, job: str) -> bool:
+        """Whether its script shows a bar, or has ended: before, no signal is heard."""
+        log, result = (self.out / "fleet" / f"{job}_0_{name}" for name in ("log.err", "result.pkl"))
+        return result.exists() or (log.exists() and "|" in log.read_text(errors="replace"))
+
     def finish(self, jobs: list[str]) -> None:
         def ended() -> bool:
             for job in jobs:  # what was queued again would wait for two minutes
@@ -227,9 +232,8 @@ def test_cancelled_requeued_and_out_of_time(fleet):
     wait(lambda: not fleet.cluster.ask("squeue", "-h"), 60, fleet.cluster)
     torn = min((fleet.out / "journals").glob("*/*.jsonl"))
     torn.write_bytes(torn.read_bytes() + b'{"kind": "visit", "case": {"mod')
-    before = len(fleet.visits())
     even, odd = fleet.submit()  # the same command goes on
-    wait(lambda: len(fleet.visits()) > before, 90, fleet.cluster)
+    wait(lambda: fleet.begun(even) and fleet.begun(odd), 90, fleet.cluster)
     fleet.cluster.ask("scontrol", "requeue", even)
     fleet.cluster.ask("scancel", "--signal=USR2", odd)  # what SLURM sends before the limit
     fleet.finish([even, odd])
