@@ -39,7 +39,7 @@ def equivalents(results: Results) -> Shown:
         "95 % interval": markdown.spans(top.eq_s_low, top.eq_s_high, 2),
         "eq/s, baseline": top.eq_s_baseline,
         "latency, ms": top.latency_ms,
-        "estimator": top.estimator,
+        "quality": top.quality,
         "GMACs": top.gmacs,
         "GMACs/slice": top.gmacs_slice,
         "params, M": top.params_m,
@@ -112,8 +112,9 @@ def sessions_apart(results: Results) -> pd.DataFrame:
         whole, sessions = results.estimates(journal)[case], {}
         for visit in whole.raw:
             if visit.status == "ok":
-                sessions.setdefault(visit.session, set()).add((visit.session, visit.round))
-        parts = [whole.only(keys) for keys in sessions.values()]
+                sessions.setdefault(visit.session, set()).add(visit.round)
+        parts = [whole.only(lambda name, _, own=own: name == own) for own in sessions]
+        parts = [part for part in parts if part]
         if len(parts) > 1:
             alone, all_samples = ([getattr(p, f) for p in parts] for f in ("latency_ms", "all_samples_ms"))
             row = {"machine": journal.name, "cpu": journal.header.machine.label, "network": case.model}

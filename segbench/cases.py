@@ -7,6 +7,7 @@ STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
 # What a run sets once for all of its cases. Cases that differ in one of these are not comparable.
 SHARED = ("size", "in_chans", "batch_size", "threads", "pretrained", "seed")
+BUSY_CPUS = 0.2  # taken by others beside a visit, from which on it counts as disturbed
 FEATURES = "features"  # nothing follows the encoder: its feature maps
 # What can follow an encoder, as tables and pictures call it and in their order.
 DECODERS = {
@@ -121,6 +122,11 @@ class Visit(Outcome, tag="visit"):
     argmax_agreement: float | None = None  # share of the pixels with the class that FP32 eager gives them
     output_std: float | None = None  # standard deviation of the first output in FP32 eager
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals
+
+    @property
+    def busy_cpus(self) -> float:
+        """CPUs that this visit could have had and others took."""
+        return self.others_cpus + self.stolen_cpus
 
     @property
     def threads(self) -> int:

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from . import estimates, references
-from .cases import SHARED, Case
+from . import estimates
+from .cases import SHARED, Case, Visit
 from .estimates import NAN, CaseEstimate
 from .journal import Journal
 
@@ -12,7 +12,7 @@ COLUMNS = (
     "decoder",
     "mode",
     "allocator",
-    "estimator",
+    "quality",
     "first_ms",
     "second_ms",
     "ratio",
@@ -26,17 +26,16 @@ def compare(first: Journal, second: Journal, modes: tuple[str, str] = ("", "")) 
     """A row per case that both hold: the ratio of the latencies, first over second (above 1: the second is faster), its
     95 % interval, and a verdict on the second: faster, slower, not separable, or refused with the reason.
 
-    With `modes` the first's cases under one mode are set against the second's under the other. Two journals of one
-    machine are estimated by the readings of the first.
+    With `modes` the first's cases under one mode are set against the second's under the other. Two journals of one host
+    are corrected to one level.
     """
-    own = references.of_journal(first)
-    alike = first.header.machine.name == second.header.machine.name
-    sides = []
+    sides, together = [], of_both(first, second)
     for journal, mode in zip((first, second), modes, strict=True):
         cases = {
             (case.model, case.decoder, case.allocator, mode or case.mode): (case, estimate)
-            for case, estimate in estimates.of_journal(journal, own if alike else None).items()
+            for case, whole in together.items()
             if case.mode == (mode or case.mode) and case.protocol == "quiet"
+            and (estimate := whole.only(lambda session, _, own=journal.headers: session in own)).raw
         }
         # Under `modes` two names stand for one side each.
         sides.append({key[:-1]: side for key, side in cases.items()} if any(modes) else cases)
@@ -44,19 +43,26 @@ def compare(first: Journal, second: Journal, modes: tuple[str, str] = ("", "")) 
     return pd.DataFrame([row(*before, *after) for before, after in pairs], columns=COLUMNS)
 
 
+def of_both(first: Journal, second: Journal) -> dict[Case, CaseEstimate]:
+    """Case -> what both journals say of it together."""
+    cases: dict[Case, list[Visit]] = {}
+    for journal in (first, second) if second.headers.keys() - first.headers.keys() else (first,):
+        for case, visits in journal.by_case().items():
+            cases.setdefault(case, []).extend(visits)
+    return estimates.of_cases(cases, lambda session: (first if session in first.headers else second).host(session))
+
+
 def row(case: Case, before: CaseEstimate, other: Case, after: CaseEstimate) -> dict:
     """One pair of cases."""
     mode = case.mode if case.mode == other.mode else f"{case.mode} / {other.mode}"
     columns = dict.fromkeys(COLUMNS, NAN) | {"model": case.model, "decoder": case.decoder, "mode": mode}
-    columns |= {"allocator": case.allocator, "estimator": ""}
+    columns |= {"allocator": case.allocator, "quality": ""}
     if reason := difference(case, before, other, after):
         return columns | {"verdict": f"refused: {reason}"}
-    ratio, low, high = estimates.speedup(before, after)
-    if not low < high:
-        return columns | {"verdict": "refused: too few visits for an interval"}
+    ratio, low, high, _ = estimates.speedup(before, after)
     columns |= {"first_ms": before.latency_ms, "second_ms": after.latency_ms, "ratio": ratio, "low": low, "high": high}
     verdict = "faster" if low > 1 else "slower" if high < 1 else "not separable"
-    return columns | {"estimator": after.estimator, "verdict": verdict}
+    return columns | {"quality": after.quality, "verdict": verdict}
 
 
 def difference(case: Case, before: CaseEstimate, other: Case, after: CaseEstimate) -> str:
@@ -67,8 +73,6 @@ def difference(case: Case, before: CaseEstimate, other: Case, after: CaseEstimat
     first, second = ([v for v in side.raw if v.samples_ms and v.status == "ok"] for side in (before, after))
     if not first or not second:
         return "no estimate"
-    if "unsettled" in (before.estimator, after.estimator):
-        return "unsettled"
     for field in ("params", "gmacs"):
         here, there = getattr(first[0], field), getattr(second[0], field)
         if abs(here - there) > 1e-3 * here:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import pandas as pd
 from tabulate import tabulate
 
-from . import tables
+from . import modes, tables
+from .cases import DECODERS
 
-RIGHT = ("rank", "speedup", "all samples", "undisturbed", "MB/img", "of peak")  # columns aligned to the right
+RIGHT = ("rank", "img/s", "speedup", "± %")  # columns of the terminal aligned to the right
 
 
 class Shown(NamedTuple):
@@ -47,41 +48,83 @@ def number(value: float, digits: int) -> str:
 
 
 def spans(low: pd.Series, high: pd.Series, digits: int = 1) -> list[str]:
-    """Intervals as text, empty where there is none."""
-    pairs = zip(low, high, strict=True)
-    return [f"{lower:.{digits}f} to {upper:.{digits}f}" if lower == lower else "" for lower, upper in pairs]
+    """Intervals as text, empty where there is none; `at least` where only the lower end is known."""
+    return [span(*pair, digits) for pair in zip(low, high, strict=True)]
+
+
+def span(low: float, high: float, digits: int) -> str:
+    if math.isnan(low):
+        return ""
+    return f"at least {low:.{digits}f}" if math.isinf(high) else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def terminal(results: tables.Results, decoder: str = "") -> str:
-    """All rows of a decoder, then each model at its fastest right mode, ranked."""
+    """All rows of a decoder, then each network at its fastest right mode, ranked; at most 100 columns."""
     frame = results.rows[results.rows.decoder == decoder]
     everything = {
         "model": frame.model,
         "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
-        "img/s": frame.throughput_img_s.map("{:.2f}".format),
-        "95 % interval": spans(frame.throughput_low, frame.throughput_high, 2),
+        "img/s": frame.throughput_img_s.map("{:.1f}".format),
+        "95 % interval": spans(frame.throughput_low, frame.throughput_high),
         "speedup": frame.speedup.map("{:.2f}".format),
-        "all samples": frame.throughput_all.map("{:.2f}".format),
-        "undisturbed": frame.quiet_share.map("{:.0%}".format),
-        "MB/img": frame.memory_mb_img.map("{:.1f}".format),
-        "of peak": frame.peak_share.map("{:.0%}".format),
-        "status": frame.status,
+        "": frame.status.where(frame.status != "ok", frame.quality),
     }
     top = tables.ranking(frame)
     fastest = {
         "rank": top["rank"],
         "model": top.model,
-        "fastest right mode": top["mode"],
-        "img/s": top.throughput_img_s.map("{:.2f}".format),
-        "95 % interval": spans(top.throughput_low, top.throughput_high, 2),
+        "fastest mode": top["mode"],
+        "img/s": top.throughput_img_s.map("{:.1f}".format),
+        "95 % interval": spans(top.throughput_low, top.throughput_high),
+        "tied with": top.tied_modes,
     }
     texts = []
     for columns, machines in ((everything, frame.machine), (fastest, top.machine)):
-        shown = pd.DataFrame(columns).replace(["nan", "nan%"], "")
+        shown = pd.DataFrame(columns).replace("nan", "")
         if frame.machine.nunique() > 1:
             shown.insert(0, "machine", machines)
-        align = ["right" if "g/s" in c or c in RIGHT else "left" for c in shown]
+        align = ["right" if column in RIGHT else "left" for column in shown]
         texts.append(tabulate(shown, headers="keys", showindex=False, colalign=align, disable_numparse=True))
-    if top["rank"].duplicated().any():
-        texts.append("Rows of one rank are not told from its first by their intervals: more --rounds, or --until 5%")
     return "\n\n".join(texts)
+
+
+def answer(results: tables.Results) -> str:
+    """What was found, in a sentence a machine and decoder, and how far to trust it."""
+    rows = results.rows
+    top = tables.ranking(rows)
+    sentences = []
+    for (machine, decoder, ranking), best in top.groupby(["machine", "decoder", "ranking"], sort=False):
+        where = [machine] * (top.machine.nunique() > 1) + [DECODERS[decoder]] * (top.decoder.nunique() > 1)
+        where += [ranking.upper()] * (ranking != modes.ranking("fp32"))
+        sentences.append(": ".join([*where, finding(best)]))
+    if len(rows) > 1 and (top["rank"] == 1).all() and rows.tied[tables.competes(rows)].all():
+        sentences.insert(0, "No figure is certain enough to tell one from another; the order shown is the best guess.")
+    return "\n".join([*sentences, trust(rows[rows.status == "ok"])])
+
+
+def trust(right: pd.DataFrame) -> str:
+    """How sure the figures of rows that went well are."""
+    counts = right.quality.value_counts()
+    noisy, least = counts.get("noisy", 0), counts.get("at least", 0)
+    text = f"{len(right) - noisy - least} of {len(right)} figures are within ± 15 % of what another session would find"
+    text += f"; {noisy} are noisy, and more --rounds help" * bool(noisy)
+    if least:
+        text += f"; {least} are lower limits, because other work disturbed all of their visits"
+    return text + "."
+
+
+def finding(best: pd.DataFrame) -> str:
+    """Of networks at their fastest modes, the fastest first."""
+    first, tied = best.iloc[0], int((best["rank"] == 1).sum()) - 1
+    mode, count = best["mode"].mode()[0], int((best["mode"] == best["mode"].mode()[0]).sum())
+    gains = best.speedup[(best["mode"] == mode) & best.speedup.notna()]
+    over = f", {gains.min():.1f} to {gains.max():.1f} times eager" if len(gains) and mode != modes.BASELINE else ""
+    text = f"{mode} is fastest for {count} of {len(best)} networks{over}; " if len(best) > 1 else ""
+    text += f"{first.model} is fastest: " if len(best) > 1 else f"{first.model}: "
+    text += f"{first.throughput_img_s:.1f} images/s"
+    if math.isinf(first.throughput_high):
+        text += " at least"
+    else:
+        text += f", ± {100 * (first.throughput_high / first.throughput_img_s - 1):.0f} %"
+    text += f" ({first['mode']}" + f", tied with {first.tied_modes}" * bool(first.tied_modes) + ")"
+    return text + f", tied with {tied} other networks" * bool(tied)

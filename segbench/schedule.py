@@ -75,7 +75,7 @@ class Plan:
         """Whether a case that never failed has fewer than `max_rounds` visits, and an interval that is too wide."""
         if len(estimate.raw) >= self.max_rounds or any(visit.status != "ok" for visit in estimate.raw):
             return False
-        return estimate.estimator in ("", "unsettled") or not estimate.mean[1] <= self.until
+        return not estimate or not estimate.half_width <= self.until
 
 
 def shuffled(cases: list[Case], seed: str) -> list[Case]:

@@ -14,7 +14,7 @@ import tyro
 
 from . import machine, modes, zoo
 from .cases import SHARED, Case
-from .stats import HOURS
+from .stats import with_hours
 
 # Run in a child: which of its arguments timm knows, a line each, then all that it knows.
 LOOK_UP = """
@@ -53,7 +53,7 @@ class Settings:
     share: str = ""
     """'2/4': of the rounds only the 2nd, the 6th, ...: four machines of a kind that share a folder take all of them."""
     until: str = ""
-    """'5%': after the rounds go on with the cases whose 95 % interval is wider than +- 5 % of the estimate."""
+    """'8%': after the rounds go on with the cases whose 95 % interval is wider than +- 8 % of the estimate."""
     max_rounds: int = 20
     """Rounds per case at most under --until."""
     repetitions: int = 1
@@ -152,10 +152,10 @@ def check(settings: Settings) -> None:
         raise Problem("--fresh and --share exclude each other: each would put aside what the others measure")
     if settings.until and not 0 < percent(settings.until) < 1:
         raise Problem(f"--until {settings.until!r} is not a share: say 5% or 0.05")
-    if settings.until and percent(settings.until) <= HOURS:
+    if settings.until and percent(settings.until) <= (least := with_hours(0, sessions=1)):
         raise Problem(
-            f"--until {settings.until}: hours differ by so much that no number of rounds brings an interval within "
-            f"+- {HOURS:.1%}"
+            f"--until {settings.until}: sessions differ by so much that no number of rounds brings an interval within "
+            f"+- {least:.1%}"
         )
     if settings.until and settings.repetitions > 1:
         raise Problem("--until and --repetitions exclude each other: repetitions that stop by themselves are not alike")

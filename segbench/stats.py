@@ -1,4 +1,4 @@
-"""Which samples count, and how sure a mean is: arrays in, numbers out. The rule is explained in
+"""Which samples count, and how sure a figure is: arrays in, numbers out. The rule is explained in
 benchmarks/repeatability/README.md."""
 
 from typing import NamedTuple
@@ -8,18 +8,18 @@ from numpy.typing import ArrayLike, NDArray
 
 BIN = 0.01  # of the histogram of log readings whose first peak is the reference
 PEAK = 0.3  # share of the highest peak that the first one has at least
-BAND = (0.06, 0.10)  # convolution, GEMM: a reading this far above the reference is still in the band ...
+BAND = (0.08, 0.10)  # convolution, GEMM: a reading this far above the reference is still undisturbed ...
 WIDTHS = 2.5  # ... or this many of its left-hand standard deviations, on a machine that scatters more
-MIN_SAMPLES = 3  # in the band, that a visit needs
-# By which power of what the convolution yardstick reads a network gets slower: what is assumed of a machine, and how
-# unsure that is, before its own visits say more (0.7 to 2.4, benchmarks/repeatability/study_machines.csv).
-SLOPE, SLOPE_SPREAD = 1.5, 0.5
-PRIOR_FREEDOM = 4  # degrees of freedom that the scatter of all cases counts as beside a case's own
-BETWEEN = 0.02  # standard deviation of what differs between hours and no reading sees
-HOURS = 1.96 * BETWEEN  # what no number of visits brings the half width of a 95 % interval below
-OUTLIER = 2.5  # standard deviations from which on a visit counts less
-WINDOW_S, FULL_WINDOW, LOW = 600, 50, 0.1  # stretches of a session, the readings and the quantile that stand for one
-LONG_MS = 300  # an inference that outlasts the machine's states: two readings say little about it (notes.md)
+MIN_SAMPLES = 3  # undisturbed ones that a visit needs, or all of a visit with fewer samples
+# By which power of what the convolution yardstick reads a network gets slower, before its own visits say more, and how
+# unsure that is: of a machine 1.0 to 2.9, of a runtime or a decoder on it up to 1 less (study_machines.csv).
+SLOPE, SLOPE_SPREAD, CLASS_SPREAD = 1.5, 0.5, 0.3
+# Variance of a visit's log latency before visits to the same cases say more, and the degrees of freedom it counts as.
+VARIANCE, FREEDOM = 0.03**2, 4
+PRIOR_FREEDOM = 3  # degrees of freedom that the scatter of all cases counts as beside a case's own
+OUTLIER = 3  # standard deviations beyond which a visit is not one of those that agree
+BETWEEN = 0.021  # standard deviation of what differs between sessions and no reading sees (notes.md)
+HOURS = 1.96 * BETWEEN
 
 
 class Reference(NamedTuple):
@@ -45,31 +45,6 @@ def reference(readings_ms: ArrayLike) -> Reference:
     return Reference(tuple(levels), tuple(bounds))
 
 
-class Readings:
-    """Of both yardsticks in one session, with their times."""
-
-    def __init__(self) -> None:
-        self.blocks: list[tuple[float, NDArray]] = []
-
-    def add(self, time_s: float, readings_ms: ArrayLike) -> None:
-        """Readings (N, 2) in ms. All of a visit count as taken at its start."""
-        self.blocks.append((time_s, np.asarray(readings_ms, dtype=float).reshape(-1, 2)))
-
-    def all(self) -> NDArray:
-        return np.concatenate([readings for _, readings in self.blocks])
-
-    def drift(self) -> float:
-        """By what factor the low quantile of the readings moved between windows, the more of both yardsticks."""
-        windows: dict[int, list[NDArray]] = {}
-        for time_s, readings in self.blocks:
-            windows.setdefault(int(time_s // WINDOW_S), []).append(readings)
-        full = [blocks for blocks in map(np.concatenate, windows.values()) if len(blocks) >= FULL_WINDOW]
-        if len(full) < 2:
-            return 1.0
-        low = np.array([np.quantile(readings, LOW, axis=0) for readings in full])
-        return float((low.max(axis=0) / low.min(axis=0)).max())
-
-
 def first_peak(logs: NDArray) -> float:
     """Mean around the first peak of the smoothed histogram that is at least PEAK as high as the highest."""
     low, high = np.quantile(logs, (0.001, 0.995))
@@ -88,23 +63,23 @@ def in_band(readings_ms: ArrayLike, bound_ms: ArrayLike) -> NDArray:
     return good[:-1] & good[1:]
 
 
-def fitted_slope(levels: list[NDArray], logs: list[NDArray]) -> float:
+def fitted_slope(levels: list[NDArray], logs: list[NDArray], prior: float = SLOPE, spread: float = SLOPE_SPREAD) -> float:
     """How visits' log latencies go with their levels within a case: least squares over all cases, outliers left out,
-    drawn towards SLOPE by as much as the fit is unsure. One array a case."""
+    drawn towards `prior` by as much as the fit is unsure. One array a case."""
     pairs = [(x - x.mean(), y - y.mean()) for x, y in zip(levels, logs, strict=True) if len(x) > 1]
     if not pairs:
-        return SLOPE
+        return prior
     x, y = (np.concatenate(side) for side in zip(*pairs, strict=True))
     kept = np.ones(len(x), dtype=bool)
     for _ in range(5):
-        if (spread := x[kept] @ x[kept]) == 0:
-            return SLOPE
-        slope = x[kept] @ y[kept] / spread
+        if (squares := x[kept] @ x[kept]) == 0:
+            return prior
+        slope = x[kept] @ y[kept] / squares
         residuals = y - slope * x
-        kept = np.abs(residuals) <= 3 * robust_deviation(residuals) + 1e-9
+        kept = np.abs(residuals) <= OUTLIER * robust_deviation(residuals) + 1e-9
     variance = residuals[kept].var() / (x[kept] @ x[kept]) + 1e-12
-    weights = np.array([1 / variance, 1 / SLOPE_SPREAD**2])
-    return float(np.clip(weights @ (slope, SLOPE) / weights.sum(), 0, 3))
+    weights = np.array([1 / variance, 1 / spread**2])
+    return float(np.clip(weights @ (slope, prior) / weights.sum(), 0, 3))
 
 
 def robust_deviation(values: ArrayLike) -> float:
@@ -113,42 +88,59 @@ def robust_deviation(values: ArrayLike) -> float:
 
 
 class Scatter(NamedTuple):
-    """Variance of a visit's log latency over all cases of a machine."""
+    """Variance of a visit's log latency over many cases, with its degrees of freedom."""
 
-    variance: float
-    freedom: int  # degrees
+    variance: float = VARIANCE
+    freedom: int = FREEDOM
 
 
-def scatter(logs: list[NDArray]) -> Scatter:
-    """From the visits of every case, outliers cut; one array a case."""
+def scatter(logs: list[NDArray], prior: Scatter = Scatter()) -> Scatter:  # noqa: B008 (a named tuple cannot change)
+    """From the visits of every case, outliers cut, drawn towards `prior`; one array a case."""
     deviations = [np.sqrt(len(y) / (len(y) - 1)) * (y - np.median(y)) for y in logs if len(y) > 1]
     if not deviations:
-        return Scatter(float("nan"), 0)
+        return prior
     values = np.concatenate(deviations)
-    cut = 3 * robust_deviation(values)
-    return Scatter(float(np.mean(np.clip(values, -cut, cut) ** 2)), sum(len(y) - 1 for y in logs if len(y) > 1))
+    cut = OUTLIER * robust_deviation(values)
+    freedom = sum(len(y) - 1 for y in logs if len(y) > 1)
+    counts, weight = freedom + min(prior.freedom, PRIOR_FREEDOM), min(prior.freedom, PRIOR_FREEDOM)
+    variance = float(np.mean(np.clip(values, -cut, cut) ** 2))
+    return Scatter((freedom * variance + weight * prior.variance) / counts, counts)
 
 
-def mean(logs: ArrayLike, weights: ArrayLike, common: Scatter) -> tuple[float, float]:
-    """Robust weighted mean of log latencies (N,), and half of its 95 % interval: Student's t over visits, never over
-    the samples of one process, for those share the process's luck. The variance is drawn towards what is `common` to a
-    machine's cases, so that two visits have a usable interval; NaN where neither says anything."""
+def weighted_median(values: NDArray, weights: NDArray) -> float:
+    """The median where weights are equal; between two values it is interpolated."""
+    order = np.argsort(values)
+    places = np.cumsum(weights[order]) - weights[order] / 2
+    return float(np.interp(weights.sum() / 2, places, values[order]))
+
+
+def centre(logs: ArrayLike, weights: ArrayLike, common: Scatter) -> tuple[float, float]:
+    """What visits' log latencies (N,) say together, and half of its 95 % interval.
+
+    The mean of those that agree with the weighted median, by Student's t over visits, never over the samples of one
+    process, for those share the process's luck. The variance is drawn towards what is `common` to many cases, so that
+    two visits have a usable interval. Where no majority agrees it is the median, and the interval reaches to all.
+    """
     from scipy.special import stdtrit  # Student's quantile; scipy.stats takes half a second to import
 
     logs, weights = np.asarray(logs, dtype=float), np.asarray(weights, dtype=float)
+    middle = weighted_median(logs, weights)
+    far = np.abs(logs - middle)
+    agree = far <= OUTLIER * np.sqrt(common.variance / weights)
+    if 2 * weights[agree].sum() <= weights.sum():
+        return middle, float(far.max() + 2 * np.sqrt(common.variance))
+    logs, weights = logs[agree], weights[agree]
     middle = float(np.average(logs, weights=weights))
-    own = len(logs) - 1
     prior = min(common.freedom, PRIOR_FREEDOM)
-    if own + prior == 0:
-        return middle, float("nan")
-    for _ in range(5):
-        squares = float(np.average((logs - middle) ** 2, weights=weights)) * len(logs)
-        variance = (squares + (prior * common.variance if prior else 0)) / (own + prior)
-        far = np.abs(logs - middle) / np.sqrt(variance / (weights / weights.max()) + 1e-18)
-        robust = weights * np.minimum(1, OUTLIER / np.maximum(far, 1e-9))
-        middle = float(np.average(logs, weights=robust))
-    error = variance / (robust.sum() / weights.max())
-    return middle, float(np.hypot(stdtrit(own + prior, 0.975) * np.sqrt(error), HOURS))
+    freedom = len(logs) - 1 + prior
+    squares = float(np.average((logs - middle) ** 2, weights=weights)) * len(logs)
+    variance = (squares + prior * common.variance) / freedom / weights.sum()
+    return middle, float(stdtrit(freedom, 0.975) * np.sqrt(variance))
+
+
+def with_hours(half_width: float, sessions: int) -> float:
+    """With what differs between sessions: between these, and that which would be the next."""
+    return float(np.hypot(half_width, HOURS * np.sqrt(1 + 1 / sessions)))
 
 
 def geometric_mean(values: ArrayLike) -> float:

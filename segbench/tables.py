@@ -1,5 +1,6 @@
 """Journals in, data frames and CSV out. Nothing here measures, and nothing is asked of the machine it runs on."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from . import estimates, modes, zoo
+from . import estimates, modes, stats, zoo
 from .cases import DECODERS, FEATURES, OUTPUTS, Case, Visit, sides
 from .estimates import NAN, CaseEstimate
 from .journal import Journal, replacing
@@ -22,14 +23,20 @@ LENDER = "fpn_decoder"  # the benchmark whose feature maps those of other decode
 class Results:
     """What the journals of one benchmark say, computed once: everything that tables, pages and pictures are made of."""
 
-    def __init__(self, journals: list[Journal], computed: dict[Path, dict[Case, CaseEstimate]] | None = None):
+    def __init__(
+        self,
+        journals: list[Journal],
+        computed: dict[Path, dict[Case, CaseEstimate]] | None = None,
+        first_host: str = "",
+    ):
+        """`first_host`: whose figures are shown where it measured a case, or else those of the host with most visits."""
         self.journals = [journal for journal in journals if journal.visits]
-        self.computed = {} if computed is None else computed
+        self.computed, self.first_host = {} if computed is None else computed, first_host
 
     def estimates(self, journal: Journal) -> dict[Case, CaseEstimate]:
         """Case -> its estimate."""
         if journal.folder not in self.computed:
-            self.computed[journal.folder] = estimates.of_journal(journal)
+            self.computed[journal.folder] = estimates.of_journal(journal, self.first_host)
         return self.computed[journal.folder]
 
     def feature_maps(self, journal: Journal) -> dict[Case, CaseEstimate]:
@@ -57,7 +64,7 @@ class Results:
 
     def of(self, *journals: Journal) -> "Results":
         """Some of the journals."""
-        return Results([*journals], self.computed)
+        return Results([*journals], self.computed, self.first_host)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -69,7 +76,24 @@ class Results:
             row(journal, case, self.estimates(journal), alone[journal.folder], peaks[journal.folder])
             for journal, case in self.cases
         ]
-        return pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
+        frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
+        return frame.assign(tied=self.tied(frame)) if rows else frame
+
+    def tied(self, frame: pd.DataFrame) -> list[bool]:
+        """Per row whether its mode is the fastest right one of its network and ranking, or one that the interval of the
+        ratio of the two does not exclude."""
+        networks: dict[tuple, list[int]] = {}
+        for place in np.flatnonzero(competes(frame)):
+            journal, case = self.cases[place]
+            network = msgspec.structs.replace(case, mode="")
+            networks.setdefault((journal.folder, network, modes.ranking(frame.precision[place])), []).append(place)
+        tied = [False] * len(frame)
+        for places in networks.values():
+            found = [self.estimates(self.cases[place][0])[self.cases[place][1]] for place in places]
+            fastest = min(found, key=lambda estimate: estimate.latency_ms)
+            for place, estimate in zip(places, found, strict=True):
+                tied[place] = estimate is fastest or not estimates.slower(estimate, fastest)
+        return tied
 
     @cached_property
     def cases(self) -> list[tuple[Journal, Case]]:
@@ -81,7 +105,7 @@ class Results:
         ratios = []
         for journal, case in self.cases:
             of_journal = self.estimates(journal)
-            ratios.append(estimates.speedup(of_journal.get(other(case), estimates.NOTHING), of_journal[case]))
+            ratios.append(estimates.speedup(of_journal.get(other(case), estimates.NOTHING), of_journal[case])[:3])
         return pd.DataFrame(ratios, columns=[column, f"{column}_low", f"{column}_high"])
 
     def dates(self) -> dict[str, str]:
@@ -113,12 +137,13 @@ def place(case: Case) -> tuple:
     )
 
 
-def peak_gflops(journal: Journal) -> dict[str, float]:
-    """Precision -> the highest rate that any session reached."""
-    peaks: dict[str, float] = {}
+def peak_gflops(journal: Journal) -> dict[tuple[str, str], float]:
+    """Host and precision -> the highest rate that any of its sessions reached."""
+    peaks: dict[tuple[str, str], float] = {}
     for floor in journal.floors:
         for precision, rate in floor.peak_gflops.items():
-            peaks[precision] = max(rate, peaks.get(precision, 0))
+            key = journal.host(floor.session), precision
+            peaks[key] = max(rate, peaks.get(key, 0))
     return peaks
 
 
@@ -127,7 +152,7 @@ def row(
     case: Case,
     of_journal: dict[Case, CaseEstimate],
     alone: dict[Case, CaseEstimate],
-    peaks: dict[str, float],
+    peaks: dict[tuple[str, str], float],
 ) -> dict:
     """One row; `alone` holds the estimates of feature maps. Columns end in their unit; what was not seen is empty."""
     estimate, mode = of_journal[case], modes.find(case.mode)
@@ -158,7 +183,7 @@ def row(
         "batch_size": case.batch_size,
         "threads": case.threads,
         "allocator": case.allocator,
-        **ending(visits, measured, estimate),
+        **ending(visits, measured),
         "params_m": params / 1e6,
         "decoder_params_m": (seen.decoder_params or NAN) / 1e6,
         "gmacs": gmacs / case.batch_size,
@@ -166,17 +191,19 @@ def row(
         "latency_ms": latency,
         "throughput_img_s": throughput,
         "throughput_low": case.batch_size / high * 1e3,
-        "throughput_high": case.batch_size / low * 1e3,
+        "throughput_high": case.batch_size / low * 1e3 if low else math.inf,
         "throughput_all": case.batch_size / estimate.all_samples_ms * 1e3,
-        "estimator": estimate.estimator,
-        **dict(zip(("speedup", "speedup_low", "speedup_high"), speedup, strict=True)),
+        "quality": estimate.quality,
+        **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs"), speedup, strict=True)),
         "decoder_share": decoder_share(case, estimate, alone),
         "quiet_share": estimate.quiet_share,
-        "rounds": len(estimate.visits),
+        "host": estimate.host,
+        "hosts": len(estimate.hosts),
+        "rounds": len(estimate.of_host),
         "samples": estimate.samples,
         **costs(case, [visit for visit in measured if visit.status == "ok"]),
         "gflop_s": gflops,
-        "peak_share": gflops / peaks.get(mode.precision, NAN),
+        "peak_share": gflops / peaks.get((estimate.host, mode.precision), NAN),
         "rel_error": max((v.rel_error for v in measured if v.rel_error is not None), default=NAN),
         "argmax_agreement": min((v.argmax_agreement for v in measured if v.argmax_agreement is not None), default=NAN),
         "output_std": NAN if seen.output_std is None else seen.output_std,
@@ -186,27 +213,20 @@ def row(
     }
 
 
-def ending(visits: list[Visit], measured: list[Visit], estimate: CaseEstimate) -> dict[str, str]:
-    """How a case ended: well where any visit did and none computed something else, but unsettled where none found the
-    machine undisturbed; and why a row that ended well has no interval."""
+def ending(visits: list[Visit], measured: list[Visit]) -> dict[str, str]:
+    """How a case ended: well where any visit did and none computed something else; and why visits failed."""
     worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
     failures = [visit for visit in visits if visit.status != "ok"]
     well = any(visit.status == "ok" for visit in measured) and worst.status != "wrong"
     reason = f"{len(failures)} of {len(visits)} visits: {failures[-1].reason}" if failures else ""
-    if not well:
-        return {"status": worst.status, "reason": reason}
-    if estimate.estimator == "unsettled":
-        reason = reason or f"no undisturbed samples in {len(measured)} visits: the fastest of all is shown"
-        return {"status": "unsettled", "reason": reason}
-    if np.isnan(estimate.interval_ms[0]):
-        reason = reason or "one visit, so no interval"
-    return {"status": "ok", "reason": reason}
+    return {"status": "ok" if well else worst.status, "reason": reason}
 
 
 def decoder_share(case: Case, estimate: CaseEstimate, alone: dict[Case, CaseEstimate]) -> float:
-    """Of the latency, by the estimates: they may have been measured in sessions of their own."""
-    maps = alone.get(msgspec.structs.replace(case, decoder=FEATURES, classes=0, output="logits"))
-    return 1 - maps.latency_ms / estimate.latency_ms if case.classes and maps and estimate else NAN
+    """Of the latency, by the estimates on one host: they may have been measured in sessions of their own."""
+    maps = alone.get(msgspec.structs.replace(case, decoder=FEATURES, classes=0, output="logits"), estimates.NOTHING)
+    alike = case.classes and maps and estimate and maps.host == estimate.host
+    return 1 - maps.latency_ms / estimate.latency_ms if alike else NAN
 
 
 def costs(case: Case, visits: list[Visit]) -> dict[str, float]:
@@ -232,12 +252,20 @@ def pinned(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.allocator == min(frame.allocator, default="")]
 
 
+def competes(frame: pd.DataFrame) -> pd.Series:
+    """Which rows do: right, of a mode that the code knows, with the allocator pinned."""
+    return (frame.status == "ok") & (frame.allocator == "pinned") & (frame.precision.map(modes.ranking) != "")
+
+
 def best(frame: pd.DataFrame, by: str = "throughput_img_s", keys: list[str] = NETWORK) -> pd.DataFrame:
-    """The row of the fastest right mode per network and ranking, allocator pinned; a mode that the code does not know
-    is in no ranking."""
-    rankings = frame.precision.map(modes.ranking)
-    right = (frame.status == "ok") & (frame.allocator == "pinned") & (rankings != "") & frame[by].notna()
-    return frame.loc[frame[right].groupby([*keys, rankings[right]], sort=False)[by].idxmax()]
+    """The row of the fastest right mode per network and ranking, with `tied_modes`: the others that are not
+    significantly slower."""
+    right = frame[competes(frame) & frame[by].notna()].assign(ranking=lambda rows: rows.precision.map(modes.ranking))
+    keys = [*keys, "ranking"]
+    names = right[right.tied].groupby(keys, sort=False)["mode"].agg(list).rename("tied_modes")
+    top = right.loc[right.groupby(keys, sort=False)[by].idxmax()].join(names, on=keys)
+    others = [[name for name in tied if name != mode] for tied, mode in zip(top.tied_modes, top["mode"], strict=True)]
+    return top.assign(tied_modes=[", ".join(names) for names in others])
 
 
 def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
@@ -245,10 +273,7 @@ def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
     the first of their group share its rank. The one function that ranks."""
     by = of_best.get("by", "throughput_img_s")
     low, high = (by.replace("_img_s", "") + end for end in ("_low", "_high"))
-    top = best(frame, **of_best).assign(
-        place=lambda rows: rows.machine.map([*dict.fromkeys(frame.machine)].index),
-        ranking=lambda rows: rows.precision.map(modes.ranking),
-    )
+    top = best(frame, **of_best).assign(place=lambda rows: rows.machine.map([*dict.fromkeys(frame.machine)].index))
     top = top.sort_values(["place", "ranking", by], ascending=[True, True, False], kind="stable").drop(columns="place")
     groups = top.groupby(["machine", "ranking"], sort=False)
     ranks = [rank for _, rows in groups for rank in shared_ranks(rows[by], rows[low], rows[high])]
@@ -267,9 +292,15 @@ def shared_ranks(values: pd.Series, low: pd.Series, high: pd.Series) -> list[int
 
 
 def told_apart(values: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
-    """(n, n) of bool: of which two the 95 % interval of the ratio leaves out 1. Without an interval nothing is."""
-    logs, widths = np.log(values.to_numpy()), np.log(high.to_numpy() / low.to_numpy()) / 2
-    return np.abs(np.subtract.outer(logs, logs)) > np.hypot.outer(widths, widths)
+    """(n, n) of bool: which two differ by more than the 95 % interval of their ratio. Their own intervals are of what
+    another session would find; what such a further session adds is no matter between the two."""
+    logs = np.log(values.to_numpy())
+    below, above = (
+        np.sqrt(np.maximum(np.log(bound.to_numpy()) - logs, logs - np.log(bound.to_numpy())) ** 2 - stats.HOURS**2)
+        for bound in (low, high)
+    )
+    faster = np.subtract.outer(logs, logs) > np.hypot.outer(below, above)
+    return faster | faster.T
 
 
 def floating_point(top: pd.DataFrame) -> pd.DataFrame:
@@ -287,7 +318,7 @@ def fastest(frame: pd.DataFrame) -> pd.DataFrame:
         .join(both, on=NETWORK)
         .rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
     )
-    columns = ["machine", "rank", "family", "model", "best_mode", "params_m", "throughput_img_s"]
+    columns = ["machine", "rank", "family", "model", "best_mode", "tied_modes", "params_m", "throughput_img_s"]
     columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
     columns += ["efficiency_img_s_m", "top1"]
     if frame.decoder.any():

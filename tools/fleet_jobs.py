@@ -10,7 +10,6 @@ from typing import NamedTuple
 import psutil
 from submitit.core.utils import DelayedSubmission, pickle_load
 
-from segbench import health
 from segbench.journal import read_all
 from segbench.settings import Problem
 
@@ -101,8 +100,8 @@ def status(arguments: list[str]) -> None:
         print(f"{name}: {len(cases)} cases, {min(visits)} to {max(visits)} visits each, {len(bad)} failed")
         for visit in bad[-1:]:
             print(f"  {visit.case.name}: {visit.status}, {visit.reason}")
-        for warning in health.nodes_apart(journal):
-            print(f"  {re.sub('[0-9a-f]{8}', lambda boot: nodes.get(boot[0], boot[0]), warning)}")
+        for host, sessions in journal.hosts().items():
+            print(f"  {nodes.get(host, host)}: {len(sessions)} sessions")
     jobs = of_folder(folder)
     for job in jobs:
         print(f"job {job.name}: share {job.share}, {job.nodes}: {job.state}")

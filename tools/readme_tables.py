@@ -251,14 +251,14 @@ def promises(results_of: AllResults) -> str:
     import repetition_report
 
     frame, rows = repetition_report.promises(results_of.get("repeatability", NOTHING)).frame, []
-    names = {"levelled": "this protocol's", "all_samples": "all its samples'", "usual": "the usual one's"}
+    names = {"corrected": "this protocol's", "all_samples": "all its samples'", "usual": "the usual one's"}
     for machine, group in frame.groupby("machine", sort=False):
         protocols = group.set_index("protocol")
-        row = {"machine": machine, "cases": protocols.cases["levelled"]}
+        row = {"machine": machine, "cases": protocols.cases["corrected"]}
         for protocol, name in names.items():
             worst, median = (protocols[f"spread, {which}"][protocol] for which in ("worst", "median"))
             row[f"{name} spread"] = f"{worst:.2f} / {median:.2f}"
-        coverage = (f"{protocols.coverage[name]:.2f}" for name in ("levelled", "usual"))
+        coverage = (f"{protocols.coverage[name]:.2f}" for name in ("corrected", "usual"))
         rows.append(row | {"coverage of both": " / ".join(coverage)})
     return markdown.table(pd.DataFrame(rows), {"cases": 0})
 

@@ -16,20 +16,14 @@ from pathlib import Path
 import agreement
 import image_to_labels
 import readme_tables
-from all_journals import ROOT, SCRIPTS, benchmarks, load
+from all_journals import ROOT, benchmarks
 from PIL import Image
 
-from segbench import plots, references, reports
-from segbench.journal import JournalError, read_all
+from segbench import plots, reports
+from segbench.journal import JournalError
 from segbench.tables import Results
 
 MARKS = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
-
-def keep_references() -> None:
-    """Of machines that have none yet, from their journals of all benchmarks together."""
-    loaded = [load(ROOT / name).BENCHMARK for name in SCRIPTS]
-    references.keep([journal for one in loaded for journal in read_all(one.journals(one.script.parent))])
 
 
 def render(root: Path, out: Path) -> list[Path]:
@@ -123,8 +117,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if anything differs")
     check = parser.parse_args().check
-    if not check:
-        keep_references()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         names = [path.relative_to(out) for path in render(ROOT, out)]

@@ -102,11 +102,9 @@ def repeats(results: Results) -> Shown:
     table = pd.concat([frame.throughput_img_s for frame in frames.values()], axis=1, keys=frames)
     all_samples = pd.concat([frame.throughput_all for frame in frames.values()], axis=1)
     quiet = pd.concat([frame.quiet_share for frame in frames.values()], axis=1)
-    estimators = pd.concat([frame.estimator for frame in frames.values()], axis=1)
     table["max/min"] = table.max(axis=1) / table.min(axis=1)
     table["all samples, max/min"] = all_samples.max(axis=1) / all_samples.min(axis=1)
     table["quiet, %"] = quiet.mean(axis=1) * 100
-    table["estimator"] = [", ".join(dict.fromkeys(names.dropna())) for _, names in estimators.iterrows()]
     digits = dict.fromkeys(frames, 1) | {"max/min": 3, "all samples, max/min": 3, "quiet, %": 0}
     journals = [journal for run in runs.values() for journal in run.journals]
     return Shown(table.reset_index(), digits, Results(journals))

@@ -42,7 +42,7 @@ def won(results: Results) -> pd.DataFrame:
             | {"mode": row.mode, "throughput_img_s": row.throughput_img_s}
             | {"throughput_low": row.throughput_low, "throughput_high": row.throughput_high}
             | {"other_mode": second["mode"], "other_output": second.output, "other_img_s": second.throughput_img_s}
-            | dict(zip(("ratio", "ratio_low", "ratio_high"), ratio, strict=True))
+            | dict(zip(("ratio", "ratio_low", "ratio_high"), ratio[:3], strict=True))
             | {"over_smp": row.throughput_img_s / peer, "argmax_agreement": row.argmax_agreement}
             | {"memory_mb_img": row.memory_mb_img, "other_memory_mb_img": second.memory_mb_img}
         )
@@ -53,8 +53,7 @@ def means(results: Results) -> Shown:
     """What the fused end brings: throughput over the fastest other way from image to labels at the same precision,
     geometric mean over the encoders (lowest to highest); in how many the 95 % interval is above 1; over
     segmentation-models-pytorch's decoder with argmax in FP32, the faster of eager mode and OpenVINO, where it takes the
-    encoder (no ViT); and the smallest share of pixels with FP32 eager's label. Ways without a settled estimate are left
-    out."""
+    encoder (no ViT); and the smallest share of pixels with FP32 eager's label."""
     frame, rows = won(results), []
     if frame.empty:
         return Shown(frame, {})

@@ -1,99 +1,18 @@
-"""What else could have been made of the raw samples of repetitions. Results of this benchmark in, a data frame out."""
+"""What the rule finds in the journals of all benchmarks. Results of this benchmark in, a data frame out."""
 
-from collections.abc import Callable
-from itertools import combinations
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import repetitions
 
-from segbench import estimates, references, stats
-from segbench.cases import Case
-from segbench.estimates import CaseEstimate
-from segbench.journal import Journal, read_all
+from segbench import estimates, stats
+from segbench.estimates import CaseEstimate, Kind
+from segbench.journal import Journal
 from segbench.tables import Results
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-
-
-def with_slope(slope: float | None) -> Callable[[CaseEstimate], float]:
-    """The mean of the visits at that slope, None for the one that the machine's visits say."""
-
-    def estimate(case: CaseEstimate) -> float:
-        fitted = case.machine.slope if slope is None else slope
-        visits = [visit for visit in case.visits.values() if visit.settled] or [*case.visits.values()]
-        return float(np.exp(np.mean([visit.log_ms - fitted * visit.level for visit in visits])))
-
-    return estimate
-
-
-def pooled(case: CaseEstimate) -> np.ndarray:
-    return np.concatenate([visit.samples_ms for visit in case.visits.values()])
-
-
-ESTIMATORS: dict[str, Callable[[CaseEstimate], float]] = {
-    "levelled, as published": lambda case: case.latency_ms,
-    "levelled, plain mean of settled visits": with_slope(None),
-    "levelled by a slope of 1.5": with_slope(stats.SLOPE),
-    "in the band, not levelled": with_slope(0),
-    "mean of all samples": lambda case: float(np.mean(pooled(case))),
-    "median of all samples": lambda case: float(np.median(pooled(case))),
-    "minimum": lambda case: float(np.min(pooled(case))),
-    "median of the visits' fastest": lambda case: float(np.median([v.fastest_ms for v in case.visits.values()])),
-    "median of the visits' medians": lambda case: case.all_samples_ms,
-}
-
-
-def journals(results: Results) -> list[tuple[str, Journal]]:
-    """By what their rows are called; before those that are committed here the first run, on which choices were made."""
-    named = [(journal.name, journal) for journal in results.journals]
-    if any(journal.folder.resolve().is_relative_to(HERE) for _, journal in named):
-        first = read_all(HERE / "studies" / "first" / "journals")
-        named = [(f"{journal.name}, first run", journal) for journal in first] + named
-    return named
-
-
-def of_protocol(journal: Journal) -> dict[Case, dict[int, CaseEstimate]]:
-    """Case -> repetition -> its estimate."""
-    complete = repetitions.by_repetition(journal)
-    return {
-        case: {number: repetitions.of_visits(visits, journal) for number, visits in some.items()}
-        for case, some in complete.items()
-        if case.protocol == "quiet" and some
-    }
-
-
-def estimators(results: Results) -> pd.DataFrame:
-    """A row per machine and estimator: spread (max/min) over the repetitions, worst and median case, and its median
-    level over that of what is published, in %."""
-    rows = []
-    for name, journal in journals(results):
-        cases = of_protocol(journal)
-        for estimator, estimate in ESTIMATORS.items() if cases else ():
-            latencies = [[estimate(case) for case in some.values()] for some in cases.values()]
-            published = [[case.latency_ms for case in some.values()] for some in cases.values()]
-            rows.append({"machine": name, "estimator": estimator, **spread(latencies), **bias(latencies, published)})
-        if cases:
-            complete = repetitions.by_repetition(journal)
-            latencies = [
-                [repetitions.before(visits, journal)["latency_ms"] for visits in complete[case].values()]
-                for case in cases
-            ]
-            row = {"machine": name, "estimator": "the rule before"}
-            rows.append(row | spread(latencies) | bias(latencies, published))
-    return pd.DataFrame(rows)
-
-
-def spread(latencies: list[list[float]]) -> dict[str, float]:
-    spreads = [max(some) / min(some) for some in latencies]
-    return {"cases": len(spreads), "spread, worst": max(spreads), "spread, median": float(np.median(spreads))}
-
-
-def bias(latencies: list[list[float]], published: list[list[float]]) -> dict[str, float]:
-    pairs = zip(latencies, published, strict=True)
-    return {"over the published, %": 100 * (float(np.median([np.median(a) / np.median(b) for a, b in pairs])) - 1)}
 
 
 def committed(results: Results) -> list[Journal]:
@@ -106,53 +25,58 @@ def committed(results: Results) -> list[Journal]:
 
 
 def name_of(journal: Journal) -> str:
-    return (
-        journal.folder.resolve().relative_to(ROOT).as_posix() if journal.folder.is_relative_to(ROOT) else journal.name
-    )
+    folder = journal.folder.resolve()
+    return folder.relative_to(ROOT).as_posix() if folder.is_relative_to(ROOT) else journal.name
 
 
-def machines(results: Results) -> pd.DataFrame:
-    """A row per journal: its machine's reference, the slope, and the standard deviation of a visit to a case by all
-    samples, by those in the band, and levelled, in %."""
+def kinds(results: Results) -> pd.DataFrame:
+    """A row per journal, host, kind of process and kind of network: the reference, the slope, and the standard deviation
+    of a visit to a case by all samples, by the undisturbed ones, and corrected, in %."""
     rows = []
     for journal in committed(results):
-        cases = [case for case in estimates.of_journal(journal).values() if case.estimator == "levelled"]
-        kept = {case.raw[0].case.threads: case.machine for case in cases}
-        for threads, machine in kept.items():
-            (level, gemm), (bound, gemm_bound) = references.of_journal(journal)[threads]
-            settled = [[v for v in case.visits.values() if v.settled] for case in cases if case.machine is machine]
-            scatters = {
-                "all samples": [[np.log(visit.all_samples_ms) for visit in visits] for visits in settled],
-                "in the band": [[visit.log_ms for visit in visits] for visits in settled],
-                "levelled": [[machine.levelled(visit) for visit in visits] for visits in settled],
-            }
-            row = {"journal": name_of(journal), "machine": journal.name, "threads": threads, "slope": machine.slope}
-            row |= {
-                f"{name}, %": 100 * stats.scatter([np.array(x) for x in logs]).variance ** 0.5
-                for name, logs in scatters.items()
-            }
-            row |= {"freedom": machine.scatter.freedom, "convolution, ms": level, "convolution, bound, ms": bound}
-            rows.append(row | {"GEMM, ms": gemm, "GEMM, bound, ms": gemm_bound})
+        groups: dict[tuple, list[CaseEstimate]] = {}
+        for case, estimate in estimates.of_journal(journal).items():
+            if estimate:
+                kind, (_, _, network) = estimates.kind(case, estimate.host), estimates.kind_of_network(case)
+                groups.setdefault((kind, network), []).append(estimate)
+        rows += [row(journal, kind, network, cases) for (kind, network), cases in groups.items()]
     return pd.DataFrame(rows)
 
 
-def journals_apart(results: Results) -> pd.DataFrame:
-    """A row per pair of journals of one machine that share four cases or more: by how much what they publish differs
-    (root mean square of logarithms, %), with the reference that is kept, and with one of each journal's own."""
-    known = []
-    for journal in committed(results):
-        pair = [estimates.of_journal(journal), estimates.of_journal(journal, references.found([journal]))]
-        known.append((journal, [{c: e.latency_ms for c, e in of.items() if e.estimator == "levelled"} for of in pair]))
+def row(journal: Journal, kind: Kind, network: str, cases: list[CaseEstimate]) -> dict:
+    visits = [[visit for visit in case.of_host if visit.undisturbed] for case in cases]
+    shown = next(visit for case in cases for visit in case.of_host)
+    (level, gemm), (bound, gemm_bound) = shown.reference
+    scatters = {"all samples": lambda visit: np.log(visit.all_samples_ms)}
+    scatters |= {"undisturbed": lambda visit: visit.met_log_ms, "corrected": lambda visit: visit.log_ms}
+    row = {"journal": name_of(journal), **kind._asdict(), "network": network, "cases": len(cases), "slope": shown.slope}
+    row |= {"undisturbed visits": sum(map(len, visits)), "visits": sum(len(case.of_host) for case in cases)}
+    for name, value in scatters.items():
+        values = [np.array([value(visit) for visit in each]) for each in visits]
+        known = any(len(each) > 1 for each in values)
+        row[f"{name}, %"] = 100 * stats.scatter(values, stats.Scatter(0, 0)).variance ** 0.5 if known else float("nan")
+    row |= {"convolution, ms": level, "convolution, bound, ms": bound}
+    return row | {"GEMM, ms": gemm, "GEMM, bound, ms": gemm_bound}
+
+
+def between_sessions(results: Results) -> pd.DataFrame:
+    """A row per journal with several sessions of a host: how often a session's 95 % interval holds what another one
+    says of the same case, each by its own visits; the root mean square of the differences; and the median half width,
+    in %. Sessions that only know a lower limit of a case are not asked for it."""
     rows = []
-    for (one, ours), (other, theirs) in combinations(known, 2):
-        shared = [case for case in ours[0] if case in theirs[0] and case in ours[1] and case in theirs[1]]
-        if len(shared) >= 4 and one.header.machine.name == other.header.machine.name:
-            row = {"journal": name_of(one), "other": name_of(other), "machine": one.name, "cases": len(shared)}
-            for name, a, b in zip(("kept", "own"), ours, theirs, strict=True):
-                differences = np.log([a[case] / b[case] for case in shared])
-                row[f"apart, {name} reference, %"] = 100 * float(np.sqrt(np.mean(differences**2)))
-            rows.append(row)
+    for journal in committed(results):
+        pairs = []
+        for estimate in estimates.of_journal(journal).values():
+            sessions = {visit.key.session for visit in estimate.of_host}
+            alone = [estimate.only(lambda session, _, own=own: session == own) for own in sorted(sessions)]
+            pairs += permutations([each for each in alone if not each.one_sided], 2)
+        if len(pairs) > 30:
+            hits = [one.interval_ms[0] <= other.latency_ms <= one.interval_ms[1] for one, other in pairs]
+            apart = np.log([one.latency_ms / other.latency_ms for one, other in pairs])
+            row = {"journal": name_of(journal), "pairs": len(pairs), "coverage": np.mean(hits)}
+            row |= {"apart, %": 100 * np.sqrt(np.mean(apart**2))}
+            rows.append(row | {"half width, %": 100 * np.median([one.half_width for one, _ in pairs])})
     return pd.DataFrame(rows)
 
 
-TABLES = (estimators, machines, journals_apart)
+TABLES = (kinds, between_sessions)

@@ -7,7 +7,7 @@ import pandas as pd
 import repetitions
 from matplotlib import pyplot as plt
 
-from segbench import markdown, references
+from segbench import markdown
 from segbench.compare import compare
 from segbench.markdown import Shown
 from segbench.modes import BASELINE
@@ -29,8 +29,8 @@ def terminal(results: Results) -> str:
 
 def promises(results: Results) -> Shown:
     """What each protocol keeps over all cases. Spread is max/min over the repetitions, coverage how often a 95 %
-    interval contains what the others found; `before` is the rule of 6c4739d on the same visits as this project's
-    (`levelled`), `all_samples` counts their disturbed samples too."""
+    interval contains what the others found; `corrected` is this project's rule, `all_samples` counts the disturbed
+    samples of the same visits too."""
     kept = []
     for journal in results.journals:
         alone = Results([journal])
@@ -59,7 +59,7 @@ def targets(results: Results) -> Shown:
     """What was asked of this project's protocol, and what it keeps."""
     rows, checks = promises(results).frame.set_index(["machine", "protocol"]), []
     for machine in dict.fromkeys(machine for machine, _ in rows.index):
-        quiet, usual = rows.loc[machine, "levelled"], rows.loc[machine, "usual"]
+        quiet, usual = rows.loc[machine, "corrected"], rows.loc[machine, "usual"]
         for what, limit in (LIMITS | (BESIDE_NEIGHBOUR if machine.endswith("-stress") else {})).items():
             limit = 2 * usual[what] if limit is None else limit
             held = quiet[what] >= limit if what == "coverage" else quiet[what] <= limit
@@ -112,13 +112,13 @@ def picture(results: Results) -> Picture:
         layout="constrained",
         sharex=True,
     )
-    shades = {"levelled": (COLOURS[0], "o", -0.2), "usual": (COLOURS[1], "s", 0.2)}
+    shades = {"corrected": (COLOURS[0], "o", -0.2), "usual": (COLOURS[1], "s", 0.2)}
     for panel, machine in zip(axes[:, 0], machines, strict=True):
         rows = single[single.machine == machine]
         cases = [*rows.groupby(["model", "mode"], sort=False).groups]
         for place, (model, mode) in enumerate(cases):
             of_case = rows[(rows.model == model) & (rows["mode"] == mode)]
-            middle = of_case[of_case.protocol == "levelled"].latency_ms.median()
+            middle = of_case[of_case.protocol == "corrected"].latency_ms.median()
             for protocol, (colour, marker, shift) in shades.items():
                 chosen = of_case[of_case.protocol == protocol]
                 spots = place + shift + np.linspace(-0.14, 0.14, len(chosen))
@@ -140,7 +140,7 @@ def picture(results: Results) -> Picture:
         panel.grid(color="0.92", axis="x")
         panel.set_title(f"{machine}: {rows.cpu.iloc[0]}, {results.dates()[machine]}", loc="left", fontsize=9)
     axes[-1, 0].set_xlabel("throughput that a repetition found, over this project's median")
-    names = {"levelled": "this project's protocol", "usual": "the usual protocol"}
+    names = {"corrected": "this project's protocol", "usual": "the usual protocol"}
     handles = [
         plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
         for name, (colour, marker, _) in shades.items()
@@ -154,13 +154,13 @@ def samples(results: Results) -> pd.DataFrame:
     reference."""
     frames = []
     for journal, case in results.cases:
-        reference = references.of_journal(journal)[case.threads]
-        for (_, number), visit in results.estimates(journal)[case].visits.items():
+        for key, visit in results.estimates(journal)[case].visits.items():
+            reference = visit.reference
             readings = visit.readings_ms / reference.level_ms
             beside = (readings[:-1] + readings[1:]) / 2
             rows = pd.DataFrame({"latency_ms": visit.samples_ms, "convolution": beside[:, 0], "gemm": beside[:, 1]})
             rows["in_band"], rows["bound"] = visit.in_band, reference.bound_ms[0] / reference.level_ms[0]
-            rows[["machine", "model", "mode", "round"]] = journal.name, case.model, case.mode, number
+            rows[["machine", "model", "mode", "round"]] = journal.name, case.model, case.mode, key.round
             frames.append(rows)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 

@@ -11,9 +11,8 @@ from functools import cache
 import msgspec
 import numpy as np
 import pandas as pd
-import rule_before
 
-from segbench import estimates, references, stats
+from segbench import estimates, stats
 from segbench.cases import Case, Visit
 from segbench.estimates import NAN, CaseEstimate
 from segbench.journal import Journal
@@ -39,7 +38,11 @@ def by_repetition(journal: Journal) -> dict[Case, dict[int, list[Visit]]]:
 
 def repetition(visit: Visit, journal: Journal) -> int:
     """The number, from 1, of that which a visit belongs to."""
-    return (visit.round - 1) // journal.header.settings["rounds"] + 1
+    return in_repetition(visit.round, journal)
+
+
+def in_repetition(number: int, journal: Journal) -> int:
+    return (number - 1) // journal.header.settings["rounds"] + 1
 
 
 def parts(journal: Journal) -> dict[int, Journal]:
@@ -55,31 +58,22 @@ def parts(journal: Journal) -> dict[int, Journal]:
 
 
 @cache
-def alone(journal: Journal) -> dict[int, dict[Case, CaseEstimate]]:
-    """Repetition -> what it says by its own visits and the machine's reference, as to someone who made no other."""
-    known = references.of_journal(journal)
-    return {number: estimates.of_journal(part, known) for number, part in parts(journal).items()}
+def whole(journal: Journal) -> dict[Case, CaseEstimate]:
+    return estimates.of_journal(journal)
 
 
-def levelled(visits: list[Visit], journal: Journal) -> dict:
+def corrected(visits: list[Visit], journal: Journal) -> dict:
     """This project's protocol."""
-    return described(of_visits(visits, journal))
-
-
-def of_visits(visits: list[Visit], journal: Journal) -> CaseEstimate:
-    """Of one repetition of a case."""
-    return alone(journal)[repetition(visits[0], journal)][visits[0].case]
-
-
-def described(estimate: CaseEstimate) -> dict:
+    estimate = of_visits(visits, journal)
     low, high = estimate.interval_ms
-    row = {"latency_ms": estimate.latency_ms, "low_ms": low, "high_ms": high, "estimator": estimate.estimator}
+    row = {"latency_ms": estimate.latency_ms, "low_ms": low, "high_ms": high}
     return row | {"quiet_share": estimate.quiet_share}
 
 
-def before(visits: list[Visit], journal: Journal) -> dict:
-    """The rule of 6c4739d on the same visits."""
-    return rule_before.estimate(visits, rule_before.session_floors(journal))
+def of_visits(visits: list[Visit], journal: Journal) -> CaseEstimate:
+    """Of one repetition of a case: its own visits, at the level that its host has in all repetitions."""
+    own = repetition(visits[0], journal)
+    return whole(journal)[visits[0].case].only(lambda _, number: in_repetition(number, journal) == own)
 
 
 def all_samples(visits: list[Visit], journal: Journal) -> dict:
@@ -87,7 +81,7 @@ def all_samples(visits: list[Visit], journal: Journal) -> dict:
     latencies = [np.median(visit.samples_ms) for visit in visits]
     low, high = stats.interval(latencies)
     row = {"latency_ms": float(np.median(latencies)), "low_ms": low, "high_ms": high}
-    return row | {"estimator": "all samples", "quiet_share": NAN}
+    return row | {"quiet_share": NAN}
 
 
 def usual(visits: list[Visit], journal: Journal) -> dict:
@@ -99,13 +93,12 @@ def usual(visits: list[Visit], journal: Journal) -> dict:
     mean = float(np.mean(samples))
     low, high = t.interval(0.95, len(samples) - 1, mean, sem(samples))
     row = {"latency_ms": mean, "low_ms": float(low), "high_ms": float(high)}
-    return row | {"estimator": "mean", "quiet_share": NAN}
+    return row | {"quiet_share": NAN}
 
 
 # Whose visits, how they are estimated.
 PROTOCOLS = {
-    "levelled": ("quiet", levelled),
-    "before": ("quiet", before),
+    "corrected": ("quiet", corrected),
     "all_samples": ("quiet", all_samples),
     "usual": ("usual", usual),
 }
@@ -132,7 +125,7 @@ def of_journal(journal: Journal) -> Iterator[dict]:
                     baseline = eager[number]
                     row["speedup"] = (
                         estimates.speedup(of_visits(baseline, journal), of_visits(visits, journal))[0]
-                        if protocol == "levelled"
+                        if protocol == "corrected"
                         else estimate(baseline, journal)["latency_ms"] / row["latency_ms"]
                     )
                 row["seconds"] = sum(visit.seconds - preparing(visit) for visit in visits)
@@ -174,7 +167,6 @@ def protocols(results: Results) -> pd.DataFrame:
             "seconds": rows.seconds.median(),
             "prepare_s": rows.prepare_s.median(),
             "quiet_share": rows.quiet_share.mean(),
-            "estimator": ", ".join(rows.estimator.drop_duplicates()),
         }
         for key, rows in repetitions(results).groupby([*COLUMNS], sort=False)
     ]
