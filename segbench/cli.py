@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ import tyro
 from filelock import FileLock, Timeout
 
 from . import machine, modes, references, reports, runtimes, zoo
-from .cases import Case
+from .cases import MEASURED, Case
 from .journal import SCHEMA, Header, Journal, JournalError, folders, read_all
 from .schedule import Durations, Plan, duration, remaining_s
 from .settings import Problem, Settings, percent, resolve, share
@@ -103,6 +104,8 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
         settings=settings.header(),
         versions=versions(settings.modes),
         label=settings.label,
+        boot_id=machine.boot_id(),
+        host=machine.host_id(),
     )
     if settings.list:
         Run(benchmark, settings, header, skip_emulated).announce()
@@ -132,8 +135,11 @@ class Run:
     """The journal to go on with, and what is left of the plan."""
 
     def __init__(self, benchmark: Benchmark, settings: Settings, header: Header, skip_emulated: bool):
-        """Reads all journals of the folder once. Raises Problem where this machine's is of other settings."""
+        """Reads all journals of the folder once. Raises Problem where this machine's journal is of other settings."""
         self.benchmark, self.settings, self.header = benchmark, settings, header
+        self.read_journals()
+        self.others = self.journal.others(header)  # host -> its sessions
+        self.joins = settings.join or bool(settings.share)  # hosts that share out rounds count each other's
         self.plan = Plan(
             cases=[*benchmark.cases(settings)],
             rounds=settings.rounds,
@@ -146,8 +152,13 @@ class Run:
             emulated=frozenset(name for name in settings.modes if emulates(name, header.machine)),
             skip_emulated=skip_emulated,
             seed=settings.seed,
+            others=frozenset() if self.joins else frozenset(chain.from_iterable(self.others.values())),
             files=settings.files(),
         )
+
+    def read_journals(self) -> None:
+        """The journal to go on with, and what visits to any machine took."""
+        benchmark, settings, header = self.benchmark, self.settings, self.header
         root = benchmark.journals(settings.out)
         self.journal = Journal(root / header.folder, samples=bool(settings.until))
         self.elsewhere = Durations()
@@ -155,14 +166,14 @@ class Run:
             own = folder == self.journal.folder
             if own and settings.fresh:  # it is put aside, whatever it holds
                 continue
-            journal = Journal.read(folder, samples=own and bool(settings.until))
+            journal = Journal.read(folder, own and bool(settings.until), benchmark.name)
             for visit in journal.visits:
                 self.elsewhere.add(visit)
             if own:
                 self.journal = journal
         if settings.out != benchmark.script.parent:  # what is published says how long visits take
             with suppress(JournalError):
-                for journal in read_all(benchmark.journals(benchmark.script.parent), samples=False):
+                for journal in read_all(benchmark.journals(benchmark.script.parent), False, benchmark.name):
                     for visit in journal.visits:
                         self.elsewhere.add(visit)
         if difference := self.journal.difference(header):
@@ -179,12 +190,10 @@ class Run:
         if settings.list:
             self.list_cases()
         steps = plan.steps(self.journal.visits)
-        about = duration(remaining_s(steps, Durations(self.journal.visits), self.elsewhere))
+        about = duration(remaining_s(steps, Durations(plan.counted(self.journal.visits)), self.elsewhere))
         rounds = f"{settings.rounds} rounds" + f" and {settings.repetitions} repetitions" * (settings.repetitions > 1)
         print(f"{len(plan.cases)} cases in {rounds}: {len(steps)} visits to go, about {about}")
-        if sessions := [*self.journal.headers.values()]:
-            there = f"{len(self.journal.visits)} visits since {sessions[0].started[:10]}"
-            print(f"Goes on with {os.path.relpath(self.journal.folder)}, {there}; --label NAME begins another")
+        self.announce_visits()
         if settings.until:
             print(f"then more rounds of what is not within +- {settings.until}, up to {settings.max_rounds} per case")
         if plan.emulated and not plan.skip_emulated:
@@ -195,6 +204,20 @@ class Run:
             )
         if not steps and not settings.until:
             print("Nothing to measure: it holds all of that; --fresh measures anew")
+
+    def announce_visits(self) -> None:
+        """Say which visits are there already, and whether their rounds count."""
+        folder, counted = os.path.relpath(self.journal.folder), self.plan.counted(self.journal.visits)
+        names = ", ".join(host or "unknown" for host in self.others)
+        hosts = "another host" if len(self.others) == 1 else f"{len(self.others)} other hosts"
+        started = [header.started for name, header in self.journal.headers.items() if name not in self.plan.others]
+        if started:
+            there = f"{len(counted):,} visits since {started[0][:10]}"
+            there += f", with those of {hosts} of this kind of CPU ({names})" * (self.joins and bool(self.others))
+            print(f"Goes on with {folder}, {there}; --label NAME begins another")
+        if self.plan.others:
+            beside = f"{len(self.journal.visits) - len(counted):,} visits of {hosts} of this kind of CPU ({names})"
+            print(f"{folder}{' also' * bool(started)} holds {beside}; --join counts their rounds as done")
 
     def list_cases(self) -> None:
         listed: dict[tuple[str, str], list[str]] = {}
@@ -234,9 +257,11 @@ class Run:
 
     def failures(self) -> int:
         """Say which cases did not end well; 1 where there are any."""
-        visits, bad = self.journal.by_case(), 0
+        by_case, bad = self.journal.by_case(), 0
         for case in self.plan.cases:
-            failed = [visit for visit in visits.get(case, []) if visit.status not in ("ok", "skipped")]
+            visits = [visit for visit in self.plan.counted(by_case.get(case, [])) if visit.status != "skipped"]
+            measured = {visit.round for visit in visits if visit.status in MEASURED}  # on whichever host counts
+            failed = [visit for visit in visits if visit.status == "wrong" or visit.round not in measured]
             bad += bool(failed)
             for visit in failed[:1]:
                 print(f"  {case.name}: {visit.status}, {visit.reason}")
@@ -250,7 +275,7 @@ def report(benchmark: Benchmark, out: Path, own: Path | None = None) -> None:
     from . import health
     from .tables import Results
 
-    results = Results(read_all(benchmark.journals(out)))
+    results = Results(read_all(benchmark.journals(out), benchmark=benchmark.name))
     if not results.journals:
         raise Problem(f"{benchmark.journals(out)} holds no journal with a visit; run without --report first")
     writable(out)

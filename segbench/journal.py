@@ -8,6 +8,7 @@ requests never write into one file.
 import contextlib
 import os
 import secrets
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
     label: str = ""
     started: str = ""  # UTC, ISO 8601
     boot_id: str = ""
+    host: str = ""  # machine.host_id(), the same after a reboot; "" where there is none
     commit: str = ""
     load: float = 0  # 1-minute load average before anything was run
 
@@ -41,14 +43,20 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
         """The name of the folder that a run begins: the machine's name, and the label where one was given."""
         return f"{self.machine.name}-{self.label}" if self.label else self.machine.name
 
+    @property
+    def host_ids(self) -> set[str]:
+        """What the host is known by: sessions that share one of these are of one host."""
+        return {self.boot_id, self.host} - {""} or {""}
+
 
 class Journal:
     """All sessions of one machine, as they stand on disk. `append` writes a line at once: a kill at any moment loses at
     most that one."""
 
-    def __init__(self, folder: Path, samples: bool = True):
-        """`samples`: keep the raw samples of every visit, as tables need them; a sweep needs their outcome alone."""
-        self.folder, self.samples = folder, samples
+    def __init__(self, folder: Path, samples: bool = True, benchmark: str = ""):
+        """`samples`: keep the raw samples of every visit, as tables need them; a sweep needs their outcome alone.
+        `benchmark`: the one whose sessions these must be; by default that of the first."""
+        self.folder, self.samples, self.benchmark = folder, samples, benchmark
         self.headers: dict[str, Header] = {}  # by session, in the order of their starts
         self.versions: dict[str, str] = {}  # of all sessions together
         self.floors: list[Floor] = []
@@ -56,19 +64,30 @@ class Journal:
         self.session = ""  # that is being written
 
     @classmethod
-    def read(cls, folder: Path, samples: bool = True) -> "Journal":
-        """Raises JournalError for anything but sessions of one machine, with the same settings and versions."""
-        journal = cls(folder, samples)
+    def read(cls, folder: Path, samples: bool = True, benchmark: str = "") -> "Journal":
+        """Raises JournalError for anything but sessions of one benchmark on one kind of machine, with the same settings
+        and versions. A session counts once, however many copies of its file there are."""
+        journal = cls(folder, samples, benchmark)
         decoder = msgspec.json.Decoder(Header | Floor | (Visit if samples else Outcome))
+        sessions: dict[bytes, list[Path]] = {}  # header -> its file and copies of it, whatever they are called
         for path in visible(folder):
-            journal.read_session(path, decoder)
+            with path.open("rb") as file:
+                sessions.setdefault(file.readline(), []).append(path)
+        for paths in sessions.values():
+            known: set[bytes] = set()
+            for path in paths:
+                journal.read_session(path, paths[0].stem, known, decoder)
         return journal
 
-    def read_session(self, path: Path, decoder: msgspec.json.Decoder) -> None:
+    def read_session(self, path: Path, session: str, known: set[bytes], decoder: msgspec.json.Decoder) -> None:
+        """Take the lines that are not yet `known` from this or another copy."""
         # What follows the last line break was torn by a kill, and stays, for no session appends to another's file; of a
         # file without any, a crash of the machine left nothing.
         *lines, _ = path.read_bytes().split(b"\n")
         for number, text in enumerate(lines, 1):
+            if text in known:
+                continue
+            known.add(text)
             try:
                 line = decoder.decode(text)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -78,7 +97,7 @@ class Journal:
                 raise JournalError(f"{path}, line {number}: a header is the first line, and no other; move the file")
             if number == 1:
                 self.check(path, line)
-            self.take(line, path.stem)
+            self.take(line, session)
 
     def check(self, path: Path, header: Header) -> None:
         """Raises JournalError where a session does not belong to those that were read before."""
@@ -87,6 +106,11 @@ class Journal:
         machine = header.machine.name
         if self.name != machine and not self.name.startswith(f"{machine}-"):
             raise JournalError(f"{path} is of {machine}: move it to a folder of that name, or {machine}-LABEL")
+        self.benchmark = self.benchmark or header.benchmark
+        if header.benchmark != self.benchmark:
+            raise JournalError(
+                f"{path} is of the benchmark {header.benchmark}, not of {self.benchmark}: move it to that one's folder"
+            )
         if difference := self.difference(header):
             raise JournalError(
                 f"{path}: the sessions before it were measured with {difference}; move it to {machine}-LABEL"
@@ -97,8 +121,11 @@ class Journal:
         side uses do not matter."""
         if not self.headers:
             return ""
-        pairs = [("benchmark", self.header.benchmark, header.benchmark)]
-        pairs += [("machine", self.header.machine.name, header.machine.name)]
+        machines = self.header.machine, header.machine
+        pairs = [("machine", *(machine.name for machine in machines))]
+        pairs += [("instruction sets", *(", ".join(sorted(machine.isa)) for machine in machines))]
+        memory, here = [session.machine.ram_gb for session in self.headers.values()], header.machine.ram_gb
+        pairs += [("memory in GB", gb, here) for gb in memory if gb and here and not gb / 2 <= here <= 2 * gb]
         for key in sorted(self.versions.keys() & header.versions.keys()):
             pairs.append((key, self.versions[key], header.versions[key]))
         mine, theirs = (LATER | settings for settings in (self.header.settings, header.settings))
@@ -163,18 +190,50 @@ class Journal:
             raise JournalError(problem) from None
         self.take(line, self.session)
 
+    def host_of(self) -> dict[str, str]:
+        """Session -> its host, which is called by the first eight characters of the boot id of its earliest session; ""
+        for sessions that name none."""
+        names: dict[str, str] = {}  # by what the host is known by
+        for header in self.headers.values():
+            same = [name for host_id, name in names.items() if host_id in header.host_ids]
+            name = [*same, (header.boot_id or header.host)[:8]][0]
+            names = {host_id: name if other in same else other for host_id, other in names.items()}
+            names |= dict.fromkeys(header.host_ids, name)
+        return {session: names[min(header.host_ids)] for session, header in self.headers.items()}
+
+    def host(self, session: str) -> str:
+        """Of one session; see `host_of`."""
+        return self.host_of().get(session, "")
+
+    def hosts(self) -> dict[str, list[str]]:
+        """Host -> its sessions, the one with most visits first."""
+        host_of, visits = self.host_of(), Counter(visit.session for visit in self.visits)
+        sessions: dict[str, list[str]] = {}
+        for session, host in host_of.items():
+            sessions.setdefault(host, []).append(session)
+        return dict(sorted(sessions.items(), key=lambda pair: -sum(visits[session] for session in pair[1])))
+
+    def others(self, header: Header) -> dict[str, list[str]]:
+        """`hosts` without the one that `header` is of."""
+        return {
+            host: sessions
+            for host, sessions in self.hosts().items()
+            if not any(header.host_ids & self.headers[session].host_ids for session in sessions)
+        }
+
     def with_readings(self) -> list[Floor | Visit]:
         """Every line that holds readings of the yardsticks. The journal holds samples."""
         return [*self.floors, *(visit for visit in self.visits if visit.readings_ms)]
 
     def by_case(self) -> dict[Case, list[Outcome]]:
         """Case -> the visits that count, in the order in which the cases were first met. Every visit that was measured
-        counts; of a round that nobody could measure the last one, which says why."""
-        visits_of: dict[Case, dict[int, list[Outcome]]] = {}
+        counts; of a round that a host could not measure its last one, which says why."""
+        host_of = self.host_of()
+        visits_of: dict[Case, dict[tuple[str, int], list[Outcome]]] = {}
         for visit in self.visits:
-            rounds = visits_of.setdefault(visit.case, {})
-            measured = [other for other in rounds.get(visit.round, []) if other.status in MEASURED]
-            rounds[visit.round] = [*measured, visit] if visit.status in MEASURED else measured or [visit]
+            rounds, key = visits_of.setdefault(visit.case, {}), (host_of.get(visit.session, ""), visit.round)
+            measured = [other for other in rounds.get(key, []) if other.status in MEASURED]
+            rounds[key] = [*measured, visit] if visit.status in MEASURED else measured or [visit]
         return {case: [visit for visits in rounds.values() for visit in visits] for case, rounds in visits_of.items()}
 
 
@@ -188,15 +247,15 @@ def folders(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("[!.]*") if path.is_dir() and visible(path))
 
 
-def read_all(root: Path, samples: bool = True) -> list[Journal]:
-    """Every journal of a folder, by name. Raises JournalError."""
-    journals = (Journal.read(folder, samples) for folder in folders(root))
+def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[Journal]:
+    """Every journal of a folder, by name. Raises JournalError, also where one is not of `benchmark`."""
+    journals = (Journal.read(folder, samples, benchmark) for folder in folders(root))
     return [journal for journal in journals if journal.headers]
 
 
 def visible(folder: Path) -> list[Path]:
-    """Sessions of a journal, in the order of their starts; drafts are hidden."""
-    return sorted(folder.glob("[!.]*.jsonl"))
+    """Sessions of a journal, in the order of their starts, a copy after what it was made of; drafts are hidden."""
+    return sorted(folder.glob("[!.]*.jsonl"), key=lambda path: path.stem)
 
 
 def plain(value: object) -> object:

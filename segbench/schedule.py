@@ -27,6 +27,7 @@ class Plan:
     emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
     skip_emulated: bool = False  # no visit to one of those
     seed: int = 0
+    others: frozenset[str] = frozenset()  # sessions of other hosts, whose rounds do not count
     files: dict[str, str] = field(default_factory=dict)  # what a case calls its weights -> where they lie
 
     def repetition(self, number: int) -> int:
@@ -40,8 +41,13 @@ class Plan:
             return number == 1
         return case.protocol != "usual" or number % self.rounds == 0
 
+    def counted(self, visits: Iterable[Outcome]) -> list[Outcome]:
+        """Those of this host, or of all hosts where their rounds count too."""
+        return [visit for visit in visits if visit.session not in self.others]
+
     def steps(self, visits: Iterable[Outcome]) -> list[Step]:
         """What is left: per round the models in a new order, each with its modes next to each other."""
+        visits = self.counted(visits)
         done = {(visit.round, visit.case) for visit in visits if not self.retried(visit)}
         stuck = {visit.case for visit in visits if visit.status == "timeout" and not self.retried(visit)}
         order = []
@@ -66,14 +72,15 @@ class Plan:
         again = [case for case in self.cases if self.due(case, 2) and case.protocol != "usual"]
         seen = {case: known.get(case, estimates.NOTHING) for case in again}
         wide = [case for case in again if self.is_wide(seen[case])]
-        number = max((visit.round for visit in journal.visits), default=1)
-        rest = [case for case in wide if number not in {visit.round for visit in seen[case].raw}]
+        number = max((visit.round for visit in self.counted(journal.visits)), default=1)
+        rest = [case for case in wide if number not in {visit.round for visit in self.counted(seen[case].raw)}]
         number, wide = (number, rest) if rest else (number + 1, wide)
         return [(number, case) for case in shuffled(wide, f"{self.seed}/{number}")]
 
     def is_wide(self, estimate: estimates.CaseEstimate) -> bool:
         """Whether a case that never failed has fewer than `max_rounds` visits, and an interval that is too wide."""
-        if len(estimate.raw) >= self.max_rounds or any(visit.status != "ok" for visit in estimate.raw):
+        visits = self.counted(estimate.raw)
+        if len(visits) >= self.max_rounds or any(visit.status != "ok" for visit in visits):
             return False
         return not estimate or not estimate.half_width <= self.until
 

@@ -52,6 +52,8 @@ class Settings:
     """Visits per case, each in a fresh process; intervals are over them."""
     share: str = ""
     """'2/4': of the rounds only the 2nd, the 6th, ...: four machines of a kind that share a folder take all of them."""
+    join: bool = False
+    """Count the rounds that other hosts of this kind of CPU measured as done; --share does so too."""
     until: str = ""
     """'8%': after the rounds go on with the cases whose 95 % interval is wider than +- 8 % of the estimate."""
     max_rounds: int = 20
@@ -150,6 +152,8 @@ def check(settings: Settings) -> None:
         raise Problem("--until and --share exclude each other: which rounds follow is known after the last")
     if settings.share and settings.fresh:
         raise Problem("--fresh and --share exclude each other: each would put aside what the others measure")
+    if settings.join and settings.fresh:
+        raise Problem("--fresh and --join exclude each other: --fresh puts aside the visits that --join counts")
     if settings.until and not 0 < percent(settings.until) < 1:
         raise Problem(f"--until {settings.until!r} is not a share: say 5% or 0.05")
     if settings.until and percent(settings.until) <= (least := with_hours(0, sessions=1)):

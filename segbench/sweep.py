@@ -24,13 +24,14 @@ class Sweep:
     def __init__(self, journal: Journal, plan: Plan, header: Header, elsewhere: Durations):
         """`header`: of the sessions that are begun; `elsewhere`: what visits took on any machine."""
         self.journal, self.plan, self.header, self.elsewhere = journal, plan, header, elsewhere
-        self.here = Durations(journal.visits)
+        counted = plan.counted(journal.visits)
+        self.here = Durations(counted)
         self.repetition = 0
         self.servers: dict[tuple, Server] = {}  # by what their processes need set
         self.readings: dict[int, stats.Readings] = {}  # of this session, by number of threads
         self.latest: list[Visit] = []  # of this session
         self.failed: set[Case] = set()  # not visited again in this run
-        self.skips = {(v.case, v.round, v.reason) for v in journal.visits if v.status == "skipped"}  # said already
+        self.skips = {(v.case, v.round, v.reason) for v in counted if v.status == "skipped"}  # said already
         self.warned: set[str] = set()
         self.progress = "no estimate yet"
 
@@ -89,7 +90,7 @@ class Sweep:
         self.stop_servers()
         self.repetition, self.readings, self.latest, self.warned = repetition, {}, [], set()
         load, _, _ = os.getloadavg()
-        about = {"started": now(), "boot_id": machine.boot_id(), "commit": machine.commit(), "load": load}
+        about = {"started": now(), "commit": machine.commit(), "load": load}
         self.journal.begin(msgspec.structs.replace(self.header, **about))
 
     def visit_case(self, case: Case) -> Visit:

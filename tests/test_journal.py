@@ -1,5 +1,8 @@
 """What the journal promises: nothing lost, nothing foreign taken in, every measured visit counts."""
 
+import shutil
+import uuid
+
 import msgspec
 import pytest
 
@@ -32,6 +35,9 @@ def journal(tmp_path) -> Journal:
         readings = [(3.0, 1.0), (3.5, 1.25)]
         journal.append(Visit(case=CASE, round=number, samples_ms=[1.5], readings_ms=readings, cache="warm"))
     return journal
+
+
+HERE = machine.describe()
 
 
 def another_session(journal: Journal, *visits: Visit, started: str = "2026-01-02T00:00:00+00:00") -> Journal:
@@ -74,6 +80,75 @@ def test_a_failure_counts_until_its_round_went_well(journal):
     well = Visit(case=CASE, round=3, samples_ms=[1.0])
     both = another_session(both, well, msgspec.structs.replace(failed, round=1), started="2026-01-03T00:00:00+00:00")
     assert [visit.status for visit in both.by_case()[CASE]] == ["ok"] * 3
+
+
+@pytest.mark.parametrize(
+    ("known_by", "hosts"),
+    [
+        ([("aaaaaaaa-1", ""), ("bbbbbbbb-2", ""), ("bbbbbbbb-2", "")], {"bbbbbbbb": [1, 2], "aaaaaaaa": [0]}),
+        ([("aaaaaaaa-1", "id"), ("bbbbbbbb-2", "id")], {"aaaaaaaa": [0, 1]}),  # after a reboot
+        ([("aaaaaaaa-1", "id"), ("bbbbbbbb-2", "other")], {"aaaaaaaa": [0], "bbbbbbbb": [1]}),
+        ([("aaaaaaaa-1", ""), ("bbbbbbbb-2", "id"), ("aaaaaaaa-1", "id")], {"aaaaaaaa": [0, 1, 2]}),
+        ([("", ""), ("aaaaaaaa-1", ""), ("", "")], {"": [0, 2], "aaaaaaaa": [1]}),
+    ],
+)
+def test_sessions_of_a_host_are_known_by_boot_id_or_machine_id(tmp_path, known_by, hosts):
+    journal = Journal(tmp_path / HERE.name)
+    for day, (boot_id, host) in enumerate(known_by, 1):
+        journal.begin(header(f"2026-01-0{day}T00:00:00+00:00", boot_id=boot_id, host=host))
+        journal.append(Visit(case=CASE, round=1))
+    sessions, own = [*journal.headers], journal.header
+    wanted = {host: [sessions[number] for number in numbers] for host, numbers in hosts.items()}
+    journal = Journal.read(journal.folder)
+    assert [*journal.hosts().items()] == [*wanted.items()]
+    assert all(journal.host(session) == host for host in wanted for session in wanted[host])
+    assert journal.others(own) == {host: of_host for host, of_host in wanted.items() if sessions[-1] not in of_host}
+
+
+def test_a_host_keeps_its_own_failure(journal):
+    journal.begin(header("2026-01-02T00:00:00+00:00", boot_id="another"))
+    journal.append(Visit(case=CASE, round=1, status="oom"))
+    journal.append(Visit(case=CASE, round=2))
+    visits = Journal.read(journal.folder).by_case()[CASE]
+    assert [(visit.round, visit.status) for visit in visits] == [(1, "ok"), (2, "ok"), (1, "oom"), (2, "ok")]
+
+
+@pytest.mark.parametrize(
+    ("machine_id", "address", "known"),
+    [
+        ("0123456789abcdef" * 2, 0x3C7C3F112233, True),
+        ("0123456789abcdef" * 2, 0x02FC00000001, False),  # a virtual machine's
+        ("0123456789abcdef" * 2, 0x013C7C3F1122, False),  # random: there is no network card
+        ("uninitialized", 0x3C7C3F112233, False),
+        (None, 0x3C7C3F112233, False),
+    ],
+)
+def test_a_machine_id_is_hashed_and_none_that_an_image_brought(monkeypatch, machine_id, address, known):
+    monkeypatch.setattr(machine, "read", {"/etc/machine-id": machine_id}.get)
+    monkeypatch.setattr(uuid, "getnode", lambda: address)
+    hashed = machine.host_id()
+    assert len(hashed) == 12 * known and not (known and hashed in machine_id)
+    monkeypatch.setattr(uuid, "getnode", lambda: address + 4)
+    assert not known or hashed != machine.host_id() != ""
+
+
+@pytest.mark.parametrize("name", ["{} (conflicted copy).jsonl", "0 {}.jsonl", "Copy of {}.jsonl"])
+def test_a_copy_of_a_session_counts_once(journal, name):
+    """Whichever of both is the longer one, and what was torn in one may be whole in the other."""
+    whole, copy = journal.path.read_bytes(), journal.folder / name.format(journal.session)
+    shutil.copy(journal.path, copy)
+    for short in (journal.path, copy):
+        for size in (len(whole), len(whole) - 20, whole.index(b"\n") + 1):
+            short.write_bytes(whole[:size])
+            again = Journal.read(journal.folder)
+            assert [visit.round for visit in again.visits] == [1, 2] and len(again.floors) == len(again.headers) == 1
+        short.write_bytes(whole)
+    assert {visit.session for visit in again.visits} == {min(journal.path.stem, copy.stem)}
+
+
+def test_two_sessions_that_began_alike_are_two(journal):
+    both = another_session(journal, *journal.visits, started="2026-01-01T00:00:00.001+00:00")
+    assert [visit.round for visit in both.visits] == [1, 2, 1, 2]
 
 
 def test_a_torn_last_line_costs_that_line_only(journal):
@@ -125,10 +200,17 @@ def test_a_line_in_the_middle_that_is_damaged_is_named(journal):
         ({"versions": {"torch": "2"}}, "torch '1', not '2'"),
         ({"versions": {"torch": "1", "openvino": "3"}}, ""),
         ({"versions": {"openvino": "3"}}, ""),
+        ({"machine": msgspec.structs.replace(HERE, isa=["none"])}, f"instruction sets {', '.join(sorted(HERE.isa))!r}"),
+        ({"machine": msgspec.structs.replace(HERE, isa=HERE.isa[::-1])}, ""),
+        ({"machine": msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb / 3)}, f"memory in GB {HERE.ram_gb}, not"),
+        ({"machine": msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb * 2.1)}, f"memory in GB {HERE.ram_gb}, not"),
+        ({"machine": msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb * 1.9)}, ""),
+        ({"machine": msgspec.structs.replace(HERE, ram_gb=0)}, ""),
     ],
 )
 def test_only_what_matters_keeps_sessions_apart(journal, changes, says):
-    assert journal.difference(header(**changes)) == says
+    difference = journal.difference(header(**changes))
+    assert difference.startswith(says) and bool(difference) == bool(says)
     if says:
         alien = Journal(journal.folder)
         alien.begin(header("2026-01-02T00:00:00+00:00", **changes))
@@ -138,6 +220,21 @@ def test_only_what_matters_keeps_sessions_apart(journal, changes, says):
         alone.mkdir()
         alien.path.rename(alone / alien.path.name)
         assert [one.name for one in read_all(alone.parent)] == [journal.name, f"{journal.name}-other"], "the way out"
+
+
+def test_memory_does_not_drift_apart_step_by_step(journal):
+    journal.begin(header("2026-01-02T00:00:00+00:00", machine=msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb * 1.5)))
+    assert journal.difference(header(machine=msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb * 2.2)))
+
+
+def test_a_log_of_another_benchmark_is_refused_even_where_it_is_alone(journal):
+    for benchmark in ("", "test"):
+        assert len(read_all(journal.folder.parent, benchmark=benchmark)) == 1
+    with pytest.raises(JournalError, match=r"is of the benchmark test, not of labels: move it"):
+        read_all(journal.folder.parent, benchmark="labels")
+    journal.begin(header("2026-01-02T00:00:00+00:00", benchmark="labels"))
+    with pytest.raises(JournalError, match=f"{journal.session}.jsonl is of the benchmark labels, not of test: move it"):
+        read_all(journal.folder.parent)
 
 
 def test_versions_of_all_sessions_count(journal):

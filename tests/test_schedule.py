@@ -1,11 +1,12 @@
 """Which visits are left, and how long they will take."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from segbench import sweep
+from segbench import estimates, sweep
 from segbench.cases import Case, Visit
 from segbench.schedule import Durations, Plan, remaining_s
 
@@ -54,6 +55,26 @@ def test_repetitions_and_the_usual_protocol():
 def test_what_went_well_is_done_and_what_failed_is_tried_again(visit, left):
     """A timeout only under a larger budget; the case is not visited in any round until then."""
     assert [number for number, _ in plan(EAGER).steps([Visit(case=EAGER, round=1, **visit)])] == left
+
+
+def test_another_hosts_rounds_do_not_count():
+    alone, joined = plan(EAGER, COMPILED, others=frozenset({"theirs"})), plan(EAGER, COMPILED)
+    theirs = [Visit(case=EAGER, round=number, session="theirs") for number in (1, 2, 3)]
+    theirs.append(Visit(case=COMPILED, round=1, session="theirs", status="timeout", budget_s=15))
+    own = Visit(case=EAGER, round=2, session="mine")
+    left = [(1, EAGER), (3, EAGER), (1, COMPILED), (2, COMPILED), (3, COMPILED)]
+    assert sorted(map(str, alone.steps([*theirs, own]))) == sorted(map(str, left)) and joined.steps(theirs) == []
+
+
+def test_further_rounds_follow_those_of_the_own_host(monkeypatch):
+    visits = [Visit(case=EAGER, round=number, session="theirs") for number in range(1, 10)]
+    visits += [Visit(case=EAGER, round=10, session="theirs", status="error")]
+    visits += [Visit(case=EAGER, round=number, session="mine") for number in (1, 2, 3)]
+    wide = SimpleNamespace(raw=visits, estimator="", mean=(0, 1))
+    monkeypatch.setattr(estimates, "of_journal", lambda journal: {EAGER: wide})
+    for others, left in (({"theirs"}, [(4, EAGER)]), (set(), [])):
+        further = plan(EAGER, until=0.05, max_rounds=9, others=frozenset(others))
+        assert further.further_steps(SimpleNamespace(visits=visits)) == left
 
 
 def test_emulated_bf16_is_visited_once():

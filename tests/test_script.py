@@ -13,6 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from segbench import machine
+from segbench.journal import Journal
+
 from .conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
 
 MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
@@ -96,6 +99,35 @@ def test_fresh_begins_anew_and_loses_nothing(script):
     assert len([*(script.out / "journals").glob("*/[!.]*.jsonl")]) == 1
 
 
+def test_a_run_beside_another_hosts_visits_measures_its_own(script):
+    flags = ("--models", "lcnet_100", "--modes", "baseline")
+    assert script.run(*flags).returncode == 0
+    first = script.journal()
+    theirs = Journal(first.folder)
+    theirs.begin(msgspec.structs.replace(first.header, boot_id="another-host", host="", started="2026-01-01T00:00Z"))
+    for line in (*first.floors, *first.visits):
+        theirs.append(line)
+    next(path for path in first.folder.iterdir() if path != theirs.path).unlink()
+
+    for join in (("--join",), ("--share", "1/1")):
+        done = script.run(*flags, *join, "--list")
+        assert "0 visits to go" in done.stdout and "Nothing to measure" in done.stdout, done.stdout + done.stderr
+        assert "2 visits since 2026-01-01, with those of another host of this kind of CPU (another-)" in done.stdout
+    done = script.run(*flags)
+    assert done.returncode == 0 and "2 visits to go" in done.stdout, done.stdout + done.stderr
+    assert "holds 2 visits of another host of this kind of CPU (another-); --join counts" in done.stdout
+    journal = script.journal()
+    assert [visit.round for visit in journal.by_case()[first.visits[0].case]] == [1, 2, 1, 2]
+    assert journal.header.boot_id == machine.boot_id() and journal.header.host == machine.host_id()
+    again = script.run(*flags, "--list")
+    assert "Nothing to measure" in again.stdout and "also holds 2 visits of another host" in again.stdout
+
+    theirs.path.write_bytes(theirs.path.read_bytes().replace(b"encoder_only", b"labels", 1))
+    for flag in ("--report", "--list"):
+        done = script.run(*flags, flag)
+        assert done.returncode == 2 and "is of the benchmark labels, not of encoder_only" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -124,6 +156,7 @@ def test_fresh_begins_anew_and_loses_nothing(script):
         (("--share", "2"), "--share '2'"),
         (("--share", "1/2", "--until", "5%"), "exclude each other"),
         (("--share", "1/2", "--fresh"), "exclude each other"),
+        (("--join", "--fresh"), "exclude each other"),
         (("--out", "/proc/nowhere"), "cannot be written"),
         (("--report",), "no journal"),
     ],
