@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -52,8 +53,18 @@ class Benchmark:
 
 
 def main(benchmark: Benchmark) -> NoReturn:
-    """Run a script: exit status 0, 1 where a case failed, 2 for bad input, 130 for Ctrl-C."""
+    """Run a script: exit status 0, 1 where a case failed, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
     tame_terminal()
+    signals = [signal.SIGINT]
+
+    def stop(number: int, _) -> None:
+        signals.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
+            signal.signal(number, stop)
     settings = tyro.cli(
         type(benchmark.defaults),
         prog=benchmark.script.name,
@@ -72,7 +83,7 @@ def main(benchmark: Benchmark) -> NoReturn:
     except BrokenPipeError:  # `| head`: whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    sys.exit(status)
+    sys.exit(128 + signals[-1] if status == 130 else status)
 
 
 def tame_terminal() -> None:
@@ -146,6 +157,7 @@ class Run:
             emulated=frozenset(name for name in settings.modes if emulates(name, header.machine)),
             skip_emulated=skip_emulated,
             seed=settings.seed,
+            wait_s=settings.wait_s(),
             files=settings.files(),
         )
         root = benchmark.journals(settings.out)

@@ -27,6 +27,7 @@ class Plan:
     emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
     skip_emulated: bool = False  # no visit to one of those
     seed: int = 0
+    wait_s: float = 0  # that a run may get longer by, for visits that other processes disturbed
     files: dict[str, str] = field(default_factory=dict)  # what a case calls its weights -> where they lie
 
     def repetition(self, number: int) -> int:
