@@ -7,7 +7,7 @@ STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
 # What a run sets once for all of its cases. Cases that differ in one of these are not comparable.
 SHARED = ("size", "in_chans", "batch_size", "threads", "pretrained", "seed")
-BUSY_CPUS = 0.2  # taken by others beside a visit, from which on it counts as disturbed
+BUSY_CPUS = 0.2  # above which a visit was disturbed by other processes, and is repeated
 FEATURES = "features"  # nothing follows the encoder: its feature maps
 # What can follow an encoder, as tables and pictures call it and in their order.
 DECODERS = {
@@ -116,7 +116,8 @@ class Visit(Outcome, tag="visit"):
     samples_ms: list[float] = []  # per inference
     readings_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
     page_faults: float = 0  # minor faults per timed inference
-    others_cpus: float = 0  # CPUs that other processes used meanwhile
+    others_cpus: float = 0  # CPUs that other processes used meanwhile, beyond those that the threads leave free
+    throttled_cpus: float = 0  # CPUs that the quota of a control group took away meanwhile
     stolen_cpus: float = 0  # CPUs that the hypervisor gave to others meanwhile
     rel_error: float | None = None  # relative L2 of the first output against FP32 eager; None where not finite
     argmax_agreement: float | None = None  # share of the pixels with the class that FP32 eager gives them
@@ -124,14 +125,14 @@ class Visit(Outcome, tag="visit"):
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals
 
     @property
-    def busy_cpus(self) -> float:
-        """CPUs that this visit could have had and others took."""
-        return self.others_cpus + self.stolen_cpus
-
-    @property
     def threads(self) -> int:
         """As a floor has them."""
         return self.case.threads
+
+    @property
+    def busy_cpus(self) -> float:
+        """CPUs that it wanted and did not get."""
+        return self.others_cpus + self.throttled_cpus
 
     def outcome(self) -> Outcome:
         """Without the samples."""

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -16,9 +17,9 @@ from typing import NoReturn
 import tyro
 from filelock import FileLock, Timeout
 
-from . import machine, modes, references, reports, runtimes, zoo
+from . import machine, modes, reports, runtimes, zoo
 from .cases import MEASURED, Case
-from .journal import SCHEMA, Header, Journal, JournalError, folders, read_all
+from .journal import SCHEMA, Header, Journal, JournalError, folders, of_another_host, read_all, sessions
 from .schedule import Durations, Plan, duration, remaining_s
 from .settings import Problem, Settings, percent, resolve, share
 from .sweep import Sweep
@@ -53,8 +54,18 @@ class Benchmark:
 
 
 def main(benchmark: Benchmark) -> NoReturn:
-    """Run a script: exit status 0, 1 where a case failed, 2 for bad input, 130 for Ctrl-C."""
+    """Run a script: exit status 0, 1 where a case failed, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
     tame_terminal()
+    signals = [signal.SIGINT]
+
+    def stop(number: int, _) -> None:
+        signals.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
+            signal.signal(number, stop)
     settings = tyro.cli(
         type(benchmark.defaults),
         prog=benchmark.script.name,
@@ -73,7 +84,7 @@ def main(benchmark: Benchmark) -> NoReturn:
     except BrokenPipeError:  # `| head`: whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    sys.exit(status)
+    sys.exit(128 + signals[-1] if status == 130 else status)
 
 
 def tame_terminal() -> None:
@@ -94,9 +105,6 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
     skip_emulated = bool(benchmark.modes_without_bf16) and settings.modes is None and not here.native_bf16
     default_modes = benchmark.modes_without_bf16 if skip_emulated else benchmark.modes
     settings = resolve(settings, benchmark.script.parent, benchmark.defaults, benchmark.quick, default_modes)
-    if settings.report:
-        report(benchmark, settings.out)
-        return 0
     header = Header(
         schema=SCHEMA,
         benchmark=benchmark.name,
@@ -107,6 +115,9 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
         boot_id=machine.boot_id(),
         host=machine.host_id(),
     )
+    if settings.report:
+        report(benchmark, settings.out, header)
+        return 0
     if settings.list:
         Run(benchmark, settings, header, skip_emulated).announce()
         return 0
@@ -153,6 +164,7 @@ class Run:
             skip_emulated=skip_emulated,
             seed=settings.seed,
             others=frozenset() if self.joins else frozenset(chain.from_iterable(self.others.values())),
+            wait_s=settings.wait_s(),
             files=settings.files(),
         )
 
@@ -241,19 +253,18 @@ class Run:
             command = "The same command" + " without --fresh" * self.settings.fresh
             print(f"\nStopped; {more}. {command} goes on, --report makes tables of what is there.")
             return 130
-        if self.settings.out == self.benchmark.script.parent:
-            references.keep([Journal.read(self.journal.folder)])
-        report(self.benchmark, self.settings.out, self.journal.folder)
+        report(self.benchmark, self.settings.out, self.header, self.journal.folder)
         return self.failures()
 
     def put_aside(self) -> None:
-        """Keep the journal that there was; nothing is ever overwritten."""
+        """Keep the sessions of this host that there were, and what cannot be read; nothing is ever overwritten."""
         folder = self.journal.folder
-        if folder.exists():
+        if old := [path for path in sessions(folder) if not of_another_host(path, self.header)]:
             kept = folder.parent / "old" / f"{folder.name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
-            kept.parent.mkdir(exist_ok=True)
-            folder.rename(kept)
-            print(f"the old journal is kept in {os.path.relpath(kept)}")
+            kept.mkdir(parents=True)
+            for path in old:
+                path.rename(kept / path.name)
+            print(f"{len(old)} earlier sessions are kept in {os.path.relpath(kept)}")
 
     def failures(self) -> int:
         """Say which cases did not end well; 1 where there are any."""
@@ -270,28 +281,37 @@ class Run:
         return 1 if bad else 0
 
 
-def report(benchmark: Benchmark, out: Path, own: Path | None = None) -> None:
-    """CSV and PNG from all journals of the folder; on the terminal the table of one of them, `own`, or of all."""
+def report(benchmark: Benchmark, out: Path, header: Header, own: Path | None = None) -> None:
+    """CSV and PNG from all journals of the folder; on the terminal the table of one of them, `own`, or of all. Figures
+    are those of this host where it has some; `header` says which it is."""
     from . import health
     from .tables import Results
 
-    results = Results(read_all(benchmark.journals(out), benchmark=benchmark.name))
+    journals = read_all(benchmark.journals(out), benchmark=benchmark.name)
+    shown = [journal for journal in journals if own in (None, journal.folder)]
+    here = next((host for journal in shown if (host := journal.host_like(header))), "")
+    results = Results(journals, first_host=here)
     if not results.journals:
         raise Problem(f"{benchmark.journals(out)} holds no journal with a visit; run without --report first")
     writable(out)
     what = benchmark.report()
-    shown = [journal for journal in results.journals if own in (None, journal.folder)]
     print("\n" + what.show(results.of(*shown)) + "\n", flush=True)
-    for journal in shown:
-        for warning in health.summary(journal):
-            print(f"Warning: {journal.name}, {warning}")
     try:
         written = reports.write(what, results, out, benchmark.plots(out))
     except OSError as error:
         problem = f"{error.filename or out} cannot be written ({error.strerror}); the journal is unharmed"
         raise Problem(f"{problem}, --report writes tables and pictures anew") from None
-    for path in [*([own] if own else []), *written]:
-        print(f"wrote {os.path.relpath(path)}")
+    for journal in shown:
+        host_of = journal.host_of()
+        for warning in health.warnings(v for v in journal.visits if here in ("", host_of[v.session])):
+            print(f"Warning: {journal.name}: {warning}")
+        if here and len(journal.hosts()) > 1:
+            others = ", ".join(host or "unknown" for host in journal.hosts() if host != here)
+            print(f"Figures are this host's ({here}) where it has some; speedups count rounds of {others} too.")
+    names = ", ".join(os.path.relpath(path, out) for path in written)
+    print(f"Written to {os.path.relpath(out)}: {names}; the samples lie in journals/")
+    if what.answer:
+        print("\n" + what.answer(results.of(*shown)))
 
 
 def writable(folder: Path) -> None:

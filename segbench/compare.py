@@ -49,7 +49,8 @@ def of_both(first: Journal, second: Journal) -> dict[Case, CaseEstimate]:
     for journal in (first, second) if second.headers.keys() - first.headers.keys() else (first,):
         for case, visits in journal.by_case().items():
             cases.setdefault(case, []).extend(visits)
-    return estimates.of_cases(cases, lambda session: (first if session in first.headers else second).host(session))
+    host_of = second.host_of() | first.host_of()
+    return estimates.of_cases(cases, lambda session: host_of.get(session, ""))
 
 
 def row(case: Case, before: CaseEstimate, other: Case, after: CaseEstimate) -> dict:

@@ -76,6 +76,7 @@ def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
             pictures={"benchmark_plot.png": lambda results: plots.encoders(with_decoder(results), results.dates())},
             show=partial(markdown.terminal, decoder=decoder),
             pages=(partial(pages.ranking, decoder=decoder), partial(pages.every_mode, decoder=decoder)),
+            answer=partial(markdown.answer, decoders=(decoder,)),
         )
 
     return cli.Benchmark(

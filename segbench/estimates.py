@@ -49,7 +49,7 @@ class VisitEstimate:
         enough = int(self.in_band.sum()) >= min(stats.MIN_SAMPLES, len(self.samples_ms))
         chosen = self.in_band if enough else np.argsort(beyond, kind="stable")[: stats.MIN_SAMPLES]
         self.undisturbed = enough and proven
-        self.calm = visit.busy_cpus <= BUSY_CPUS
+        self.calm = is_calm(visit)
         self.met_log_ms = self.log_ms = float(np.median(np.log(self.samples_ms[chosen])))
         self.level = float(np.mean((logs[1:, 0] + logs[:-1, 0])[chosen]) / 2)
         self.beyond = float(np.mean(beyond[chosen]))  # how far outside the band, as a logarithm
@@ -159,7 +159,9 @@ NOTHING = CaseEstimate()
 def of_journal(journal: Journal, first_host: str = "") -> dict[Case, CaseEstimate]:
     """Case -> its estimate, in the order in which the cases were first met. `first_host`: whose figures are shown, or
     else those of the host with the most visits."""
-    return of_cases(journal.by_case(), journal.host, first_host or next(iter(journal.hosts()), ""))
+    host_of = journal.host_of()
+    first_host = first_host or next(iter(journal.hosts()), "")
+    return of_cases(journal.by_case(), lambda session: host_of.get(session, ""), first_host)
 
 
 def of_cases(
@@ -207,9 +209,14 @@ def kind_of_network(case: Case) -> tuple[int, str, str]:
     return case.threads, modes.find(case.mode).runtime, network
 
 
+def is_calm(visit: Visit) -> bool:
+    """Whether neither other processes nor other machines of the hypervisor took much of a CPU meanwhile."""
+    return visit.busy_cpus + visit.stolen_cpus <= BUSY_CPUS
+
+
 def reference_of(visits: list[Visit]) -> tuple[stats.Reference, bool]:
     """Of a kind of process, from the readings of visits beside which nothing else was busy; and whether there are any."""
-    calm = [visit for visit in visits if visit.busy_cpus <= BUSY_CPUS]
+    calm = [visit for visit in visits if is_calm(visit)]
     readings = np.concatenate([visit.readings_ms for visit in calm or visits])
     return stats.reference(readings), bool(calm)
 

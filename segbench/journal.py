@@ -70,7 +70,7 @@ class Journal:
         journal = cls(folder, samples, benchmark)
         decoder = msgspec.json.Decoder(Header | Floor | (Visit if samples else Outcome))
         sessions: dict[bytes, list[Path]] = {}  # header -> its file and copies of it, whatever they are called
-        for path in visible(folder):
+        for path in sessions(folder):
             with path.open("rb") as file:
                 sessions.setdefault(file.readline(), []).append(path)
         for paths in sessions.values():
@@ -221,6 +221,11 @@ class Journal:
             if not any(header.host_ids & self.headers[session].host_ids for session in sessions)
         }
 
+    def host_like(self, header: Header) -> str:
+        """The host that `header` is of; "" where none of the sessions is."""
+        others = self.others(header)
+        return next((host for host in self.hosts() if host not in others), "")
+
     def with_readings(self) -> list[Floor | Visit]:
         """Every line that holds readings of the yardsticks. The journal holds samples."""
         return [*self.floors, *(visit for visit in self.visits if visit.readings_ms)]
@@ -239,12 +244,12 @@ class Journal:
 
 def folders(root: Path) -> list[Path]:
     """The journals in a folder, by name. Raises JournalError for files of the layout that came before this one."""
-    if old := visible(root):
+    if old := sessions(root):
         raise JournalError(
             f"{old[0]} is a journal of an earlier layout, one file a machine; move it: sessions now lie in a folder "
             "per machine"
         )
-    return sorted(path for path in root.glob("[!.]*") if path.is_dir() and visible(path))
+    return sorted(path for path in root.glob("[!.]*") if path.is_dir() and sessions(path))
 
 
 def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[Journal]:
@@ -253,9 +258,18 @@ def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[Jour
     return [journal for journal in journals if journal.headers]
 
 
-def visible(folder: Path) -> list[Path]:
-    """Sessions of a journal, in the order of their starts, a copy after what it was made of; drafts are hidden."""
+def sessions(folder: Path) -> list[Path]:
+    """The files of a journal, in the order of their starts, a copy after what it was made of; drafts are hidden."""
     return sorted(folder.glob("[!.]*.jsonl"), key=lambda path: path.stem)
+
+
+def of_another_host(path: Path, header: Header) -> bool:
+    """Whether a session is of another host than `header`; not where that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return not msgspec.json.decode(file.readline(), type=Header).host_ids & header.host_ids
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return False
 
 
 def plain(value: object) -> object:

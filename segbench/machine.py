@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import tempfile
+import time
 import uuid
 import zlib
 from collections.abc import Iterable
@@ -57,12 +58,12 @@ ISA = {
 
 
 class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
-    name: str  # amd-25.17-2c: vendor, family.model, usable cores
+    name: str  # amd-25.17-2c: vendor, family.model, usable cores; intel-6.151-8p8e: 8 P-cores, 8 E-cores
     label: str  # AMD EPYC (Zen 4, AVX-512, BF16), 2 cores
     brand: str
     isa: list[str]
     native_bf16: bool
-    cores: int  # physical ones that this process may really use
+    cores: int  # physical ones that this process may really use, of a hybrid CPU the P-cores
     logical_cpus: int  # in its affinity mask
     quota_cpus: float | None = None  # the control group's limit
     governor: str | None = None
@@ -109,31 +110,35 @@ def free_gb(root: Path = Path("/")) -> float:
     return min(left) / 1e9
 
 
-def describe(processors: Path = Path("/proc/cpuinfo")) -> Machine:
-    """This machine. Raises SystemExit with one line where it is not Linux: there is no /proc to read it from."""
+def describe(root: Path = Path("/")) -> Machine:
+    """This machine; `root` is where /proc and /sys lie. Raises SystemExit with one line where it is not Linux: there is
+    no /proc to read it from."""
     if platform.system() != "Linux":
         raise SystemExit(
             f"{platform.system()} is not supported: page faults, memory and cores are read from Linux's /proc"
         )
-    info = first_processor(processors.read_text())
+    info = first_processor((root / "proc/cpuinfo").read_text())
     vendor = VENDORS.get(info.get("vendor_id") or info.get("CPU implementer", ""), "unknown")
     family = int(info.get("cpu family") or info.get("CPU architecture") or 0)
     model = int(info.get("model") or info.get("CPU part") or "0", 0)
     flags = set((info.get("flags") or info.get("Features") or "").split())
     isa = [name for name, any_of in ISA.items() if flags & set(any_of)]
     brand = re.sub(r"\((R|TM)\)|\d+-Core|Processor|CPU|@.*", "", info.get("model name") or vendor).strip()
-    cores = usable_cores()
+    performance, efficient = usable_by_kind(root)
+    cores = f"{performance}p{efficient}e" if efficient else f"{performance}c"
+    kinds = {"P-core": performance, "E-core": efficient} if efficient else {"core": performance}
+    counts = " and ".join(f"{number} {name}{'s' * (number > 1)}" for name, number in kinds.items())
     shown = [name for name in isa if name not in ("AVX2", "VNNI") or "AVX-512" not in isa]
     kind = ", ".join([microarchitecture(vendor, family, model), *shown])
     return Machine(
-        name=f"{vendor}-{family}.{model}-{cores}c",
-        label=f"{' '.join(brand.split())} ({kind}), {cores} core{'s' * (cores > 1)}",
+        name=f"{vendor}-{family}.{model}-{cores}",
+        label=f"{' '.join(brand.split())} ({kind}), {counts}",
         brand=brand,
         isa=isa,
         native_bf16="BF16" in isa or "AMX" in isa,
-        cores=cores,
+        cores=performance,
         logical_cpus=len(os.sched_getaffinity(0)),
-        quota_cpus=cgroup_quota(),
+        quota_cpus=cgroup_quota(root),
         governor=read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         mhz=float(info["cpu MHz"]) if "cpu MHz" in info else None,
         huge_pages=read("/sys/kernel/mm/transparent_hugepage/enabled"),
@@ -188,14 +193,70 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 # loky's cpu_count does the same but for two things that change what is measured: it rounds a quota of 1.5 CPUs up, so
 # that two threads would be throttled, and it reads the quota of the topmost control group alone.
 def usable_cores(root: Path = Path("/")) -> int:
-    """Physical cores in this process's affinity mask, at most the control group's quota, at least one. `root` is where
-    /proc and /sys lie."""
-    siblings = {
-        read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
-        for cpu in os.sched_getaffinity(0)
-    }
+    """Physical cores in this process's affinity mask, of a hybrid CPU the P-cores; at least one, at most the control
+    group's quota. `root` is where /proc and /sys lie."""
+    return usable_by_kind(root)[0]
+
+
+def usable_by_kind(root: Path = Path("/")) -> tuple[int, int]:
+    """`physical_cores` within the control group's quota, which takes away the E-cores first."""
+    performance, efficient = physical_cores(root)
     quota = cgroup_quota(root)
-    return max(1, min(len(siblings), math.floor(quota) if quota else len(siblings)))
+    most = max(1, math.floor(quota)) if quota else performance + efficient
+    performance = min(performance, most)
+    return performance, min(efficient, most - performance)
+
+
+def physical_cores(root: Path = Path("/")) -> tuple[int, int]:
+    """(P-cores, E-cores) in this process's affinity mask; (all, 0) where they are of one kind."""
+
+    def count(cpus: set[int]) -> int:
+        topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        return len({read(root / topology.format(cpu)) or str(cpu) for cpu in cpus})
+
+    mask = os.sched_getaffinity(0)
+    efficient = mask & {*listed(read(root / "sys/devices/cpu_atom/cpus"))}  # Intel's; it is there on hybrid CPUs alone
+    return (count(mask - efficient), count(efficient)) if mask - efficient else (count(efficient), 0)
+
+
+def listed(cpus: str | None) -> list[int]:
+    """`0-2,7` as numbers."""
+    ends = [part.split("-") for part in cpus.split(",")] if cpus else []
+    return [cpu for first, *last in ends for cpu in range(int(first), int((last or [first])[0]) + 1)]
+
+
+class Neighbours:
+    """What keeps this process from the CPUs of its affinity mask from now on. In CPUs: 1.0 is one of them all the
+    time."""
+
+    def __init__(self, threads: int, root: Path = Path("/")):
+        self.root, self.free = root, max(0, sum(physical_cores(root)) - threads)
+        self.before = self.now()
+
+    def now(self) -> tuple[float, ...]:
+        """Seconds: of the clock, of the CPUs in use, of this process, throttled, and stolen by the hypervisor."""
+        times = psutil.cpu_times(percpu=True)
+        online = listed(read(self.root / "sys/devices/system/cpu/online")) or range(len(times))
+        here = [one for cpu, one in zip(online, times, strict=False) if cpu in os.sched_getaffinity(0)]
+        used = sum(one.user + one.nice + one.system + one.irq + one.softirq for one in here)
+        stolen = sum(one.steal for one in here)
+        return time.perf_counter(), used, time.process_time(), throttled_s(self.root), stolen
+
+    def cpus(self) -> tuple[float, float, float]:
+        """(used by others beyond what the threads leave free, throttled, stolen) since the start."""
+        clock, used, own, throttled, stolen = (
+            now - before for now, before in zip(self.now(), self.before, strict=True)
+        )
+        return max(0.0, (used - own) / clock - self.free), throttled / clock, stolen / clock
+
+
+def throttled_s(root: Path = Path("/")) -> float:
+    """Seconds for which quotas have stopped CPUs of this process's control groups and their ancestors."""
+    seconds = 0.0
+    for folder in control_groups("cpu", root):
+        counts = dict(line.split() for line in (read(folder / "cpu.stat") or "").splitlines())
+        seconds += int(counts.get("throttled_usec", 0)) / 1e6 + int(counts.get("throttled_time", 0)) / 1e9  # v2, v1
+    return seconds
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:

@@ -1,6 +1,7 @@
 """Data frames as text: for pages, and for the terminal."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pandas as pd
@@ -88,18 +89,37 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
     return "\n\n".join(texts)
 
 
-def answer(results: tables.Results) -> str:
-    """What was found, in a sentence a machine and decoder, and how far to trust it."""
-    rows = results.rows
-    top = tables.ranking(rows)
+def answer(results: tables.Results, decoders: Iterable[str] = DECODERS) -> str:
+    """What was found, in a sentence for every machine, decoder and ranking, and how far to trust it."""
+    rows = results.rows[results.rows.decoder.isin([*decoders])]
+    tops = [tables.ranking(of_decoder) for _, of_decoder in rows.groupby("decoder", sort=False)]
+    rankings = [ranked for top in tops for ranked in top.groupby(["machine", "decoder", "ranking"], sort=False)]
     sentences = []
-    for (machine, decoder, ranking), best in top.groupby(["machine", "decoder", "ranking"], sort=False):
-        where = [machine] * (top.machine.nunique() > 1) + [DECODERS[decoder]] * (top.decoder.nunique() > 1)
+    for (machine, decoder, ranking), best in rankings:
+        where = [machine] * (rows.machine.nunique() > 1) + [DECODERS[decoder]] * (len(tops) > 1)
         where += [ranking.upper()] * (ranking != modes.ranking("fp32"))
         sentences.append(": ".join([*where, finding(best)]))
-    if len(rows) > 1 and (top["rank"] == 1).all() and rows.tied[tables.competes(rows)].all():
+    apart = any((top["rank"] > 1).any() for top in tops) or not rows.tied[tables.competes(rows)].all()
+    if len(rows) > 1 and not apart:
         sentences.insert(0, "No figure is certain enough to tell one from another; the order shown is the best guess.")
     return "\n".join([*sentences, trust(rows[rows.status == "ok"])])
+
+
+def finding(best: pd.DataFrame) -> str:
+    """Of networks at their fastest modes, the fastest first."""
+    first, tied = best.iloc[0], int((best["rank"] == 1).sum()) - 1
+    mode = best["mode"].mode()[0]
+    under = best[best["mode"] == mode]
+    sure = "± {:.0f} %".format(100 * (first.throughput_high / first.throughput_img_s - 1))
+    sure = "at least" if math.isinf(first.throughput_high) else sure
+    text = f"{first.model} with {first.throughput_img_s:.1f} images/s ({sure}, {first['mode']}"
+    text += f"; tied with {first.tied_modes}" * bool(first.tied_modes) + ")"
+    text += f", tied with {tied} other networks" * bool(tied)
+    if len(best) == 1:
+        return f"The fastest mode of {text}"
+    gains = under.speedup.dropna()
+    over = f", {gains.min():.1f} to {gains.max():.1f} times eager" if len(gains) and mode != modes.BASELINE else ""
+    return f"{mode} is fastest for {len(under)} of {len(best)} networks{over}; the fastest network is {text}"
 
 
 def trust(right: pd.DataFrame) -> str:

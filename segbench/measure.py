@@ -8,8 +8,6 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import NamedTuple
 
-import numpy as np
-import psutil
 import torch
 
 from . import stats
@@ -143,25 +141,6 @@ def usual(call: Callable[[], object], alive: Callable[[], None] = lambda: None) 
             reported = time.perf_counter()
         latencies_ms.append(seconds(call) * 1e3)
     return latencies_ms[10:]
-
-
-class Neighbours:
-    """What else the CPUs do while this process measures. In CPUs: 1.0 is one of them all the time."""
-
-    def __init__(self) -> None:
-        self.before = self.now()
-
-    @staticmethod
-    def now() -> np.ndarray:
-        """Seconds: of the clock, of all CPUs in use, of this process, and stolen by the hypervisor."""
-        all_cpus = psutil.cpu_times()
-        used = all_cpus.user + all_cpus.nice + all_cpus.system + all_cpus.irq + all_cpus.softirq
-        return np.array([time.perf_counter(), used, time.process_time(), all_cpus.steal])
-
-    def cpus(self) -> tuple[float, float]:
-        """(used by others, stolen by the hypervisor) since the start."""
-        clock, used, own, stolen = self.now() - self.before
-        return max(0.0, float((used - own) / clock)), float(stolen / clock)
 
 
 def resident_mb() -> float:

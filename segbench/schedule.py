@@ -28,6 +28,7 @@ class Plan:
     skip_emulated: bool = False  # no visit to one of those
     seed: int = 0
     others: frozenset[str] = frozenset()  # sessions of other hosts, whose rounds do not count
+    wait_s: float = 0  # that a run may get longer by, for visits that other processes disturbed
     files: dict[str, str] = field(default_factory=dict)  # what a case calls its weights -> where they lie
 
     def repetition(self, number: int) -> int:

@@ -61,9 +61,13 @@ class Settings:
     repetitions: int = 1
     """Sweeps one after the other, each a session of its own that shares nothing with the others."""
     threads: int | None = None
-    """Threads per inference; by default all physical cores that this process may really use."""
+    """Threads per inference; by default all physical cores that this process may really use, of a hybrid CPU the
+    P-cores."""
     budget: float = 2.0
     """Seconds of measuring that one visit may take at most, preparing not counted."""
+    no_wait: bool = False
+    """Measure beside whatever else runs. By default a visit that other processes disturbed is repeated when they pause,
+    which makes a run up to ten minutes longer (--quick: half a minute)."""
     quick: bool = False
     """A few models and rounds, into a folder of its own: to try it out."""
     fresh: bool = False
@@ -95,6 +99,10 @@ class Settings:
         """Where the files lie that cases name: no path enters a journal that is meant to be published."""
         return {}
 
+    def wait_s(self) -> float:
+        """Seconds that a run may get longer by, for visits that other processes disturbed."""
+        return 0 if self.no_wait else 30 if self.quick else 600
+
     def folder(self, script: Path) -> Path:
         """Of the results, where --out names none; `script` is the script's."""
         return script / "quick" if self.quick else script
@@ -124,8 +132,8 @@ def resolve(
         untouched = [key for key in quick if getattr(settings, key) == getattr(defaults, key)]
         changed = dataclasses.replace(changed, **{key: quick[key] for key in untouched})
     check(changed)
-    cores = machine.usable_cores()
-    threads = changed.threads if changed.threads is not None else cores
+    cores = sum(machine.usable_by_kind())
+    threads = changed.threads if changed.threads is not None else machine.usable_cores()
     if not 1 <= threads <= cores:
         raise Problem(f"--threads {threads} is not between 1 and {cores}, the physical cores that this process may use")
     return dataclasses.replace(

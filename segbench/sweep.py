@@ -1,6 +1,7 @@
 """Rounds over all cases: visits, limits, failures, progress. This process never imports torch."""
 
 import os
+import shutil
 import statistics
 import time
 from datetime import UTC, datetime
@@ -8,14 +9,14 @@ from datetime import UTC, datetime
 import msgspec
 from tqdm import tqdm
 
-from . import health, machine, modes, references, runtimes, stats
-from .cases import MEASURED, Case, Floor, Outcome, Visit
+from . import machine, modes, runtimes, stats
+from .cases import BUSY_CPUS, MEASURED, Case, Floor, Outcome, Visit
 from .journal import Header, Journal
 from .messages import Floors, Order
 from .schedule import Durations, Plan, duration, remaining_s
 from .server import Server, ServerDied, left_out
 
-WATCHED = 10  # visits of late that a warning looks at
+QUIET_LOOKS = 2  # of a second each, in succession, after which a busy machine is taken for quiet again
 
 
 class Sweep:
@@ -28,12 +29,12 @@ class Sweep:
         self.here = Durations(counted)
         self.repetition = 0
         self.servers: dict[tuple, Server] = {}  # by what their processes need set
-        self.readings: dict[int, stats.Readings] = {}  # of this session, by number of threads
-        self.latest: list[Visit] = []  # of this session
+        # Of the yardsticks in this session, by number of threads and runtime: its threads may lengthen them.
+        self.readings: dict[tuple[int, str], list[tuple[float, float]]] = {}
+        self.wait_s = plan.wait_s  # that is left
         self.failed: set[Case] = set()  # not visited again in this run
         self.skips = {(v.case, v.round, v.reason) for v in counted if v.status == "skipped"}  # said already
-        self.warned: set[str] = set()
-        self.progress = "no estimate yet"
+        self.latest = "none yet"
 
     def run(self) -> None:
         """KeyboardInterrupt stops all processes and is passed on."""
@@ -45,21 +46,26 @@ class Sweep:
         if (cache := machine.cache_folder()).parent != (wanted := machine.wanted_cache()):
             print(f"Compiled code is kept in {cache}: {wanted} is relative, cannot be written to, or has a space in it")
         tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
-        bar = tqdm(total=len(steps), bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}", dynamic_ncols=True)
+        columns = min(80, shutil.get_terminal_size().columns)  # 80 where there is no terminal
+        shown = "{elapsed} gone{postfix}, {n_fmt}/{total_fmt} | {desc}"
+        self.bar = tqdm(total=len(steps), bar_format=shown, ncols=columns)
         try:
             while steps := steps or self.plan.further_steps(self.journal):
-                bar.total = max(bar.total, bar.n + len(steps))
+                self.bar.total = max(self.bar.total, self.bar.n + len(steps))
                 left = duration(remaining_s(steps, self.here, self.elsewhere))
+                self.bar.set_postfix_str(f"{left} left", refresh=False)
                 (number, case), *steps = steps
-                bar.set_description_str(f"round {number}, {case.name} ... | {self.progress} | {left} left")
+                self.bar.set_description_str(f"{case.name:.30} | last: {self.latest}")
                 self.take(number, case)
-                bar.update()
+                self.bar.update()
+            self.bar.set_postfix_str("", refresh=False)
+            self.bar.set_description_str("done")
         finally:
-            bar.close()
+            self.bar.close()
             self.stop_servers()
 
     def take(self, number: int, case: Case) -> None:
-        """One step: a visit, unless the case failed before, and what is said of it."""
+        """One step: a visit, unless the case failed before, and another where other processes disturbed it."""
         if case in self.failed:
             return
         reason = self.why_skipped(case)
@@ -70,16 +76,40 @@ class Sweep:
             self.begin_session(self.plan.repetition(number))
         skipped = Visit(case=case, status="skipped", reason=reason, started=now())
         visit = skipped if reason else self.visit_case(case)
+        self.keep(visit, number)
+        if visit.busy_cpus > BUSY_CPUS and self.wait_s > 0:
+            clock = time.monotonic()
+            if self.becomes_quiet(visit):
+                self.keep(self.visit_case(case), number)
+            self.wait_s -= time.monotonic() - clock
+
+    def keep(self, visit: Visit, number: int) -> None:
+        """Write a visit of a round down, and what the next ones need to know of it."""
         visit.round = number
         self.journal.append(visit)
         self.here.add(visit)
-        self.progress = self.last_estimate(visit)
+        self.latest = visit.status
+        if visit.samples_ms:
+            self.latest = f"{visit.case.batch_size / statistics.median(visit.samples_ms) * 1e3:.3g} img/s"
         if visit.readings_ms:
-            self.readings[case.threads].add(health.seconds_since_epoch(visit.started), visit.readings_ms)
-            self.latest = [*self.latest, visit][-WATCHED:]
+            self.readings.setdefault(kind(visit.case), []).extend(visit.readings_ms)
         if visit.status not in MEASURED:
-            self.give_up(case, visit.status, visit.reason)
-        self.warn(case.threads)
+            self.give_up(visit.case, visit.status, visit.reason)
+
+    def becomes_quiet(self, visit: Visit) -> bool:
+        """Look once a second at what other processes use, until that is little or the run must not get longer."""
+        quiet, busy_cpus, end = 0, visit.busy_cpus, time.monotonic() + self.wait_s
+        while quiet < QUIET_LOOKS:
+            if (left := end - time.monotonic()) <= 0:
+                return False
+            text = f"waiting: other processes use {busy_cpus:.1f} CPUs, up to {duration(left)}"
+            self.bar.set_description_str(text)
+            neighbours = machine.Neighbours(visit.threads)
+            time.sleep(min(1, left))
+            others, throttled, _ = neighbours.cpus()
+            busy_cpus = others + throttled
+            quiet = quiet + 1 if busy_cpus <= BUSY_CPUS else 0
+        return True
 
     def give_up(self, case: Case, status: str, reason: str) -> None:
         self.failed.add(case)
@@ -88,7 +118,7 @@ class Sweep:
     def begin_session(self, repetition: int) -> None:
         """A repetition shares nothing with the one before, and pays for its own start."""
         self.stop_servers()
-        self.repetition, self.readings, self.latest, self.warned = repetition, {}, [], set()
+        self.repetition, self.readings = repetition, {}
         load, _, _ = os.getloadavg()
         about = {"started": now(), "commit": machine.commit(), "load": load}
         self.journal.begin(msgspec.structs.replace(self.header, **about))
@@ -97,12 +127,12 @@ class Sweep:
         """One visit, whatever becomes of it."""
         started, clock = now(), time.perf_counter()
         usual = case.protocol == "usual"
-        server = self.server(case)
+        server = self.server(case.mode, case.threads)
         try:
             if usual:
                 server, bound_ms = Server(server.environment), (0, 0)  # that protocol pays for its own imports
             else:
-                bound_ms = self.reference(server, case.threads).bound_ms
+                bound_ms = self.reference(case).bound_ms
             started, clock = now(), time.perf_counter()
             order = Order(case.threads, case, bound_ms, self.plan.samples_wanted, self.plan.budget_s)
             order.source = self.plan.files.get(case.weights, "")
@@ -124,9 +154,9 @@ class Sweep:
             return "no native BF16 here, 40 to 90 times slower than FP32; --modes names what to measure nevertheless"
         return runtimes.of_mode(mode).missing(mode, case, self.header.machine) or too_large(case, self.journal.visits)
 
-    def server(self, case: Case) -> Server:
-        """That of the environment which the case's runtime needs."""
-        environment = runtimes.of_mode(modes.MODES[case.mode]).environment(case.threads)
+    def server(self, mode: str, threads: int) -> Server:
+        """That of the environment which the mode's runtime needs."""
+        environment = runtimes.of_mode(modes.MODES[mode]).environment(threads)
         key = tuple(sorted(environment.items()))
         if key not in self.servers:
             self.servers[key] = Server(environment)
@@ -136,50 +166,35 @@ class Sweep:
         for server in self.servers.values():
             server.stop()
 
-    def reference(self, server: Server, threads: int) -> stats.Reference:
-        """Of the machine, or by all readings of the session with that many threads up to now, of which some are taken
-        first. It only says when a visit has samples enough."""
-        if threads not in self.readings:
-            started, clock = now(), time.perf_counter()
-            answer = server.run(
-                Order(threads, budget_s=self.plan.budget_s, native_bf16=self.header.machine.native_bf16)
-            )
-            if not isinstance(answer, Floors):
-                raise ServerDied(f"finding the floors failed: {answer.visit.reason}")
-            seconds = round(time.perf_counter() - clock, 3)
-            readings, peaks = answer.readings_ms, answer.peak_gflops
-            self.journal.append(
-                Floor(threads=threads, started=started, readings_ms=readings, peak_gflops=peaks, seconds=seconds)
-            )
-            self.readings[threads] = stats.Readings()
-            self.readings[threads].add(health.seconds_since_epoch(started), readings)
-        return self.known(threads)
+    def reference(self, case: Case) -> stats.Reference:
+        """By all readings of the session under the case's runtime up to now, or else by those of torch, of which some
+        are taken first. It only says when a visit has samples enough."""
+        torchs = kind(msgspec.structs.replace(case, mode=modes.BASELINE))
+        if torchs not in self.readings:
+            self.readings[torchs] = [*self.floor(case.threads).readings_ms]
+        return stats.reference(self.readings.get(kind(case), self.readings[torchs]))
 
-    def known(self, threads: int) -> stats.Reference:
-        kept = references.kept().get(self.header.machine.name, {})
-        return kept.get(threads) or stats.reference(self.readings[threads].all())
+    def floor(self, threads: int) -> Floor:
+        """Found in a process of torch's, and kept. Raises ServerDied."""
+        started, clock = now(), time.perf_counter()
+        order = Order(threads, budget_s=self.plan.budget_s, native_bf16=self.header.machine.native_bf16)
+        answer = self.server(modes.BASELINE, threads).run(order)
+        if not isinstance(answer, Floors):
+            raise ServerDied(f"finding the floors failed: {answer.visit.reason}")
+        floor = Floor(
+            threads=threads,
+            started=started,
+            readings_ms=answer.readings_ms,
+            peak_gflops=answer.peak_gflops,
+            seconds=round(time.perf_counter() - clock, 3),
+        )
+        self.journal.append(floor)
+        return floor
 
-    def last_estimate(self, visit: Visit) -> str:
-        """For the progress bar: whose it is, and how many of its samples count."""
-        name, batch = visit.case.name, visit.case.batch_size
-        if not visit.samples_ms:
-            return f"{name}: {visit.status}"
-        if not visit.readings_ms:
-            return f"{name}: {batch / statistics.mean(visit.samples_ms) * 1e3:.3g} img/s"
-        bound_ms = self.known(visit.case.threads).bound_ms
-        mask = stats.in_band(visit.readings_ms, bound_ms)
-        samples = [ms for ms, undisturbed in zip(visit.samples_ms, mask, strict=True) if undisturbed]
-        rate = batch / statistics.median(samples or visit.samples_ms) * 1e3
-        return f"{name}: {rate:.3g} img/s, {len(samples)} of {len(mask)} samples undisturbed"
 
-    def warn(self, threads: int) -> None:
-        """Say once a session what disturbs it."""
-        if visits := [visit for visit in self.latest if visit.case.threads == threads]:
-            readings = self.readings[threads]
-            for kind, text in health.warnings(visits, readings, self.known(threads)).items():
-                if kind not in self.warned:
-                    self.warned.add(kind)
-                    tqdm.write(f"Warning: {text}")
+def kind(case: Case) -> tuple[int, str]:
+    """What the yardsticks' readings depend on beside the machine: number of threads and runtime."""
+    return case.threads, modes.MODES[case.mode].runtime
 
 
 def too_large(case: Case, visits: list[Outcome]) -> str:

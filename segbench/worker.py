@@ -199,11 +199,11 @@ def take_samples(visit: Visit, order: Order, call: Callable, say: Callable[[str]
     say("measure")
     yardsticks = measure.Yardsticks()
     watch.lap("yardsticks")
-    neighbours = measure.Neighbours()
+    neighbours = machine.Neighbours(visit.case.threads)
     samples = measure.sample(
         call, yardsticks, order.bound_ms, order.samples_wanted, order.budget_s, lambda: say("measure")
     )
-    visit.others_cpus, visit.stolen_cpus = (round(cpus, 2) for cpus in neighbours.cpus())
+    visit.others_cpus, visit.throttled_cpus, visit.stolen_cpus = (round(cpus, 2) for cpus in neighbours.cpus())
     watch.lap("measure")
     visit.phases_s |= {"inference": samples.inference_s, "readings": samples.readings_s}
     visit.per_sample, visit.page_faults = samples.per_sample, samples.page_faults

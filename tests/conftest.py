@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
 REPEATABILITY = ROOT / "benchmarks" / "repeatability" / "benchmark.py"
 COMPARE = ROOT / "tools" / "compare.py"
-TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--iterations", "6", "--budget", "0.5")
+TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--iterations", "6", "--budget", "0.5", "--no-wait")
 
 
 class Script:

@@ -47,7 +47,7 @@ class Share(Checkpointable):
             fcntl.flock(lock, fcntl.LOCK_EX)
             command = [*self.command, "--share", self.share]
             status = subprocess.run(command, pass_fds=[lock.fileno()], preexec_fn=bind_to_parent).returncode
-        if status in (-signal.SIGTERM, -signal.SIGUSR2):
+        if status in (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGUSR2):
             # SLURM signals all processes, and ends or requeues the job later: to return before would be to fail.
             time.sleep(3600)
         if status not in (0, 1):

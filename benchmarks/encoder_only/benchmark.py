@@ -25,6 +25,7 @@ def report() -> Report:
         pictures={"benchmark_plot.png": lambda results: plots.encoders(results.rows, results.dates())},
         show=markdown.terminal,
         pages=(pages.ranking, pages.every_mode, pages.gains, *encoder_pages.TABLES),
+        answer=markdown.answer,
     )
 
 

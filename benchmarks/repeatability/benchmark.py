@@ -22,6 +22,7 @@ class Settings(settings.Settings):
 
     def __post_init__(self) -> None:
         self.label = self.label or "stress" * self.stress
+        self.no_wait = self.no_wait or self.stress
 
     def header(self) -> dict[str, object]:
         own = {key: getattr(self, key) for key in ("iterations", "rounds", "budget", "stress")}

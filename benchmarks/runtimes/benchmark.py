@@ -41,6 +41,7 @@ class Settings(decoder_benchmark.DecoderSettings):
 
     def __post_init__(self) -> None:
         self.label = self.label or "stress" * self.stress
+        self.no_wait = self.no_wait or self.stress
 
     def check(self) -> None:
         super().check()
