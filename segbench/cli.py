@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from . import machine, modes, reports, runtimes, zoo
 from .cases import MEASURED, Case
-from .journal import SCHEMA, Header, Journal, JournalError, folders, of_another_host, read_all, sessions
+from .journal import SCHEMA, Header, Journal, JournalError, folders, of_another_host, read_all, session_files
 from .schedule import Durations, Plan, duration, remaining_s
 from .settings import Problem, Settings, percent, resolve, share
 from .sweep import Sweep
@@ -259,7 +259,7 @@ class Run:
     def put_aside(self) -> None:
         """Keep the sessions of this host that there were, and what cannot be read; nothing is ever overwritten."""
         folder = self.journal.folder
-        if old := [path for path in sessions(folder) if not of_another_host(path, self.header)]:
+        if old := [path for path in session_files(folder) if not of_another_host(path, self.header)]:
             kept = folder.parent / "old" / f"{folder.name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
             kept.mkdir(parents=True)
             for path in old:

@@ -34,7 +34,8 @@ def compare(first: Journal, second: Journal, modes: tuple[str, str] = ("", "")) 
         cases = {
             (case.model, case.decoder, case.allocator, mode or case.mode): (case, estimate)
             for case, whole in together.items()
-            if case.mode == (mode or case.mode) and case.protocol == "quiet"
+            if case.mode == (mode or case.mode)
+            and case.protocol == "quiet"
             and (estimate := whole.only(lambda session, _, own=journal.headers: session in own)).raw
         }
         # Under `modes` two names stand for one side each.

@@ -13,9 +13,8 @@ def warnings(visits: Iterable[Visit]) -> list[str]:
     """What a reader should know of visits before trusting them, a line a kind."""
     visits = [visit for visit in visits if visit.readings_ms]
     causes = {
-        "others_cpus": "other processes used {:.2f} CPUs beside {}; close what else runs, or leave cores to it (--threads)",
-        "stolen_cpus": "the hypervisor gave {:.2f} CPUs to other machines beside {}; come back at another hour, or take a "
-        "machine with cores of its own",
+        "others_cpus": "other processes used {:.2f} CPUs beside {}; close them, or leave cores to them (--threads)",
+        "stolen_cpus": "the hypervisor gave {:.2f} CPUs to other machines beside {}; come back at another hour",
         "throttled_cpus": "the control group's quota took {:.2f} CPUs away beside {}; use fewer --threads",
     }
     lines = []

@@ -70,7 +70,7 @@ class Journal:
         journal = cls(folder, samples, benchmark)
         decoder = msgspec.json.Decoder(Header | Floor | (Visit if samples else Outcome))
         sessions: dict[bytes, list[Path]] = {}  # header -> its file and copies of it, whatever they are called
-        for path in sessions(folder):
+        for path in session_files(folder):
             with path.open("rb") as file:
                 sessions.setdefault(file.readline(), []).append(path)
         for paths in sessions.values():
@@ -244,12 +244,12 @@ class Journal:
 
 def folders(root: Path) -> list[Path]:
     """The journals in a folder, by name. Raises JournalError for files of the layout that came before this one."""
-    if old := sessions(root):
+    if old := session_files(root):
         raise JournalError(
             f"{old[0]} is a journal of an earlier layout, one file a machine; move it: sessions now lie in a folder "
             "per machine"
         )
-    return sorted(path for path in root.glob("[!.]*") if path.is_dir() and sessions(path))
+    return sorted(path for path in root.glob("[!.]*") if path.is_dir() and session_files(path))
 
 
 def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[Journal]:
@@ -258,7 +258,7 @@ def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[Jour
     return [journal for journal in journals if journal.headers]
 
 
-def sessions(folder: Path) -> list[Path]:
+def session_files(folder: Path) -> list[Path]:
     """The files of a journal, in the order of their starts, a copy after what it was made of; drafts are hidden."""
     return sorted(folder.glob("[!.]*.jsonl"), key=lambda path: path.stem)
 

@@ -110,7 +110,7 @@ def finding(best: pd.DataFrame) -> str:
     first, tied = best.iloc[0], int((best["rank"] == 1).sum()) - 1
     mode = best["mode"].mode()[0]
     under = best[best["mode"] == mode]
-    sure = "± {:.0f} %".format(100 * (first.throughput_high / first.throughput_img_s - 1))
+    sure = f"± {100 * (first.throughput_high / first.throughput_img_s - 1):.0f} %"
     sure = "at least" if math.isinf(first.throughput_high) else sure
     text = f"{first.model} with {first.throughput_img_s:.1f} images/s ({sure}, {first['mode']}"
     text += f"; tied with {first.tied_modes}" * bool(first.tied_modes) + ")"
@@ -131,20 +131,3 @@ def trust(right: pd.DataFrame) -> str:
     if least:
         text += f"; {least} are lower limits, because other work disturbed all of their visits"
     return text + "."
-
-
-def finding(best: pd.DataFrame) -> str:
-    """Of networks at their fastest modes, the fastest first."""
-    first, tied = best.iloc[0], int((best["rank"] == 1).sum()) - 1
-    mode, count = best["mode"].mode()[0], int((best["mode"] == best["mode"].mode()[0]).sum())
-    gains = best.speedup[(best["mode"] == mode) & best.speedup.notna()]
-    over = f", {gains.min():.1f} to {gains.max():.1f} times eager" if len(gains) and mode != modes.BASELINE else ""
-    text = f"{mode} is fastest for {count} of {len(best)} networks{over}; " if len(best) > 1 else ""
-    text += f"{first.model} is fastest: " if len(best) > 1 else f"{first.model}: "
-    text += f"{first.throughput_img_s:.1f} images/s"
-    if math.isinf(first.throughput_high):
-        text += " at least"
-    else:
-        text += f", ± {100 * (first.throughput_high / first.throughput_img_s - 1):.0f} %"
-    text += f" ({first['mode']}" + f", tied with {first.tied_modes}" * bool(first.tied_modes) + ")"
-    return text + f", tied with {tied} other networks" * bool(tied)

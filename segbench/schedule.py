@@ -69,7 +69,7 @@ class Plan:
         The journal holds samples."""
         if not self.until:
             return []
-        known = estimates.of_journal(journal)
+        known = estimates.of_journal(journal, journal.host(journal.session))
         again = [case for case in self.cases if self.due(case, 2) and case.protocol != "usual"]
         seen = {case: known.get(case, estimates.NOTHING) for case in again}
         wide = [case for case in again if self.is_wide(seen[case])]

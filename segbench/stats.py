@@ -63,7 +63,9 @@ def in_band(readings_ms: ArrayLike, bound_ms: ArrayLike) -> NDArray:
     return good[:-1] & good[1:]
 
 
-def fitted_slope(levels: list[NDArray], logs: list[NDArray], prior: float = SLOPE, spread: float = SLOPE_SPREAD) -> float:
+def fitted_slope(
+    levels: list[NDArray], logs: list[NDArray], prior: float = SLOPE, spread: float = SLOPE_SPREAD
+) -> float:
     """How visits' log latencies go with their levels within a case: least squares over all cases, outliers left out,
     drawn towards `prior` by as much as the fit is unsure. One array a case."""
     pairs = [(x - x.mean(), y - y.mean()) for x, y in zip(levels, logs, strict=True) if len(x) > 1]

@@ -29,7 +29,7 @@ class Results:
         computed: dict[Path, dict[Case, CaseEstimate]] | None = None,
         first_host: str = "",
     ):
-        """`first_host`: whose figures are shown where it measured a case, or else those of the host with most visits."""
+        """`first_host`: whose figures are shown where it measured a case; by default the host with most visits."""
         self.journals = [journal for journal in journals if journal.visits]
         self.computed, self.first_host = {} if computed is None else computed, first_host
 
@@ -52,11 +52,11 @@ class Results:
         return own if lent.difference(alike) else self.estimates(lent)
 
     def machines(self) -> list[str]:
-        """Their names without labels, that with the most cases first: it is shown where there is room for one."""
-        cases = {journal.header.machine.name: 0 for journal in self.journals}
+        """Their names without labels, that with the most visits first: it is shown where there is room for one."""
+        visits = {journal.header.machine.name: 0 for journal in self.journals}
         for journal in self.journals:
-            cases[journal.header.machine.name] += len({visit.case for visit in journal.visits})
-        return sorted(cases, key=lambda name: (-cases[name], name))
+            visits[journal.header.machine.name] += len(journal.visits)
+        return sorted(visits, key=lambda name: (-visits[name], name))
 
     def of_machine(self, name: str) -> "Results":
         """The journals of one machine, whatever their labels."""
@@ -199,6 +199,7 @@ def row(
         "quiet_share": estimate.quiet_share,
         "host": estimate.host,
         "hosts": len(estimate.hosts),
+        "carried": bool(estimate.carried),
         "rounds": len(estimate.of_host),
         "samples": estimate.samples,
         **costs(case, [visit for visit in measured if visit.status == "ok"]),
@@ -262,10 +263,10 @@ def best(frame: pd.DataFrame, by: str = "throughput_img_s", keys: list[str] = NE
     significantly slower."""
     right = frame[competes(frame) & frame[by].notna()].assign(ranking=lambda rows: rows.precision.map(modes.ranking))
     keys = [*keys, "ranking"]
-    names = right[right.tied].groupby(keys, sort=False)["mode"].agg(list).rename("tied_modes")
-    top = right.loc[right.groupby(keys, sort=False)[by].idxmax()].join(names, on=keys)
-    others = [[name for name in tied if name != mode] for tied, mode in zip(top.tied_modes, top["mode"], strict=True)]
-    return top.assign(tied_modes=[", ".join(names) for names in others])
+    top = right.loc[right.groupby(keys, sort=False)[by].idxmax()]
+    right = right if "tied" in right else right.assign(tied=False)  # what is made of rows has lost it
+    tied = right[right.tied & ~right.index.isin(top.index)].groupby(keys, sort=False)["mode"].agg(", ".join)
+    return top.join(tied.rename("tied_modes"), on=keys).fillna({"tied_modes": ""})
 
 
 def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:

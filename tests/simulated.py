@@ -47,7 +47,9 @@ class Machine:
                 case = Case(model=f"model_{model}", mode=mode, size=(512, 512), threads=2)
                 factor, runtime = MODES[mode]
                 latency_ms = self.truth_ms.setdefault(case, eager_ms * factor)
-                cases.append((case, runtime, latency_ms * rng.lognormal(0, BETWEEN), SLOPES[runtime] + rng.normal(0, 0.2)))
+                cases.append(
+                    (case, runtime, latency_ms * rng.lognormal(0, BETWEEN), SLOPES[runtime] + rng.normal(0, 0.2))
+                )
         total = rounds * len(cases)
         drift = np.log1p(self.drift) * VISIT_S / 3600 * (np.arange(total) - total / 2)
         wander, found = 0.0, []

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from segbench import estimates, stats
-from segbench.estimates import CaseEstimate, Kind
 from segbench.journal import Journal
 from segbench.tables import Results
 
+NETWORK = ("host", "threads", "runtime", "network")
+SCATTERS = {"all samples": "all_samples_ms", "undisturbed samples": "met_log_ms", "corrected": "log_ms"}
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -30,33 +31,25 @@ def name_of(journal: Journal) -> str:
 
 
 def kinds(results: Results) -> pd.DataFrame:
-    """A row per journal, host, kind of process and kind of network: the reference, the slope, and the standard deviation
-    of a visit to a case by all samples, by the undisturbed ones, and corrected, in %."""
+    """A row per journal, host, kind of process and kind of network: the reference, the slope, and the standard
+    deviation of a visit to a case by all samples, by the undisturbed ones, and corrected, in %."""
     rows = []
     for journal in committed(results):
-        groups: dict[tuple, list[CaseEstimate]] = {}
-        for case, estimate in estimates.of_journal(journal).items():
-            if estimate:
-                kind, (_, _, network) = estimates.kind(case, estimate.host), estimates.kind_of_network(case)
-                groups.setdefault((kind, network), []).append(estimate)
-        rows += [row(journal, kind, network, cases) for (kind, network), cases in groups.items()]
+        visits = [visit for case in estimates.of_journal(journal).values() for visit in case.visits.values()]
+        for names, alike in estimates.grouped(visits, lambda visit: visit.network).items():
+            row = {"journal": name_of(journal)} | dict(zip(NETWORK, names, strict=True))
+            row |= {"cases": len({visit.case for visit in alike}), "visits": len(alike)}
+            row |= {"undisturbed": sum(visit.undisturbed for visit in alike), "slope": alike[0].slope}
+            for name, field in SCATTERS.items():
+                logs = estimates.by_case(alike, field)
+                logs = [np.log(values) for values in logs] if field.endswith("samples_ms") else logs
+                known = any(len(values) > 1 for values in logs)
+                scatter = stats.scatter(logs, stats.Scatter(0, 0)).variance ** 0.5 if known else float("nan")
+                row[f"{name}, %"] = 100 * scatter
+            (level, gemm), (bound, gemm_bound) = alike[0].reference
+            row |= {"convolution, ms": level, "convolution, bound, ms": bound}
+            rows.append(row | {"GEMM, ms": gemm, "GEMM, bound, ms": gemm_bound})
     return pd.DataFrame(rows)
-
-
-def row(journal: Journal, kind: Kind, network: str, cases: list[CaseEstimate]) -> dict:
-    visits = [[visit for visit in case.of_host if visit.undisturbed] for case in cases]
-    shown = next(visit for case in cases for visit in case.of_host)
-    (level, gemm), (bound, gemm_bound) = shown.reference
-    scatters = {"all samples": lambda visit: np.log(visit.all_samples_ms)}
-    scatters |= {"undisturbed": lambda visit: visit.met_log_ms, "corrected": lambda visit: visit.log_ms}
-    row = {"journal": name_of(journal), **kind._asdict(), "network": network, "cases": len(cases), "slope": shown.slope}
-    row |= {"undisturbed visits": sum(map(len, visits)), "visits": sum(len(case.of_host) for case in cases)}
-    for name, value in scatters.items():
-        values = [np.array([value(visit) for visit in each]) for each in visits]
-        known = any(len(each) > 1 for each in values)
-        row[f"{name}, %"] = 100 * stats.scatter(values, stats.Scatter(0, 0)).variance ** 0.5 if known else float("nan")
-    row |= {"convolution, ms": level, "convolution, bound, ms": bound}
-    return row | {"GEMM, ms": gemm, "GEMM, bound, ms": gemm_bound}
 
 
 def between_sessions(results: Results) -> pd.DataFrame:
