@@ -49,6 +49,8 @@ class Cost(NamedTuple):
     ct_tmac: float
     ct_half_tmac: float
     peak_gb: float  # weights, and what one inference adds to them
+    quality: str  # of the estimate of one inference, and the half width that it is compared with
+    half_width: float
 
 
 def resampled(voxels: tuple[int, ...], spacing_mm: tuple[float, ...], to_mm: float) -> tuple[int, ...]:
@@ -126,6 +128,8 @@ def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
         ct_tmac=usual * row.gmacs / 1e3,
         ct_half_tmac=half * row.gmacs / 1e3,
         peak_gb=row.peak_gb,
+        quality=row.quality,
+        half_width=row.half_width,
     )
 
 

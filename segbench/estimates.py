@@ -16,6 +16,8 @@ from .journal import Journal
 NAN = float("nan")
 DISTURBED = 0.05  # what a visit without undisturbed samples may be wrong by, beside how far outside they were (logs)
 NOISY = 0.15  # half width of an interval from which on a figure is called noisy
+# Where fewer of the visits of a kind of process are undisturbed, its reference may be of a disturbed time too.
+UNDISTURBED_SHARE = 0.1
 MIN_PAIRS = 3  # visits of two runtimes to one model in one round, from which on their readings are compared
 # Standard deviation of what two hosts of one kind of CPU differ by beside a common factor (46 encoders on two hosts of
 # intel-6.167-2c: 1.51 in the median, 1.28 to 1.96).
@@ -34,8 +36,7 @@ class VisitEstimate:
     """What one visit says of its case: the median of its undisturbed samples, and the mean reading of the convolution
     yardstick beside them. Where too few are undisturbed, of those that came nearest."""
 
-    def __init__(self, visit: Visit, key: Key, reference: stats.Reference, proven: bool):
-        """`proven`: whether the reference is of a time when no other process was busy."""
+    def __init__(self, visit: Visit, key: Key, reference: stats.Reference):
         self.case, self.key, self.reference = visit.case, key, reference
         self.samples_ms, self.readings_ms = np.array(visit.samples_ms), np.array(visit.readings_ms)
         self.in_band = stats.in_band(self.readings_ms, reference.bound_ms)
@@ -43,13 +44,14 @@ class VisitEstimate:
         beyond = np.maximum(np.maximum(logs[1:], logs[:-1]) - np.log(reference.bound_ms), 0).max(axis=1)
         enough = int(self.in_band.sum()) >= min(stats.MIN_SAMPLES, len(self.samples_ms))
         chosen = self.in_band if enough else np.argsort(beyond, kind="stable")[: stats.MIN_SAMPLES]
-        self.undisturbed, self.calm = enough and proven, is_calm(visit)
+        self.undisturbed, self.calm = enough, is_calm(visit)
         self.met_log_ms = self.log_ms = float(np.median(np.log(self.samples_ms[chosen])))
         self.level = float(np.mean((logs[1:, 0] + logs[:-1, 0])[chosen]) / 2)
         self.beyond = float(np.mean(beyond[chosen]))  # how far outside the band, as a logarithm
         self.all_samples_ms = float(np.median(self.samples_ms))
         # What all visits of the host tell of this one: `correct` sets these, and corrects `level` and `log_ms`.
         self.slope, self.weight, self.scatter = 0.0, 1.0, stats.Scatter()
+        self.sessions = 1  # that say what the median level of the host is
 
     @property
     def kind(self) -> tuple[str, int, str]:
@@ -116,9 +118,20 @@ class CaseEstimate:
         return float(np.median(medians) * np.exp(self.centre[0] - self.met[0])) if self else NAN
 
     @property
+    def sessions(self) -> int:
+        return len({visit.key.session for visit in self.counted})
+
+    @property
     def half_width(self) -> float:
         """Of the 95 % interval of what another session would find, as a logarithm."""
-        return stats.with_hours(self.centre[1], len({visit.key.session for visit in self.counted}))
+        one = self.counted[0]
+        level = 1.96 * one.slope * stats.LEVEL / np.sqrt(one.sessions)
+        return float(np.linalg.norm((self.centre[1], stats.hours(self.sessions), level)))
+
+    @property
+    def apart(self) -> float:
+        """The same for comparing it with other cases of the host: they share its level, and no other session counts."""
+        return float(np.hypot(self.centre[1], stats.HOURS / np.sqrt(self.sessions))) if self else NAN
 
     @property
     def one_sided(self) -> bool:
@@ -160,8 +173,12 @@ def of_cases(
     kinds = grouped(kept, lambda pair: (pair[0].host, pair[1].threads, modes.find(pair[1].case.mode).runtime))
     visits = []
     for pairs in kinds.values():
-        reference = reference_of([visit for _, visit in pairs])
-        visits += [VisitEstimate(visit, key, *reference) for key, visit in pairs]
+        reference, calm = reference_of([visit for _, visit in pairs])
+        of_kind = [VisitEstimate(visit, key, reference) for key, visit in pairs]
+        proven = calm and sum(visit.undisturbed for visit in of_kind) >= UNDISTURBED_SHARE * len(of_kind)
+        for visit in of_kind:
+            visit.undisturbed &= proven
+        visits += of_kind
     correct(visits)
     by_case = grouped(sorted(visits, key=lambda visit: visit.key), lambda visit: visit.case)
     found = {case: CaseEstimate(by_case.get(case, ()), raw, first_host) for case, raw in cases.items()}
@@ -207,9 +224,9 @@ def correct(visits: list[VisitEstimate]) -> None:
     kinds = grouped(visits, lambda visit: visit.kind)
     middles = {kind: middle(kind, kinds) for kind in kinds}
     for kind, of_kind in kinds.items():
-        highest = max(levels(of_kind)) - middles[kind]
+        (centre, sessions), highest = middles[kind], max(levels(of_kind)) - middles[kind][0]
         for visit in of_kind:
-            visit.level -= middles[kind]
+            visit.level, visit.sessions = visit.level - centre, sessions
             visit.level = visit.level if visit.undisturbed else min(visit.level, highest)
     for of_host in grouped(visits, lambda visit: visit.kind[:2]).values():
         networks, slope = grouped(of_host, lambda visit: visit.network), slope_of(of_host)
@@ -240,9 +257,10 @@ def slope_of(visits: list[VisitEstimate], *prior: float) -> float:
     return stats.fitted_slope(by_case(visits, "level"), by_case(visits, "log_ms"), *prior)
 
 
-def middle(kind: tuple[str, int, str], kinds: dict[tuple, list[VisitEstimate]]) -> float:
-    """The median level of a kind of process. Of a runtime's it is torch's with what the runtime reads more, by visits
-    to one model in one round, for the two may have been measured at other hours; its own where there are too few."""
+def middle(kind: tuple[str, int, str], kinds: dict[tuple, list[VisitEstimate]]) -> tuple[float, int]:
+    """The median level of a kind of process, and how many sessions it is from. Of a runtime's it is torch's with what
+    the runtime reads more, by visits to one model in one round, for the two may have been measured at other hours; its own
+    where there are too few."""
     own, torch = kinds[kind], kinds.get((*kind[:2], "torch"), [])
     beside = grouped((v for v in torch if v.undisturbed), lambda visit: (visit.key, visit.case.group))
     more = [
@@ -250,9 +268,8 @@ def middle(kind: tuple[str, int, str], kinds: dict[tuple, list[VisitEstimate]]) 
         for visit in own
         if visit.undisturbed and (visit.key, visit.case.group) in beside
     ]
-    return (
-        float(np.median(levels(torch)) + np.median(more)) if len(more) >= MIN_PAIRS else float(np.median(levels(own)))
-    )
+    visits, offset = (torch, float(np.median(more))) if len(more) >= MIN_PAIRS else (own, 0.0)
+    return float(np.median(levels(visits))) + offset, len({visit.key.session for visit in visits})
 
 
 def carry(found: dict[Case, CaseEstimate], first_host: str) -> None:
@@ -289,7 +306,7 @@ def speedup(before: CaseEstimate, after: CaseEstimate) -> Speedup:
         one, other = (visits[0].scatter for visits in zip(*both, strict=True))
         common = stats.Scatter(one.variance + other.variance, min(one.freedom, other.freedom))
         middle, width = stats.centre([one.log_ms - other.log_ms for one, other in both], weights, common)
-        width = stats.with_hours(width, len({one.key.session for one, _ in both}))
+        width = float(np.hypot(width, stats.hours(len({one.key.session for one, _ in both}))))
     else:
         middle, width = before.centre[0] - after.centre[0], float(np.hypot(before.half_width, after.half_width))
     return Speedup(float(np.exp(middle)), *stats.around(float(np.exp(middle)), width), len(both))

@@ -22,7 +22,7 @@ class Plan:
     samples_wanted: int = 12  # undisturbed ones, per visit
     repetitions: int = 1
     share: tuple[int, int] = (1, 1)  # (2, 4): of the rounds the 2nd, the 6th, ...
-    until: float = 0  # half width of the 95 % intervals that further rounds are for; 0: no further rounds
+    until: float = 0  # half width that visits leave a case, which further rounds are for; 0: no further rounds
     max_rounds: int = 20  # per case, with the further ones
     emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
     skip_emulated: bool = False  # no visit to one of those
@@ -83,7 +83,7 @@ class Plan:
         visits = self.counted(estimate.raw)
         if len(visits) >= self.max_rounds or any(visit.status != "ok" for visit in visits):
             return False
-        return not estimate or not estimate.half_width <= self.until
+        return not estimate or not estimate.centre[1] <= self.until
 
 
 def shuffled(cases: list[Case], seed: str) -> list[Case]:

@@ -18,7 +18,9 @@ SLOPE, SLOPE_SPREAD, CLASS_SPREAD = 1.5, 0.5, 0.3
 VARIANCE, FREEDOM = 0.03**2, 4
 PRIOR_FREEDOM = 3  # degrees of freedom that the scatter of all cases counts as beside a case's own
 OUTLIER = 3  # standard deviations beyond which a visit is not one of those that agree
-BETWEEN = 0.021  # standard deviation of what differs between sessions and no reading sees (notes.md)
+# Standard deviations of what differs between sessions: of a case, which no reading sees (notes.md), and of the level of
+# the yardsticks, which they do see (0.5 to 3.1 % in journals of four sessions and more).
+BETWEEN, LEVEL = 0.021, 0.02
 HOURS = 1.96 * BETWEEN
 
 
@@ -140,9 +142,9 @@ def centre(logs: ArrayLike, weights: ArrayLike, common: Scatter) -> tuple[float,
     return middle, float(stdtrit(freedom, 0.975) * np.sqrt(variance))
 
 
-def with_hours(half_width: float, sessions: int) -> float:
-    """With what differs between sessions: between these, and that which would be the next."""
-    return float(np.hypot(half_width, HOURS * np.sqrt(1 + 1 / sessions)))
+def hours(sessions: int) -> float:
+    """Half width, as a logarithm, of what differs between these sessions and that which would be the next."""
+    return float(HOURS * np.sqrt(1 + 1 / sessions))
 
 
 def geometric_mean(values: ArrayLike) -> float:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from . import estimates, modes, stats, zoo
+from . import estimates, modes, zoo
 from .cases import DECODERS, FEATURES, OUTPUTS, Case, Visit, sides
 from .estimates import NAN, CaseEstimate
 from .journal import Journal, replacing
@@ -194,6 +194,7 @@ def row(
         "throughput_high": case.batch_size / low * 1e3 if low else math.inf,
         "throughput_all": case.batch_size / estimate.all_samples_ms * 1e3,
         "quality": estimate.quality,
+        "half_width": estimate.apart,
         **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs"), speedup, strict=True)),
         "decoder_share": decoder_share(case, estimate, alone),
         "quiet_share": estimate.quiet_share,
@@ -270,20 +271,18 @@ def best(frame: pd.DataFrame, by: str = "throughput_img_s", keys: list[str] = NE
 
 
 def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
-    """`best` per machine and ranking in the order of speed, with `rank`: rows that the intervals do not tell apart from
-    the first of their group share its rank. The one function that ranks."""
+    """`best` per machine and ranking in the order of speed, with `rank`: rows that do not differ significantly from the
+    first of their group share its rank. The one function that ranks."""
     by = of_best.get("by", "throughput_img_s")
-    low, high = (by.replace("_img_s", "") + end for end in ("_low", "_high"))
     top = best(frame, **of_best).assign(place=lambda rows: rows.machine.map([*dict.fromkeys(frame.machine)].index))
     top = top.sort_values(["place", "ranking", by], ascending=[True, True, False], kind="stable").drop(columns="place")
     groups = top.groupby(["machine", "ranking"], sort=False)
-    ranks = [rank for _, rows in groups for rank in shared_ranks(rows[by], rows[low], rows[high])]
-    return top.assign(rank=ranks)
+    return top.assign(rank=[rank for _, rows in groups for rank in shared_ranks(rows, by)])
 
 
-def shared_ranks(values: pd.Series, low: pd.Series, high: pd.Series) -> list[int]:
-    """Of values in falling order: a rank is that of the first that a value is not told apart from."""
-    apart = told_apart(values, low, high)
+def shared_ranks(rows: pd.DataFrame, by: str) -> list[int]:
+    """Of rows in the order of `by`, the highest first: a rank is that of the first that a row is not told apart from."""
+    apart = told_apart(rows, by)
     ranks, first = [], 0
     for place in range(len(apart)):
         if apart[first, place]:
@@ -292,14 +291,11 @@ def shared_ranks(values: pd.Series, low: pd.Series, high: pd.Series) -> list[int
     return ranks
 
 
-def told_apart(values: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
-    """(n, n) of bool: which two differ by more than the 95 % interval of their ratio. Their own intervals are of what
-    another session would find; what such a further session adds is no matter between the two."""
-    logs = np.log(values.to_numpy())
-    below, above = (
-        np.sqrt(np.maximum(np.log(bound.to_numpy()) - logs, logs - np.log(bound.to_numpy())) ** 2 - stats.HOURS**2)
-        for bound in (low, high)
-    )
+def told_apart(rows: pd.DataFrame, by: str) -> np.ndarray:
+    """(n, n) of bool: which two differ by more than the 95 % interval of their ratio. A row that is only known to be at
+    least so fast may be as fast as any faster one."""
+    logs, below = np.log(rows[by].to_numpy()), rows.half_width.to_numpy()
+    above = np.where(rows.quality == "at least", np.inf, below)
     faster = np.subtract.outer(logs, logs) > np.hypot.outer(below, above)
     return faster | faster.T
 

@@ -1,16 +1,19 @@
-"""Visits of a made-up machine whose truth is known: what a network takes in the median process on the undisturbed host.
+"""Visits of made-up machines whose truth is known: what a network takes in the median process on the undisturbed host.
+Run as a script it prints what the rule makes of them, a row a machine: `uv run tests/simulated.py`.
 
-What visits scatter by follows the committed journals (study_machines.csv): a visit's luck 2 %, what differs between
-sessions and no reading shows 2.1 %, a host that wanders by 2 % within a minute, single readings by 2 %.
+What visits scatter by follows the committed journals (study_kinds.csv): a process's luck 2 %, what differs between
+sessions and no reading shows 2.1 %, the level of a session 2 %, a host that wanders by 2 % within a minute, single
+readings by 2 %.
 """
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from tabulate import tabulate
 
+from segbench import estimates, stats
 from segbench.cases import Case, Visit
-from segbench.stats import BETWEEN
 
 READINGS_MS = np.array([3.4, 1.3])  # of the yardsticks on the undisturbed host: convolution, GEMM
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,7 +37,7 @@ class Machine:
     hidden: bool = False  # whether the contention is the hypervisor's, which no count of CPUs shows
     slow_process: float = 0.0  # share of processes that are 1.5 times as slow for no visible reason
     luck: float = 0.02
-    host: str = "host"
+    between: float = stats.LEVEL  # standard deviation of the level of sessions
     truth_ms: dict[Case, float] = field(default_factory=dict)
     clean: dict[Case, int] = field(default_factory=dict)  # visits that nothing but luck touched
 
@@ -48,18 +51,18 @@ class Machine:
                 factor, runtime = MODES[mode]
                 latency_ms = self.truth_ms.setdefault(case, eager_ms * factor)
                 cases.append(
-                    (case, runtime, latency_ms * rng.lognormal(0, BETWEEN), SLOPES[runtime] + rng.normal(0, 0.2))
+                    (case, runtime, latency_ms * rng.lognormal(0, stats.BETWEEN), SLOPES[runtime] + rng.normal(0, 0.2))
                 )
         total = rounds * len(cases)
         drift = np.log1p(self.drift) * VISIT_S / 3600 * (np.arange(total) - total / 2)
-        wander, found = 0.0, []
+        wander, found, session_level = 0.0, [], rng.normal(0, self.between)
         for place in range(total):
-            if place % len(cases) % len(self.modes) == 0 and place % len(cases) == 0:
+            if place % len(cases) == 0:
                 order = rng.permutation(self.models)
             wander = 0.93 * wander + rng.normal(0, 0.02 * np.sqrt(1 - 0.93**2))
             model, mode = divmod(place % len(cases), len(self.modes))
             case, runtime, latency_ms, slope = cases[order[model] * len(self.modes) + mode]
-            found.append(self.visit(rng, case, runtime, latency_ms, slope, wander + drift[place]))
+            found.append(self.visit(rng, case, runtime, latency_ms, slope, session_level + wander + drift[place]))
             found[-1].round, found[-1].session = place // len(cases) + 1, session
             found[-1].started = (BEGIN + timedelta(seconds=VISIT_S * place)).isoformat()
         return found
@@ -80,8 +83,86 @@ class Machine:
         return Visit(case=case, samples_ms=samples.tolist(), readings_ms=readings.tolist(), others_cpus=others)
 
 
+MACHINES = {
+    "undisturbed": {},
+    "1.3 times slower": {"level": 1.3},
+    "a runtime whose readings are 1.27 times as long": {"offset": 1.27},
+    "torch absent": {"modes": ("openvino",)},
+    "two states": {"slow_state": 0.4},
+    "10 % slower every hour": {"drift": 0.1},
+    "a third of the visits contended": {"contended": 0.33},
+    "a third contended, unseen by the CPU's counts": {"contended": 0.33, "hidden": True},
+    "all visits contended": {"contended": 1.0},
+    "all contended, unseen by the CPU's counts": {"contended": 1.0, "hidden": True},
+    "one process in ten 1.5 times as slow": {"slow_process": 0.1},
+    "offset, drift and two states": {"offset": 1.27, "drift": 0.1, "slow_state": 0.3},
+}
+ROUNDS = (2, 4, 8, 16)
+
+
+@dataclass
+class Outcome:
+    """What the rule made of many journals of one machine."""
+
+    covered: list[bool] = field(default_factory=list)  # whether a 95 % interval holds the truth
+    errors: list[float] = field(default_factory=list)  # log latency less the truth's, of cases that are well measured
+    widths: list[float] = field(default_factory=list)  # of their intervals, over those of who knows the clean visits
+    first: list[bool] = field(default_factory=list)  # whether the truly fastest mode is first or tied with it
+    slow_tied: list[bool] = field(default_factory=list)  # whether a mode that takes 1.3 times as long is tied with it
+
+    def add(self, machine: Machine, found: dict[Case, estimates.CaseEstimate]) -> None:
+        for case, estimate in found.items():
+            low, high = estimate.interval_ms
+            self.covered.append(low <= machine.truth_ms[case] <= high)
+            if self.well_measured(machine, case, estimate):
+                level = SLOPES[MODES[case.mode][1]] * machine.between
+                oracle = 1.96 * np.linalg.norm((machine.luck / machine.clean[case] ** 0.5, 2**0.5 * stats.BETWEEN, level))
+                self.widths.append(estimate.half_width / oracle)
+                self.errors.append(np.log(estimate.latency_ms / machine.truth_ms[case]))
+        for model in {case.model for case in found}:
+            cases = [case for case in found if case.model == model]
+            if len(cases) > 1 and all(self.well_measured(machine, case, found[case]) for case in cases):
+                self.rank({case.mode: found[case] for case in cases})
+
+    @staticmethod
+    def well_measured(machine: Machine, case: Case, estimate: estimates.CaseEstimate) -> bool:
+        return len(estimate.visits) >= 4 and machine.clean[case] >= 2
+
+    def rank(self, found: dict[str, estimates.CaseEstimate]) -> None:
+        best = min(found.values(), key=lambda estimate: estimate.latency_ms)
+        tied = {mode for mode, each in found.items() if each is best or not estimates.slower(each, best)}
+        fastest = min(found, key=lambda mode: MODES[mode][0])
+        self.first.append(fastest in tied)
+        slow = [mode for mode in found if MODES[mode][0] >= 1.3 * MODES[fastest][0]]
+        self.slow_tied += [mode in tied for mode in slow]
+
+    def row(self) -> dict[str, float]:
+        def mean(values: list, digits: int = 3) -> float:
+            return round(float(np.mean(values)), digits) if values else float("nan")
+
+        bias = round(100 * float(np.median(self.errors)), 2) if self.errors else float("nan")
+        row = {"coverage": mean(self.covered), "bias, %": bias}
+        row["width over the oracle's"] = round(float(np.median(self.widths)), 2) if self.widths else float("nan")
+        return row | {"fastest first or tied": mean(self.first), "slow mode tied": mean(self.slow_tied)}
+
+
+def outcome(name: str, journals: int, seed: int, rounds: tuple[int, ...] = ROUNDS) -> Outcome:
+    """Of so many journals of each number of rounds."""
+    result, streams = Outcome(), np.random.SeedSequence([seed, [*MACHINES].index(name)])
+    for stream, count in zip(streams.spawn(journals * len(rounds)), rounds * journals, strict=True):
+        machine = Machine(**MACHINES[name])
+        visits = machine.visits(np.random.default_rng(stream), count)
+        result.add(machine, estimates.of_cases(by_case(visits)))
+    return result
+
+
 def by_case(visits: list[Visit]) -> dict[Case, list[Visit]]:
     cases: dict[Case, list[Visit]] = {}
     for visit in visits:
         cases.setdefault(visit.case, []).append(visit)
     return cases
+
+
+if __name__ == "__main__":
+    rows = [{"machine": name} | outcome(name, journals=100, seed=2).row() for name in MACHINES]
+    print(tabulate(rows, headers="keys", tablefmt="github"))

@@ -62,7 +62,7 @@ def told_apart(results_of: AllResults) -> str:
         top = tables.ranking(frame[frame.decoder != FEATURES])
         for (machine, ranking), group in top.groupby(["machine", "ranking"]):
             values = group.throughput_img_s
-            apart = tables.told_apart(values, group.throughput_low, group.throughput_high).diagonal(1)
+            apart = tables.told_apart(group, "throughput_img_s").diagonal(1)
             told = apart[(values / values.shift(-1) >= APART).to_numpy()[:-1]]  # of those that differ by so much
             row = {"benchmark": name, "machine": machine, "ranking": ranking, "networks": len(group)}
             row |= {"visits a case, median": group.rounds.median()}
