@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from segbench.machine import usable_cores
+
 from .conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
 
 MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
@@ -145,7 +147,8 @@ def test_compare_says_what_is_wrong_in_a_line(tmp_path):
 @pytest.mark.slow
 def test_repetitions_of_both_protocols_beside_a_noisy_neighbour(script):
     script.path = REPEATABILITY
-    done = script.run("--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--stress")
+    all_cores = ("--threads", str(usable_cores()))  # else the neighbour has one of its own
+    done = script.run("--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--stress", *all_cores)
     assert done.returncode == 0, done.stderr
     rows = script.table("benchmark_results.csv")
     assert (
@@ -300,6 +303,17 @@ def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
     running.send_signal(signal.SIGINT)
     said, _ = running.communicate(timeout=30)
     assert running.returncode == 130 and "same command goes on" in said and "Traceback" not in said
+    wait_for(lambda: not script.processes(), 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_other_signals_end_it_as_ctrl_c_does(script, number):
+    running = script.start("--models", "lcnet_100", "--modes", "baseline", "--rounds", "400")
+    wait_for(script.worker)
+    running.send_signal(number)
+    said, _ = running.communicate(timeout=30)
+    assert running.returncode == 128 + number and "same command goes on" in said and "Traceback" not in said
+    assert all(len(line) <= 80 for line in re.split("[\\r\\n]+", said) if " gone" in line) and " gone" in said
     wait_for(lambda: not script.processes(), 10)
 
 
