@@ -56,16 +56,6 @@ class Benchmark:
 def main(benchmark: Benchmark) -> NoReturn:
     """Run a script: exit status 0, 1 where a case failed, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
     tame_terminal()
-    signals = [signal.SIGINT]
-
-    def stop(number: int, _) -> None:
-        signals.append(number)
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
-            signal.signal(number, stop)
     settings = tyro.cli(
         type(benchmark.defaults),
         prog=benchmark.script.name,
@@ -73,7 +63,9 @@ def main(benchmark: Benchmark) -> NoReturn:
         default=benchmark.defaults,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    received = [signal.SIGINT]
     try:
+        end_as_by_ctrl_c(received)
         status = run(benchmark, settings)
     except (Problem, JournalError) as problem:
         print(f"{benchmark.script.name}: {problem}", file=sys.stderr)
@@ -84,7 +76,20 @@ def main(benchmark: Benchmark) -> NoReturn:
     except BrokenPipeError:  # `| head`: whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    sys.exit(128 + signals[-1] if status == 130 else status)
+    sys.exit(128 + received[-1] if status == 130 else status)
+
+
+def end_as_by_ctrl_c(received: list[int]) -> None:
+    """Have SIGTERM and SIGHUP raise KeyboardInterrupt; which one came is added to a list."""
+
+    def stop(number: int, _) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
+            signal.signal(number, stop)
 
 
 def tame_terminal() -> None:

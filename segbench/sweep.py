@@ -55,7 +55,7 @@ class Sweep:
                 left = duration(remaining_s(steps, self.here, self.elsewhere))
                 self.bar.set_postfix_str(f"{left} left", refresh=False)
                 (number, case), *steps = steps
-                self.bar.set_description_str(f"{case.name:.30} | last: {self.latest}")
+                self.show(case)
                 self.take(number, case)
                 self.bar.update()
             self.bar.set_postfix_str("", refresh=False)
@@ -63,6 +63,13 @@ class Sweep:
         finally:
             self.bar.close()
             self.stop_servers()
+
+    def show(self, case: Case) -> None:
+        """In the bar: the case, its name cut to the space there is, and what the visit before came to."""
+        self.bar.set_description_str("", refresh=False)
+        result = f" | last {self.latest}"
+        room = max(0, self.bar.ncols - len(str(self.bar)) - len(result))
+        self.bar.set_description_str(case.name[:room] + result)
 
     def take(self, number: int, case: Case) -> None:
         """One step: a visit, unless the case failed before, and another where other processes disturbed it."""

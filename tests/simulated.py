@@ -116,7 +116,9 @@ class Outcome:
             self.covered.append(low <= machine.truth_ms[case] <= high)
             if self.well_measured(machine, case, estimate):
                 level = SLOPES[MODES[case.mode][1]] * machine.between
-                oracle = 1.96 * np.linalg.norm((machine.luck / machine.clean[case] ** 0.5, 2**0.5 * stats.BETWEEN, level))
+                oracle = 1.96 * np.linalg.norm(
+                    (machine.luck / machine.clean[case] ** 0.5, 2**0.5 * stats.BETWEEN, level)
+                )
                 self.widths.append(estimate.half_width / oracle)
                 self.errors.append(np.log(estimate.latency_ms / machine.truth_ms[case]))
         for model in {case.model for case in found}:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -60,8 +61,9 @@ CPU part\t: 0xd4f
     ids=["amd", "intel", "without bf16", "arm"],
 )
 def test_a_machine_is_known_by_its_cpuinfo(tmp_path, text, name, label, isa, native):
-    (tmp_path / "cpuinfo").write_text(text)
-    here = machine.describe(tmp_path / "cpuinfo")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(text)
+    here = machine.describe(tmp_path)
     assert (here.name, here.label) == (f"{name}-{here.cores}c", f"{label}, {here.cores} cores")
     assert (here.isa, here.native_bf16) == (isa, native)
     assert here.virtual == ("hypervisor" in text)
@@ -160,6 +162,61 @@ def test_usable_cores_are_physical_within_the_mask_and_the_quota(tmp_path, monke
     topology(tmp_path, {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3", 4: "4"})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     assert machine.usable_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(
+    ("mask", "quota", "name", "cores"),
+    [
+        (range(6), "max", "2p2e", "2 P-cores and 2 E-cores"),
+        ((0, 1, 2, 3), "max", "2c", "2 cores"),
+        ((4, 5), "max", "2c", "2 cores"),
+        ((0, 1, 4), "max", "1p1e", "1 P-core and 1 E-core"),
+        (range(6), "300000", "2p1e", "2 P-cores and 1 E-core"),
+        (range(6), "150000", "1c", "1 core"),
+    ],
+)
+def test_a_hybrid_cpu_computes_on_its_p_cores(tmp_path, monkeypatch, mask, quota, name, cores):
+    """Two P-cores of two hardware threads, and two E-cores."""
+    group(tmp_path, "0::/\n", **{"cpu--max": f"{quota} 100000"})
+    topology(tmp_path, {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3", 4: "4", 5: "5"})
+    for kind, cpus in (("cpu_core", "0-3"), ("cpu_atom", "4-5")):
+        (tmp_path / "sys/devices" / kind).mkdir()
+        (tmp_path / "sys/devices" / kind / "cpus").write_text(cpus)
+    (tmp_path / "proc/cpuinfo").write_text(OLD_INTEL)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*mask})
+    here = machine.describe(tmp_path)
+    assert here.name == f"intel-6.158-{name}" and here.label.endswith(f", {cores}")
+    assert here.cores == machine.usable_cores(tmp_path) == int(name[0])
+
+
+@pytest.mark.parametrize(("threads", "others"), [(2, 0.5), (1, 0.0)], ids=["on all cores", "a core is free"])
+@pytest.mark.parametrize(
+    ("cgroup", "stat"),
+    [("0::/outer/job\n", "outer__cpu--stat"), ("4:cpu,cpuacct:/job\n", "cpu__job__cpu--stat")],
+    ids=["v2", "v1"],
+)
+def test_neighbours_count_on_the_mask_beyond_what_the_threads_leave_free(
+    tmp_path, monkeypatch, threads, others, cgroup, stat
+):
+    """In two seconds of which this process computes for two, on CPUs 1 and 3; CPU 2 is off."""
+    throttled = "throttled_usec {0}000000" if cgroup.startswith("0") else "throttled_time {0}000000000"
+    root = group(tmp_path, cgroup, **{stat: f"nr_throttled 7\n{throttled.format(5)}\n"})
+    topology(root, {1: "1", 3: "3"})
+    (root / "sys/devices/system/cpu/online").write_text("0-1,3\n")
+    busy = [scpu(used) for used in (10, 10, 10)]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3})
+    monkeypatch.setattr(machine.psutil, "cpu_times", lambda percpu: busy)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: 0, process_time=lambda: 0))
+    neighbours = machine.Neighbours(threads, root)
+    busy[:] = [scpu(12), scpu(12), scpu(11, steal=1)]
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: 2, process_time=lambda: 2))
+    path = next(root.glob("sys/fs/cgroup/**/cpu.stat"))
+    path.write_text(f"nr_throttled 9\n{throttled.format(6)}\n")
+    assert neighbours.cpus() == (others, 0.5, 0.5)
+
+
+def scpu(user: float, steal: float = 0) -> SimpleNamespace:
+    return SimpleNamespace(user=user, nice=0, system=0, irq=0, softirq=0, steal=steal)
 
 
 def test_what_is_not_installed_is_missing():

@@ -1,15 +1,20 @@
-"""Taking samples and memory, on real calls."""
+"""Taking samples and memory, on real calls; repeating what others disturbed."""
 
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from segbench import measure
+from segbench import machine, measure, sweep
+from segbench.cases import BUSY_CPUS, Case, Visit
+from segbench.journal import Journal
+from segbench.schedule import Durations, Plan
 
 from .conftest import ROOT
+from .test_journal import header
 
 ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # bounds in ms that every reading, or none, keeps
 
@@ -39,6 +44,36 @@ def test_yardsticks_read_their_own_workloads(yardsticks):
     longer.weights = longer.weights * 8
     (conv, gemm), (eight_times, same) = yardsticks.read(), longer.read()
     assert eight_times > 3 * conv and same < 3 * gemm
+
+
+BUSY, QUIET = 2 * BUSY_CPUS, 0.0
+
+
+@pytest.mark.parametrize(
+    ("looks", "wait_s", "rounds"),
+    [
+        ([], 30, [1, 1, 2]),  # others have just ended
+        ([BUSY, QUIET, BUSY], 30, [1, 1, 2]),
+        ([BUSY] * 100, 30, [1, 2]),  # what cannot be had quiet is measured all the same
+        ([], 0, [1, 2]),
+    ],
+    ids=["a moment", "bursts", "for ever", "--no-wait"],
+)
+def test_a_visit_that_others_disturb_is_repeated_once_and_within_bounds(tmp_path, monkeypatch, looks, wait_s, rounds):
+    """In the first of two rounds."""
+    case = Case(model="lcnet_100", mode="baseline", size=(64, 64))
+    seen, clock = iter([*looks, *[QUIET] * 9]), iter(range(1000))
+    visits = iter([BUSY, *([BUSY] if rounds.count(1) > 1 else []), QUIET])
+    monkeypatch.setattr(
+        sweep.Sweep, "visit_case", lambda *_: Visit(case=case, others_cpus=next(visits) / 2, throttled_cpus=0.11)
+    )
+    neighbours = SimpleNamespace(cpus=lambda: (next(seen), 0.0, 0.0))
+    monkeypatch.setattr(machine, "Neighbours", lambda threads: neighbours)
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(clock)))
+    about = header()
+    journal = Journal(tmp_path / about.folder)
+    sweep.Sweep(journal, Plan([case], 2, wait_s=wait_s), about, Durations()).run()
+    assert [visit.round for visit in Journal.read(journal.folder).visits] == rounds
 
 
 @pytest.mark.slow

@@ -70,11 +70,11 @@ def test_further_rounds_follow_those_of_the_own_host(monkeypatch):
     visits = [Visit(case=EAGER, round=number, session="theirs") for number in range(1, 10)]
     visits += [Visit(case=EAGER, round=10, session="theirs", status="error")]
     visits += [Visit(case=EAGER, round=number, session="mine") for number in (1, 2, 3)]
-    wide = SimpleNamespace(raw=visits, estimator="", mean=(0, 1))
-    monkeypatch.setattr(estimates, "of_journal", lambda journal: {EAGER: wide})
+    wide = SimpleNamespace(raw=visits, centre=(0, 1))
+    monkeypatch.setattr(estimates, "of_journal", lambda journal, host: {EAGER: wide})
     for others, left in (({"theirs"}, [(4, EAGER)]), (set(), [])):
         further = plan(EAGER, until=0.05, max_rounds=9, others=frozenset(others))
-        assert further.further_steps(SimpleNamespace(visits=visits)) == left
+        assert further.further_steps(SimpleNamespace(visits=visits, session="", host=str)) == left
 
 
 def test_emulated_bf16_is_visited_once():

@@ -29,7 +29,8 @@ def terminal(results: Results) -> str:
 
 def promises(results: Results) -> Shown:
     """What each protocol keeps over all cases. Spread is max/min over the repetitions, coverage how often a 95 %
-    interval contains what the others found; `corrected` is this project's rule, `all_samples` counts the disturbed
+    interval contains what the others found; `corrected` is this project's rule, each repetition at the
+    level that its host has in all of them, `alone` at that of its own session; `all_samples` counts the disturbed
     samples of the same visits too."""
     kept = []
     for journal in results.journals:

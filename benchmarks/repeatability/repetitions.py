@@ -62,9 +62,24 @@ def whole(journal: Journal) -> dict[Case, CaseEstimate]:
     return estimates.of_journal(journal)
 
 
+@cache
+def own_sessions(number: int, journal: Journal) -> dict[Case, CaseEstimate]:
+    """Of one repetition as if there were no other."""
+    cases = by_repetition(journal)
+    return estimates.of_cases({case: each[number] for case, each in cases.items() if number in each})
+
+
+def alone(visits: list[Visit], journal: Journal) -> dict:
+    """The same of one repetition that knows nothing of the others, nor the level of its host beyond its own session."""
+    return described(own_sessions(repetition(visits[0], journal), journal)[visits[0].case])
+
+
 def corrected(visits: list[Visit], journal: Journal) -> dict:
     """This project's protocol."""
-    estimate = of_visits(visits, journal)
+    return described(of_visits(visits, journal))
+
+
+def described(estimate: CaseEstimate) -> dict:
     low, high = estimate.interval_ms
     row = {"latency_ms": estimate.latency_ms, "low_ms": low, "high_ms": high}
     return row | {"quiet_share": estimate.quiet_share}
@@ -99,6 +114,7 @@ def usual(visits: list[Visit], journal: Journal) -> dict:
 # Whose visits, how they are estimated.
 PROTOCOLS = {
     "corrected": ("quiet", corrected),
+    "alone": ("quiet", alone),
     "all_samples": ("quiet", all_samples),
     "usual": ("usual", usual),
 }
