@@ -87,6 +87,7 @@ def picture(results: Results) -> Picture:
     )
     for (left, right), machine in zip(axes, machines, strict=True):
         rows = frame[frame.machine == machine].sort_values("unet_img_s", ascending=False)
+        rows = rows.replace(np.inf, np.nan)  # no line where only a lower limit is known
         spots = np.arange(len(rows))
         left.hlines(spots, rows.unet_img_s, rows.features_img_s.fillna(rows.fpn_img_s), color="0.85", lw=3, zorder=1)
         for decoder, (colour, marker) in SHADES.items():

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -314,9 +315,9 @@ def report(benchmark: Benchmark, out: Path, header: Header, own: Path | None = N
             others = ", ".join(host or "unknown" for host in journal.hosts() if host != here)
             print(f"Figures are this host's ({here}) where it has some; speedups count rounds of {others} too.")
     names = ", ".join(os.path.relpath(path, out) for path in written)
-    print(f"Written to {os.path.relpath(out)}: {names}; the samples lie in journals/")
+    print(textwrap.fill(f"Written to {os.path.relpath(out)}: {names}; the samples lie in journals/", 100))
     if what.answer:
-        print("\n" + what.answer(results.of(*shown)))
+        print("\n" + "\n".join(textwrap.fill(line, 100) for line in what.answer(results.of(*shown)).splitlines()))
 
 
 def writable(folder: Path) -> None:

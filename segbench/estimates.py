@@ -258,9 +258,9 @@ def slope_of(visits: list[VisitEstimate], *prior: float) -> float:
 
 
 def middle(kind: tuple[str, int, str], kinds: dict[tuple, list[VisitEstimate]]) -> tuple[float, int]:
-    """The median level of a kind of process, and how many sessions it is from. Of a runtime's it is torch's with what
-    the runtime reads more, by visits to one model in one round, for the two may have been measured at other hours; its own
-    where there are too few."""
+    """The median level of a kind of process, and from how many sessions it is. Of a runtime's it is torch's with what
+    the runtime reads more, by visits to one model in one round, for the two may have been measured at other hours; its
+    own where there are too few."""
     own, torch = kinds[kind], kinds.get((*kind[:2], "torch"), [])
     beside = grouped((v for v in torch if v.undisturbed), lambda visit: (visit.key, visit.case.group))
     more = [

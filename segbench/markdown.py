@@ -49,14 +49,16 @@ def number(value: float, digits: int) -> str:
 
 
 def spans(low: pd.Series, high: pd.Series, digits: int = 1) -> list[str]:
-    """Intervals as text, empty where there is none; `at least` where only the lower end is known."""
+    """Intervals as text, empty where there is none; `at least` or `at most` where only one end is known."""
     return [span(*pair, digits) for pair in zip(low, high, strict=True)]
 
 
 def span(low: float, high: float, digits: int) -> str:
     if math.isnan(low):
         return ""
-    return f"at least {low:.{digits}f}" if math.isinf(high) else f"{low:.{digits}f} to {high:.{digits}f}"
+    if math.isinf(high):
+        return f"at least {low:.{digits}f}"
+    return f"{low:.{digits}f} to {high:.{digits}f}" if low else f"at most {high:.{digits}f}"
 
 
 def terminal(results: tables.Results, decoder: str = "") -> str:
@@ -126,8 +128,8 @@ def trust(right: pd.DataFrame) -> str:
     """How sure the figures of rows that went well are."""
     counts = right.quality.value_counts()
     noisy, least = counts.get("noisy", 0), counts.get("at least", 0)
-    text = f"{len(right) - noisy - least} of {len(right)} figures are within ± 15 % of what another session would find"
-    text += f"; {noisy} are noisy, and more --rounds help" * bool(noisy)
+    text = f"Of {len(right)} figures {len(right) - noisy - least} are known to ± 15 % or better"
+    text += f", {noisy} less well (noisy): more --rounds help" * bool(noisy)
     if least:
-        text += f"; {least} are lower limits, because other work disturbed all of their visits"
+        text += f", {least} only as a lower limit (at least): other work disturbed all of their visits"
     return text + "."

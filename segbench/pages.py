@@ -7,8 +7,10 @@ from .markdown import Shown
 
 
 def ranking(results: tables.Results, decoder: str = "") -> Shown:
-    """Each network at its fastest right mode, the fastest first; rows of one rank are not told from its first by their
-    intervals. MB/img is memory beyond the loaded model: 0 where the runtime sets it aside when it loads."""
+    """Each network at its fastest right mode, the fastest first; rows that share a rank do not differ significantly
+    from its first. MB/img is memory beyond the loaded model: 0 where the runtime sets it aside when it loads. Where
+    several hosts of this kind of CPU measured, a column names whose figure it is. `speedup on` another host stands for
+    the first host's figure in eager mode times the speedup that the other one found."""
     top = tables.fastest(results.rows[results.rows.decoder == decoder])
     columns = {
         "rank": top["rank"],
@@ -21,6 +23,8 @@ def ranking(results: tables.Results, decoder: str = "") -> Shown:
         "params, M": top.params_m,
     }
     digits = {"img/s": 1, "over baseline": 2, "MB/img": 1, "params, M": 2}
+    if top.host.nunique() > 1:
+        columns["host"] = top.host.where(~top.carried.astype(bool), "speedup on " + top.host)
     if decoder:
         columns |= {"decoder's share, %": 100 * top.decoder_share, "decoder's, M": top.decoder_params_m}
         columns |= {"GMACs": top.gmacs, "decoder's GMACs": top.decoder_gmacs}

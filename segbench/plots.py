@@ -69,7 +69,8 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
         shade = style(family)
         line = rows.sort_values("params_m")
         axes.plot(line.params_m, line.throughput_img_s, color=shade["color"], alpha=0.4, lw=1, zorder=2)
-        bars = np.abs(rows[["throughput_low", "throughput_high"]].sub(rows.throughput_img_s, axis=0)).T.fillna(0)
+        bars = np.abs(rows[["throughput_low", "throughput_high"]].sub(rows.throughput_img_s, axis=0)).T
+        bars = bars.replace(np.inf, 0).fillna(0)  # of a lower limit only the lower end is known
         axes.errorbar(
             rows.params_m, rows.throughput_img_s, yerr=bars, fmt="none", ecolor=shade["color"], alpha=0.35, lw=1
         )

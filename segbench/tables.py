@@ -281,7 +281,7 @@ def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
 
 
 def shared_ranks(rows: pd.DataFrame, by: str) -> list[int]:
-    """Of rows in the order of `by`, the highest first: a rank is that of the first that a row is not told apart from."""
+    """Of rows in falling order of `by`: a rank is that of the first row that a row is not told apart from."""
     apart = told_apart(rows, by)
     ranks, first = [], 0
     for place in range(len(apart)):
@@ -317,7 +317,7 @@ def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     )
     columns = ["machine", "rank", "family", "model", "best_mode", "tied_modes", "params_m", "throughput_img_s"]
     columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
-    columns += ["efficiency_img_s_m", "top1"]
+    columns += ["efficiency_img_s_m", "top1", "quality", "host", "carried"]
     if frame.decoder.any():
         columns += ["decoder", "decoder_params_m", "gmacs", "decoder_gmacs", "decoder_share"]
     return top[columns]

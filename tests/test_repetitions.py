@@ -73,7 +73,7 @@ def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
     rows = repetitions.protocols(Results([journal])).set_index(["protocol", "mode"])
     quiet = rows.loc["corrected", "baseline"]
     assert quiet.repetitions == 4 and quiet.throughput_img_s == pytest.approx(50, rel=0.01)
-    assert quiet.spread < 1.03 and quiet.estimator == "corrected"
+    assert quiet.spread < 1.03
     # Three visits of 5 s, and half of the floors' 6 s; compiling is counted apart.
     assert quiet.seconds == 3 * 5 + 3
     assert (
@@ -87,12 +87,12 @@ def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
 
 def test_a_repetition_knows_nothing_of_the_others(tmp_path):
     journal = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0})
-    before = repetitions.of_visits(repetitions.by_repetition(journal)[BASE][1], journal).interval_ms
+    before = repetitions.alone(repetitions.by_repetition(journal)[BASE][1], journal)
     other = journal_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0})
     for one in other.visits:
         if repetitions.repetition(one, other) > 1:
             one.samples_ms = (np.array(one.samples_ms) * np.random.default_rng(one.round).lognormal(0, 0.2)).tolist()
-    assert repetitions.of_visits(repetitions.by_repetition(other)[BASE][1], other).interval_ms == before
+    assert repetitions.alone(repetitions.by_repetition(other)[BASE][1], other) == before
 
 
 def test_a_repetition_that_is_not_complete_is_left_out(tmp_path):
@@ -192,16 +192,25 @@ FRAME = pd.DataFrame(
         "allocator": "pinned",
         "status": ["ok"] * 4 + ["wrong", "ok"],
         "throughput_img_s": [10.0, 30.0, 29.0, 5.0, 99.0, 99.0],
-        "throughput_low": [9.0, 28.0, 27.0, np.nan, 98.0, 98.0],
-        "throughput_high": [11.0, 32.0, 31.0, np.nan, 99.9, 99.9],
+        "half_width": [0.1, 0.07, 0.07, 0.07, 0.01, 0.01],
+        "quality": ["", "", "", "at least", "", ""],
+        "tied": [True] * 4 + [False, True],
     }
 )
 
 
-def test_the_ranking_leaves_out_what_is_wrong_or_unknown_and_marks_what_intervals_do_not_separate():
+def test_the_ranking_leaves_out_what_is_wrong_or_unknown_and_nothing_that_is_uncertain():
     top = tables.ranking(FRAME)
-    # 30 against 29 is within what both intervals leave open; 10 is not; nothing is known of how sure 5 is.
+    # 30 against 29 is within what both intervals leave open, 10 is not; 5 is a lower limit and may be as fast as any.
     assert top.model.tolist() == ["b", "c", "a", "d"] and top["rank"].tolist() == [1, 1, 3, 3]
+    limits = tables.ranking(FRAME.assign(quality="at least"))
+    assert limits.model.tolist() == ["b", "c", "a", "d"] and limits["rank"].tolist() == [1, 1, 1, 1]
+
+
+def test_the_fastest_mode_is_named_with_those_that_are_tied():
+    rows = FRAME[FRAME.status == "ok"].iloc[:3].assign(model="a", mode=["compile", "openvino", "baseline"])
+    (top,) = tables.best(rows.assign(tied=[False, True, True])).to_dict("records")
+    assert top["mode"] == "openvino" and top["tied_modes"] == "baseline"
 
 
 def test_every_ranking_has_a_first_of_its_own(monkeypatch):

@@ -1,5 +1,6 @@
 """Real runs of benchmarks/encoder_only/benchmark.py at 64x64."""
 
+import os
 import re
 import signal
 import subprocess
@@ -237,6 +238,26 @@ def test_failures_are_rows_and_harm_nobody(script):
     again = script.run("--models", "lcnet_100", "--modes", "baseline", "compile", "--size", "24", "24")
     assert again.returncode == 0, again.stdout + again.stderr
     assert script.table().set_index(["model", "mode"]).status["lcnet_100", "compile"] == "ok"
+
+
+@pytest.mark.slow
+def test_beside_a_busy_loop_the_quick_run_ends_in_a_full_ranking(script):
+    flags = ("--modes", "baseline", "openvino", "--size", "64", "64", "--rounds", "1", "--budget", "0.2")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            os.sched_setaffinity(busy.pid, {min(os.sched_getaffinity(0))})
+            command = [sys.executable, str(ENCODER_ONLY), "--quick", *flags, "--out", str(script.out)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=script.environment)
+        finally:
+            busy.kill()
+    assert done.returncode == 0, done.stderr
+    top = script.table("benchmark_results.csv")
+    assert len(top) == 5 and top["rank"].notna().all() and (top.throughput_img_s > 0).all()
+    everything = script.table()
+    assert len(everything) == 10 and (everything.status == "ok").all() and everything.throughput_low.gt(0).all()
+    answer = " ".join(done.stdout.strip().split("\n\n")[-1].split())
+    assert re.search(r"(is fastest for \d of 5 networks|order shown is the best guess).* Of 10 figures", answer)
+    assert max(visit.busy_cpus for visit in script.journal().visits) > 0.2, "the loop is seen"
 
 
 @pytest.mark.slow

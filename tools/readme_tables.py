@@ -58,7 +58,8 @@ def winner(frame: pd.DataFrame) -> str:
     if top.empty:
         return ""
     first = next(top.itertuples())
-    text = f"{first.model} {first.throughput_img_s:.1f} ({first.mode})"
+    mode = first.mode + ", by its speedup on another host" * first.carried
+    text = f"{first.model} {'at least ' * (first.quality == 'at least')}{first.throughput_img_s:.1f} ({mode})"
     level = int((top["rank"] == 1).sum()) - 1
     return text + f", level with {level}" * bool(level) + f", of {len(top)}" * (len(top) < len(zoo.ENCODERS) / 2)
 
