@@ -76,18 +76,17 @@ class Journal:
         for paths in sessions.values():
             known: set[bytes] = set()
             for path in paths:
-                journal.read_session(path, paths[0].stem, known, decoder)
+                known |= journal.read_session(path, paths[0].stem, known, decoder)
         return journal
 
-    def read_session(self, path: Path, session: str, known: set[bytes], decoder: msgspec.json.Decoder) -> None:
-        """Take the lines that are not yet `known` from this or another copy."""
+    def read_session(self, path: Path, session: str, known: set[bytes], decoder: msgspec.json.Decoder) -> set[bytes]:
+        """Take the lines that are not `known` from another copy. Returns all of this one."""
         # What follows the last line break was torn by a kill, and stays, for no session appends to another's file; of a
         # file without any, a crash of the machine left nothing.
         *lines, _ = path.read_bytes().split(b"\n")
         for number, text in enumerate(lines, 1):
             if text in known:
                 continue
-            known.add(text)
             try:
                 line = decoder.decode(text)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -98,6 +97,7 @@ class Journal:
             if number == 1:
                 self.check(path, line)
             self.take(line, session)
+        return {*lines}
 
     def check(self, path: Path, header: Header) -> None:
         """Raises JournalError where a session does not belong to those that were read before."""

@@ -11,7 +11,13 @@ from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 from segbench.tables import Results
 
-LABELLED = re.compile(r"^\| \S+-(long|hours|stress) ")  # repetitions over hours, or beside a noisy neighbour
+LABELLED = re.compile("-(long|hours|stress)$")  # repetitions over hours, or beside a noisy neighbour
+PROTOCOLS = {
+    "corrected": "this protocol",
+    "alone": "a session by itself",
+    "all_samples": "all its samples",
+    "usual": "the usual protocol",
+}
 # Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
 WAYS = ("mobileone_s0 + UNet", *(run.name for run in zoo.RUNS))
 
@@ -247,27 +253,24 @@ def whole_cts(results_of: AllResults) -> str:
     return markdown.table(pd.DataFrame(columns), digits)
 
 
-def promises(results_of: AllResults) -> str:
-    """What each protocol keeps, with and without a noisy neighbour: a row per journal."""
+def promises(results_of: AllResults, protocols: tuple[str, ...] = (*PROTOCOLS,), labelled: bool = True) -> str:
+    """What each protocol keeps, worst and median case: a row per journal."""
     import repetition_report
 
     frame, rows = repetition_report.promises(results_of.get("repeatability", NOTHING)).frame, []
-    names = {"corrected": "this protocol's", "all_samples": "all its samples'", "usual": "the usual one's"}
     for machine, group in frame.groupby("machine", sort=False):
-        protocols = group.set_index("protocol")
-        row = {"machine": machine, "cases": protocols.cases["corrected"]}
-        for protocol, name in names.items():
-            worst, median = (protocols[f"spread, {which}"][protocol] for which in ("worst", "median"))
-            row[f"{name} spread"] = f"{worst:.2f} / {median:.2f}"
-        coverage = (f"{protocols.coverage[name]:.2f}" for name in ("corrected", "usual"))
-        rows.append(row | {"coverage of both": " / ".join(coverage)})
+        found = group.set_index("protocol")
+        row = {"machine": machine, "cases": found.cases["corrected"]}
+        for protocol in protocols:
+            worst, median = (found[f"spread, {which}"][protocol] for which in ("worst", "median"))
+            row[PROTOCOLS[protocol]] = f"{worst:.2f} / {median:.2f} / {found.coverage[protocol]:.2f}"
+        rows += [row] * (labelled or not LABELLED.search(machine))
     return markdown.table(pd.DataFrame(rows), {"cases": 0})
 
 
 def promises_short(results_of: AllResults) -> str:
-    """The same without what all samples would have made of it, of machines alone."""
-    lines = [line for line in promises(results_of).splitlines() if not LABELLED.search(line)]
-    return "\n".join("|".join(cell for place, cell in enumerate(line.split("|")) if place != 4) for line in lines)
+    """This protocol and the usual one, on machines that nothing was run beside on purpose."""
+    return promises(results_of, ("corrected", "usual"), labelled=False)
 
 
 def agreement(results_of: AllResults) -> str:

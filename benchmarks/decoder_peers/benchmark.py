@@ -29,7 +29,7 @@ class Settings(decoder_benchmark.DecoderSettings):
     def check(self) -> None:
         super().check()
         if find_spec("segmentation_models_pytorch") is None:
-            raise Problem(f"{LIBRARY} is missing: `uv sync` installs it with the development tools")
+            raise Problem(f"{LIBRARY} is missing: `uv pip install segmentation-models-pytorch monai`")
 
     def header(self) -> dict[str, object]:
         return super().header() | {LIBRARY: version(LIBRARY)}

@@ -37,7 +37,7 @@ def kinds(results: Results) -> pd.DataFrame:
     for journal in committed(results):
         visits = [visit for case in estimates.of_journal(journal).values() for visit in case.visits.values()]
         for names, alike in estimates.grouped(visits, lambda visit: visit.network).items():
-            row = {"journal": name_of(journal)} | dict(zip(NETWORK, names, strict=True))
+            row = {"journal": name_of(journal), "machine": journal.name} | dict(zip(NETWORK, names, strict=True))
             row |= {"cases": len({visit.case for visit in alike}), "visits": len(alike)}
             row |= {"undisturbed": sum(visit.undisturbed for visit in alike), "slope": alike[0].slope}
             for name, field in SCATTERS.items():
@@ -66,8 +66,8 @@ def between_sessions(results: Results) -> pd.DataFrame:
         if len(pairs) > 30:
             hits = [one.interval_ms[0] <= other.latency_ms <= one.interval_ms[1] for one, other in pairs]
             apart = np.log([one.latency_ms / other.latency_ms for one, other in pairs])
-            row = {"journal": name_of(journal), "pairs": len(pairs), "coverage": np.mean(hits)}
-            row |= {"apart, %": 100 * np.sqrt(np.mean(apart**2))}
+            row = {"journal": name_of(journal), "machine": journal.name, "pairs": len(pairs)}
+            row |= {"coverage": np.mean(hits), "apart, %": 100 * np.sqrt(np.mean(apart**2))}
             rows.append(row | {"half width, %": 100 * np.median([one.half_width for one, _ in pairs])})
     return pd.DataFrame(rows)
 

@@ -31,7 +31,7 @@ SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
 def lacking(packages: Iterable[str]) -> str:
     """What of the packages is not installed, in words; "" where all are."""
     names = [name for name, version in installed(packages).items() if version == "missing"]
-    return f"not installed: {', '.join(names)} (uv sync --group runtimes)" if names else ""
+    return f"not installed: {', '.join(names)} (uv pip install {' '.join(names)})" if names else ""
 
 
 def fingerprint(network: nn.Module, example: Tensor, versions: dict[str, str]) -> str:
