@@ -25,7 +25,8 @@ from .schedule import Durations, Plan, duration, remaining_s
 from .settings import Problem, Settings, percent, resolve, share
 from .sweep import Sweep
 
-QUICK = {"models": ("headline",), "modes": ("baseline", "compile", "openvino"), "iterations": 24, "rounds": 2}
+QUICK = {"models": ("headline",), "modes": ("baseline", "compile", "openvino")}
+QUICK |= {"iterations": 24, "rounds": 2, "budget": 1.0}
 PACKAGES = ("timm", "dynamic_network_architectures", "numpy")  # beside the runtimes': other builds, other networks
 
 
@@ -171,6 +172,7 @@ class Run:
             seed=settings.seed,
             others=frozenset() if self.joins else frozenset(chain.from_iterable(self.others.values())),
             wait_s=settings.wait_s(),
+            short=settings.quick,
             files=settings.files(),
         )
 

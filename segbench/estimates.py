@@ -219,15 +219,16 @@ def correct(visits: list[VisitEstimate]) -> None:
     """Bring every visit to the level that its host has in the median when undisturbed: figures stay what users meet.
 
     Levels become logarithms over that median; log latencies lose slope times level. A disturbed visit is not taken for
-    slower than the worst undisturbed one: what others take from a network and from the yardstick is not alike.
+    slower than the worst undisturbed one, and not at all where there is none: what others take from a network and from
+    the yardstick is not alike.
     """
     kinds = grouped(visits, lambda visit: visit.kind)
     middles = {kind: middle(kind, kinds) for kind in kinds}
     for kind, of_kind in kinds.items():
-        (centre, sessions), highest = middles[kind], max(levels(of_kind)) - middles[kind][0]
+        (centre, sessions), known = middles[kind], [visit.level for visit in of_kind if visit.undisturbed]
         for visit in of_kind:
-            visit.level, visit.sessions = visit.level - centre, sessions
-            visit.level = visit.level if visit.undisturbed else min(visit.level, highest)
+            level = visit.level if visit.undisturbed else min(visit.level, max(known, default=centre))
+            visit.level, visit.sessions = level - centre if known else 0.0, sessions
     for of_host in grouped(visits, lambda visit: visit.kind[:2]).values():
         networks, slope = grouped(of_host, lambda visit: visit.network), slope_of(of_host)
         for alike in networks.values():

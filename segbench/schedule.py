@@ -29,6 +29,7 @@ class Plan:
     seed: int = 0
     others: frozenset[str] = frozenset()  # sessions of other hosts, whose rounds do not count
     wait_s: float = 0  # that a run may get longer by, for visits that other processes disturbed
+    short: bool = False  # where they stay busy for so long, one round has to do
     files: dict[str, str] = field(default_factory=dict)  # what a case calls its weights -> where they lie
 
     def repetition(self, number: int) -> int:

@@ -13,7 +13,7 @@ from . import machine, modes, runtimes, stats
 from .cases import BUSY_CPUS, MEASURED, Case, Floor, Outcome, Visit
 from .journal import Header, Journal
 from .messages import Floors, Order
-from .schedule import Durations, Plan, duration, remaining_s
+from .schedule import Durations, Plan, Step, duration, remaining_s
 from .server import Server, ServerDied, left_out
 
 QUIET_LOOKS = 2  # of a second each, in succession, after which a busy machine is taken for quiet again
@@ -58,6 +58,8 @@ class Sweep:
                 self.show(case)
                 self.take(number, case)
                 self.bar.update()
+                if self.plan.short and self.wait_s <= 0 < self.plan.wait_s:
+                    steps = self.first_round(steps)
             self.bar.set_postfix_str("", refresh=False)
             self.bar.set_description_str("done")
         finally:
@@ -89,6 +91,15 @@ class Sweep:
             if self.becomes_quiet(visit):
                 self.keep(self.visit_case(case), number)
             self.wait_s -= time.monotonic() - clock
+
+    def first_round(self, steps: list[Step]) -> list[Step]:
+        """Without what a busy machine makes too long."""
+        first = min(number for number, _ in [*steps, (1, None)])
+        left = [step for step in steps if step[0] == first]
+        if len(left) < len(steps):
+            tqdm.write("Other processes stay busy, so one round has to do; later the same command measures the others")
+        self.bar.total -= len(steps) - len(left)
+        return left
 
     def keep(self, visit: Visit, number: int) -> None:
         """Write a visit of a round down, and what the next ones need to know of it."""

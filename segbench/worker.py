@@ -143,7 +143,8 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
     case, watch = visit.case, Stopwatch(visit.phases_s)
     if case.allocator == "pinned":
         measure.spread_allocator()  # until memory is measured
-    torch.set_num_threads(case.threads)
+    # Beside a busy process threads that spin for one another take a hundred times as long, one thread twice.
+    torch.set_num_threads(1 if len(case.size) == 2 else case.threads)
     if (allowed := len(os.sched_getaffinity(0))) < case.threads:
         raise RuntimeError(f"{case.threads} threads on {allowed} CPUs: something narrowed the affinity mask")
     say("build")
@@ -154,6 +155,7 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
     visit.params = models.count(network)
     visit.decoder_params = models.decoder_params(network)
     image = picture(case)
+    torch.set_num_threads(case.threads)
     watch.lap("build")
 
     say("prepare")
