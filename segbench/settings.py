@@ -67,7 +67,7 @@ class Settings:
     """Seconds of measuring that one visit may take at most, preparing not counted."""
     no_wait: bool = False
     """Measure beside whatever else runs. By default a visit that other processes disturbed is repeated when they pause,
-    which makes a run up to ten minutes longer (--quick: half a minute)."""
+    which makes a run up to ten minutes longer (--quick: 20 seconds)."""
     quick: bool = False
     """A few models and rounds, into a folder of its own: to try it out."""
     fresh: bool = False
@@ -101,7 +101,7 @@ class Settings:
 
     def wait_s(self) -> float:
         """Seconds that a run may get longer by, for visits that other processes disturbed."""
-        return 0 if self.no_wait else 30 if self.quick else 600
+        return 0 if self.no_wait else 20 if self.quick else 600
 
     def folder(self, script: Path) -> Path:
         """Of the results, where --out names none; `script` is the script's."""
