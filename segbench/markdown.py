@@ -70,7 +70,7 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
         "img/s": frame.throughput_img_s.map("{:.1f}".format),
         "95 % interval": spans(frame.throughput_low, frame.throughput_high),
         "speedup": frame.speedup.map("{:.2f}".format),
-        "": frame.status.where(frame.status != "ok", frame.quality),
+        "": frame.status.where(frame.status != "ok", frame.quality.mask(frame.carried, "by another host's speedup")),
     }
     top = tables.ranking(frame)
     fastest = {

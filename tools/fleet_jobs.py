@@ -68,7 +68,7 @@ def progress(path: Path, name: str) -> str:
     """The latest state of the script's progress bar, where there is one."""
     log = path.with_name(f"{name}_0_log.err")
     text = log.read_text(errors="replace") if log.exists() else ""
-    *_, latest = ["", *re.findall(r"\d+/\d+ \|[^\r\n]*left", text)]
+    *_, latest = ["", *re.findall(r"[^\r\n]* gone,[^\r\n]*", text)]
     return latest and f", {latest}"
 
 
