@@ -9,6 +9,7 @@ layout  What it brings that a decoder gets its maps with the channels innermost,
 """
 
 import json
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -187,7 +188,7 @@ def layout(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) 
         low, high = stats.interval(ratios)
         row = {"network": f"{model} + {decoder}", "mode": mode}
         row |= {f"{name}, ms": min(latencies) for name, latencies in taken.items()}
-        rows.append(row | {"times as fast": stats.geometric_mean(ratios), "low": low, "high": high})
+        rows.append(row | {"times as fast": statistics.geometric_mean(ratios), "low": low, "high": high})
     return rows
 
 

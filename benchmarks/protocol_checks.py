@@ -13,6 +13,7 @@ calibration  What the shift of batch norms' biases does to the growth of a small
 import itertools
 import json
 import os
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def bias(model: str, seconds: float, mode: str) -> list[dict]:
         before = after
     low, high = stats.interval(ratios)
     row = {"encoder": model, "mode": mode, "per sample": per_sample, "per run": per_run, "pairs": len(ratios)}
-    shares = {"bias, %": stats.geometric_mean(ratios), "low": low, "high": high}
+    shares = {"bias, %": statistics.geometric_mean(ratios), "low": low, "high": high}
     return [row | {name: (value - 1) * 100 for name, value in shares.items()}]
 
 

@@ -303,7 +303,8 @@ def report(benchmark: Benchmark, out: Path, header: Header, own: Path | None = N
         raise Problem(f"{benchmark.journals(out)} holds no journal with a visit; run without --report first")
     writable(out)
     what = benchmark.report()
-    print("\n" + what.show(results.of(*shown)) + "\n", flush=True)
+    own_results = Results(shown, results.computed, here, only_host=here if own else "")
+    print("\n" + what.show(own_results) + "\n", flush=True)
     try:
         written = reports.write(what, results, out, benchmark.plots(out))
     except OSError as error:
@@ -312,14 +313,16 @@ def report(benchmark: Benchmark, out: Path, header: Header, own: Path | None = N
     for journal in shown:
         host_of = journal.host_of()
         for warning in health.warnings(v for v in journal.visits if here in ("", host_of[v.session])):
-            print(f"Warning: {journal.name}: {warning}")
+            print(textwrap.fill(f"Warning: {journal.name}: {warning}", 100))
         if here and len(journal.hosts()) > 1:
             others = ", ".join(host or "unknown" for host in journal.hosts() if host != here)
-            print(f"Figures are this host's ({here}) where it has some; speedups count rounds of {others} too.")
+            print(
+                f"Figures above are this host's ({here}); speedups count rounds of {others} too, files hold all hosts."
+            )
     names = ", ".join(os.path.relpath(path, out) for path in written)
     print(textwrap.fill(f"Written to {os.path.relpath(out)}: {names}; the samples lie in journals/", 100))
     if what.answer:
-        print("\n" + "\n".join(textwrap.fill(line, 100) for line in what.answer(results.of(*shown)).splitlines()))
+        print("\n" + "\n".join(textwrap.fill(line, 100) for line in what.answer(own_results).splitlines()))
 
 
 def writable(folder: Path) -> None:

@@ -61,7 +61,7 @@ def row(case: Case, before: CaseEstimate, other: Case, after: CaseEstimate) -> d
     columns |= {"allocator": case.allocator, "quality": ""}
     if reason := difference(case, before, other, after):
         return columns | {"verdict": f"refused: {reason}"}
-    ratio, low, high, _ = estimates.speedup(before, after)
+    ratio, low, high, *_ = estimates.speedup(before, after)
     columns |= {"first_ms": before.latency_ms, "second_ms": after.latency_ms, "ratio": ratio, "low": low, "high": high}
     verdict = "faster" if low > 1 else "slower" if high < 1 else "not separable"
     return columns | {"quality": after.quality, "verdict": verdict}

@@ -70,13 +70,15 @@ class CaseEstimate:
     def __init__(self, visits: Iterable[VisitEstimate] = (), raw: Iterable[Visit] = (), first_host: str = ""):
         """`raw`: visits that failed too; `first_host`: whose figures are shown where it measured the case."""
         self.visits, self.raw = {visit.key: visit for visit in visits}, [*raw]
-        counts = Counter(key.host for key in self.visits)
+        counts, self.first_host = Counter(key.host for key in self.visits), first_host
         self.hosts = sorted(counts, key=lambda host: (host != first_host, -counts[host], host))
         self.host = self.hosts[0] if self.hosts else ""  # whose visits the latency is from
         self.of_host = [visit for key, visit in self.visits.items() if key.host == self.host]
         undisturbed = [visit for visit in self.of_host if visit.undisturbed]
         self.counted = undisturbed if len(undisturbed) > 1 else self.of_host
-        self.carried: tuple[float, float] | None = None  # instead of `met`, see `carry`
+        # Instead of `met`, see `carry`; and whether what it was carried by was disturbed.
+        self.carried: tuple[float, float] | None = None
+        self.carried_disturbed = False
 
     def __bool__(self) -> bool:
         return bool(self.visits)
@@ -136,7 +138,7 @@ class CaseEstimate:
     @property
     def one_sided(self) -> bool:
         """Whether others disturbed every visit: then the network is at least as fast as this."""
-        return bool(self) and not any(visit.undisturbed and visit.calm for visit in self.counted)
+        return bool(self) and (self.carried_disturbed or not any(v.undisturbed and v.calm for v in self.counted))
 
     @property
     def interval_ms(self) -> tuple[float, float]:
@@ -200,13 +202,17 @@ def calmest(visits: Iterable[Visit], host: Callable[[str], str]) -> dict[Key, Vi
     for visit in visits:
         if visit.readings_ms and visit.status in MEASURED:
             key = Key(host(visit.session), visit.session, visit.round)
-            kept[key] = min((kept.get(key, visit), visit), key=lambda each: each.busy_cpus)
+            kept[key] = min((kept.get(key, visit), visit), key=taken_cpus)
     return kept
 
 
+def taken_cpus(visit: Visit) -> float:
+    """CPUs that other processes, a quota, and other machines of the hypervisor took meanwhile."""
+    return visit.busy_cpus + visit.stolen_cpus
+
+
 def is_calm(visit: Visit) -> bool:
-    """Whether neither other processes nor other machines of the hypervisor took much of a CPU meanwhile."""
-    return visit.busy_cpus + visit.stolen_cpus <= BUSY_CPUS
+    return taken_cpus(visit) <= BUSY_CPUS
 
 
 def reference_of(visits: list[Visit]) -> tuple[stats.Reference, bool]:
@@ -262,7 +268,7 @@ def middle(kind: tuple[str, int, str], kinds: dict[tuple, list[VisitEstimate]]) 
     """The median level of a kind of process, and from how many sessions it is. Of a runtime's it is torch's with what
     the runtime reads more, by visits to one model in one round, for the two may have been measured at other hours; its
     own where there are too few."""
-    own, torch = kinds[kind], kinds.get((*kind[:2], "torch"), [])
+    own, torch = kinds[kind], kinds.get((*kind[:2], "torch"), []) if kind[2] != "torch" else []
     beside = grouped((v for v in torch if v.undisturbed), lambda visit: (visit.key, visit.case.group))
     more = [
         visit.level - np.mean([other.level for other in beside[visit.key, visit.case.group]])
@@ -274,15 +280,26 @@ def middle(kind: tuple[str, int, str], kinds: dict[tuple, list[VisitEstimate]]) 
 
 
 def carry(found: dict[Case, CaseEstimate], first_host: str) -> None:
-    """Give what `first_host` did not measure its latency there: its baseline over the speedup that other hosts found.
-    No latency is carried over itself: hosts of one name differ by a factor, and every network by another."""
-    for case, estimate in found.items():
+    """Give what `first_host` did not measure its latency there: its baseline over the speedup that another host found,
+    or without a baseline the latency there times the ratio of what both hosts measured, in the median. No latency is
+    carried over as it is: hosts of one name differ by a factor, and every network by another."""
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for estimate in found.values():
+        for host in estimate.hosts[1:] if estimate.host == first_host else ():
+            there = CaseEstimate([visit for visit in estimate.visits.values() if visit.key.host == host])
+            ratios[host].append(estimate.met[0] - there.met[0])
+    elsewhere = [(case, estimate) for case, estimate in found.items() if estimate and estimate.host != first_host]
+    for case, estimate in elsewhere:
         baseline = found.get(msgspec.structs.replace(case, mode=modes.BASELINE), NOTHING)
-        if estimate and baseline and baseline.host == first_host != estimate.host:
-            ratio = speedup(baseline, estimate)
-            if ratio.pairs:
-                widths = np.log(ratio.high / ratio.low) / 2, 1.96 * HOSTS, baseline.met[1]
-                estimate.carried = baseline.met[0] - float(np.log(ratio.ratio)), float(np.linalg.norm(widths))
+        ratio = speedup(baseline, estimate)
+        if baseline.host == first_host and ratio.pairs:
+            pairs = [estimate.visits[key].undisturbed for key in estimate.visits if key in baseline.visits]
+            widths = ratio.half_width, 1.96 * HOSTS, baseline.met[1]
+            estimate.carried = baseline.met[0] - float(np.log(ratio.ratio)), float(np.linalg.norm(widths))
+            estimate.carried_disturbed = baseline.one_sided or not any(pairs)
+        elif len(ratios[estimate.host]) >= MIN_PAIRS:
+            middle = estimate.met[0] + float(np.median(ratios[estimate.host]))
+            estimate.carried = middle, float(np.hypot(estimate.met[1], 1.96 * HOSTS))
 
 
 class Speedup(NamedTuple):
@@ -292,11 +309,12 @@ class Speedup(NamedTuple):
     low: float = NAN
     high: float = NAN
     pairs: int = 0
+    half_width: float = NAN  # of the interval, as a logarithm, where both ends are known
 
 
 def speedup(before: CaseEstimate, after: CaseEstimate) -> Speedup:
     """From visits in the same round of a session, which share what the machine did then, on whatever hosts; where there
-    are none, from the estimates."""
+    are none, from the estimates. Where one side is only known to be at least so fast, so is an end of the interval."""
     if not before or not after:
         return Speedup()
     both = [(before.visits[key], after.visits[key]) for key in before.visits if key in after.visits]
@@ -304,15 +322,17 @@ def speedup(before: CaseEstimate, after: CaseEstimate) -> Speedup:
     both = undisturbed if len(undisturbed) > 1 else both
     if both:
         weights = [2 / (1 / one.weight + 1 / other.weight) for one, other in both]
-        one, other = (visits[0].scatter for visits in zip(*both, strict=True))
-        common = stats.Scatter(one.variance + other.variance, min(one.freedom, other.freedom))
+        variance = float(np.mean([one.scatter.variance + other.scatter.variance for one, other in both]))
+        common = stats.Scatter(variance, min(visit.scatter.freedom for pair in both for visit in pair))
         middle, width = stats.centre([one.log_ms - other.log_ms for one, other in both], weights, common)
         width = float(np.hypot(width, stats.hours(len({one.key.session for one, _ in both}))))
     else:
         middle, width = before.centre[0] - after.centre[0], float(np.hypot(before.half_width, after.half_width))
-    return Speedup(float(np.exp(middle)), *stats.around(float(np.exp(middle)), width), len(both))
+    low, high = stats.around(float(np.exp(middle)), width)
+    low, high = 0.0 if before.one_sided else low, float("inf") if after.one_sided else high
+    return Speedup(float(np.exp(middle)), low, high, len(both), width)
 
 
 def slower(case: CaseEstimate, other: CaseEstimate) -> bool:
     """Whether the interval of the ratio of the two excludes that the first is as fast as the second."""
-    return not case.one_sided and speedup(case, other).low > 1
+    return speedup(case, other).low > 1

@@ -57,7 +57,7 @@ def span(low: float, high: float, digits: int) -> str:
     if math.isnan(low):
         return ""
     if math.isinf(high):
-        return f"at least {low:.{digits}f}"
+        return f"at least {low:.{digits}f}" if round(low, digits) else "unknown"
     return f"{low:.{digits}f} to {high:.{digits}f}" if low else f"at most {high:.{digits}f}"
 
 
@@ -69,8 +69,11 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
         "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
         "img/s": frame.throughput_img_s.map("{:.1f}".format),
         "95 % interval": spans(frame.throughput_low, frame.throughput_high),
-        "speedup": frame.speedup.map("{:.2f}".format),
-        "": frame.status.where(frame.status != "ok", frame.quality.mask(frame.carried, "by another host's speedup")),
+        # Beside a busy process eager mode is no measure.
+        "speedup": frame.speedup.where((frame.speedup_low > 0) & (frame.speedup_high < math.inf)).map("{:.2f}".format),
+        "note": frame.status.where(
+            frame.status != "ok", frame.quality.mask(frame.carried, "by another host's speedup")
+        ),
     }
     top = tables.ranking(frame)
     fastest = {
@@ -79,7 +82,7 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
         "fastest mode": top["mode"],
         "img/s": top.throughput_img_s.map("{:.1f}".format),
         "95 % interval": spans(top.throughput_low, top.throughput_high),
-        "tied with": top.tied_modes,
+        "tied modes": top.tied_modes,
     }
     texts = []
     for columns, machines in ((everything, frame.machine), (fastest, top.machine)):
@@ -103,24 +106,29 @@ def answer(results: tables.Results, decoders: Iterable[str] = DECODERS) -> str:
         sentences.append(": ".join([*where, finding(best)]))
     apart = any((top["rank"] > 1).any() for top in tops) or not rows.tied[tables.competes(rows)].all()
     if len(rows) > 1 and not apart:
-        sentences.insert(0, "No figure is certain enough to tell one from another; the order shown is the best guess.")
+        best = tops[0].iloc[0]
+        least = f", at least {best.throughput_low:.1f} images/s" * (best.quality == "at least")
+        sentences = [
+            "Nothing is certain enough to tell networks or modes apart; the order shown is the best guess. First in"
+        ]
+        sentences[0] += f" it is {best.model} with {best['mode']}{least}. Run it again when the machine is idle."
     return "\n".join([*sentences, trust(rows[rows.status == "ok"])])
 
 
 def finding(best: pd.DataFrame) -> str:
     """Of networks at their fastest modes, the fastest first."""
-    first, tied = best.iloc[0], int((best["rank"] == 1).sum()) - 1
+    first, tied = best.iloc[0], int((~tables.told_apart(best, "throughput_img_s")[0]).sum()) - 1
     mode = best["mode"].mode()[0]
     under = best[best["mode"] == mode]
-    sure = f"± {100 * (first.throughput_high / first.throughput_img_s - 1):.0f} %"
-    sure = "at least" if math.isinf(first.throughput_high) else sure
-    text = f"{first.model} with {first.throughput_img_s:.1f} images/s ({sure}, {first['mode']}"
+    figure = f"{first.throughput_img_s:.1f} images/s, ± {first.throughput_high / first.throughput_img_s - 1:.0%}"
+    figure = f"at least {first.throughput_low:.1f} images/s" if math.isinf(first.throughput_high) else figure
+    text = f"{first.model} with {figure.replace('%', ' %')} ({first['mode']}"
     text += f"; tied with {first.tied_modes}" * bool(first.tied_modes) + ")"
     text += f", tied with {tied} other networks" * bool(tied)
     if len(best) == 1:
         return f"The fastest mode of {text}"
-    gains = under.speedup[under.quality != "at least"].dropna()  # beside a busy process eager mode is no measure
-    over = f", {gains.min():.1f} to {gains.max():.1f} times eager" if len(gains) and mode != modes.BASELINE else ""
+    known = (under.speedup_low > 0).all() and (under.speedup_high < math.inf).all() and mode != modes.BASELINE
+    over = f", {under.speedup.min():.1f} to {under.speedup.max():.1f} times eager" if known else ""
     return f"{mode} is fastest for {len(under)} of {len(best)} networks{over}; the fastest network is {text}"
 
 

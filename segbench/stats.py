@@ -12,7 +12,7 @@ BAND = (0.08, 0.10)  # convolution, GEMM: a reading this far above the reference
 WIDTHS = 2.5  # ... or this many of its left-hand standard deviations, on a machine that scatters more
 MIN_SAMPLES = 3  # undisturbed ones that a visit needs, or all of a visit with fewer samples
 # By which power of what the convolution yardstick reads a network gets slower, before its own visits say more, and how
-# unsure that is: of a machine 1.0 to 2.9, of a runtime or a decoder on it up to 1 less (study_machines.csv).
+# unsure that is: of a machine 1.0 to 2.9, of a runtime or a decoder on it up to 1 less (study_kinds.csv).
 SLOPE, SLOPE_SPREAD, CLASS_SPREAD = 1.5, 0.5, 0.3
 # Variance of a visit's log latency before visits to the same cases say more, and the degrees of freedom it counts as.
 VARIANCE, FREEDOM = 0.03**2, 4
@@ -81,7 +81,8 @@ def fitted_slope(
         slope = x[kept] @ y[kept] / squares
         residuals = y - slope * x
         kept = np.abs(residuals) <= OUTLIER * robust_deviation(residuals) + 1e-9
-    variance = residuals[kept].var() / (x[kept] @ x[kept]) + 1e-12
+    freedom = max(0, int(kept.sum()) - len(pairs) - 1) + FREEDOM  # few residuals say little of how unsure the slope is
+    variance = (residuals[kept] @ residuals[kept] + FREEDOM * VARIANCE) / freedom / (x[kept] @ x[kept])
     weights = np.array([1 / variance, 1 / spread**2])
     return float(np.clip(weights @ (slope, prior) / weights.sum(), 0, 3))
 
@@ -145,10 +146,6 @@ def centre(logs: ArrayLike, weights: ArrayLike, common: Scatter) -> tuple[float,
 def hours(sessions: int) -> float:
     """Half width, as a logarithm, of what differs between these sessions and that which would be the next."""
     return float(HOURS * np.sqrt(1 + 1 / sessions))
-
-
-def geometric_mean(values: ArrayLike) -> float:
-    return float(np.exp(np.log(np.asarray(values, dtype=float)).mean()))
 
 
 def around(middle: float, half_width: float) -> tuple[float, float]:

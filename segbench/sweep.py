@@ -34,7 +34,7 @@ class Sweep:
         self.wait_s = plan.wait_s  # that is left
         self.failed: set[Case] = set()  # not visited again in this run
         self.skips = {(v.case, v.round, v.reason) for v in counted if v.status == "skipped"}  # said already
-        self.latest = "none yet"
+        self.latest = ""
 
     def run(self) -> None:
         """KeyboardInterrupt stops all processes and is passed on."""
@@ -69,7 +69,7 @@ class Sweep:
     def show(self, case: Case) -> None:
         """In the bar: the case, its name cut to the space there is, and what the visit before came to."""
         self.bar.set_description_str("", refresh=False)
-        result = f" | last {self.latest}"
+        result = f" | previous: {self.latest}" * bool(self.latest)
         room = max(0, self.bar.ncols - len(str(self.bar)) - len(result))
         self.bar.set_description_str(case.name[:room] + result)
 

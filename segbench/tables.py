@@ -28,10 +28,12 @@ class Results:
         journals: list[Journal],
         computed: dict[Path, dict[Case, CaseEstimate]] | None = None,
         first_host: str = "",
+        only_host: str = "",
     ):
-        """`first_host`: whose figures are shown where it measured a case; by default the host with most visits."""
+        """`first_host`: whose figures are shown where it measured a case; by default the host with most visits.
+        `only_host`: cases that it did not measure are left out."""
         self.journals = [journal for journal in journals if journal.visits]
-        self.computed, self.first_host = {} if computed is None else computed, first_host
+        self.computed, self.first_host, self.only_host = {} if computed is None else computed, first_host, only_host
 
     def estimates(self, journal: Journal) -> dict[Case, CaseEstimate]:
         """Case -> its estimate."""
@@ -64,7 +66,7 @@ class Results:
 
     def of(self, *journals: Journal) -> "Results":
         """Some of the journals."""
-        return Results([*journals], self.computed, self.first_host)
+        return Results([*journals], self.computed, self.first_host, self.only_host)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -98,7 +100,14 @@ class Results:
     @cached_property
     def cases(self) -> list[tuple[Journal, Case]]:
         pairs = [(journal, case) for journal in self.journals for case in self.estimates(journal)]
+        if self.only_host:
+            pairs = [(journal, case) for journal, case in pairs if self.measured(journal, case)]
         return sorted(pairs, key=lambda pair: (pair[0].name, *place(pair[1])))
+
+    def measured(self, journal: Journal, case: Case) -> bool:
+        """Whether `only_host` visited a case."""
+        sessions = journal.hosts().get(self.only_host, [])
+        return any(visit.session in sessions for visit in self.estimates(journal)[case].raw)
 
     def ratios(self, column: str, other: Other) -> pd.DataFrame:
         """For every row throughput over that of another case, with its interval: `column`, `column`_low and _high."""
@@ -195,7 +204,7 @@ def row(
         "throughput_all": case.batch_size / estimate.all_samples_ms * 1e3,
         "quality": estimate.quality,
         "half_width": estimate.apart,
-        **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs"), speedup, strict=True)),
+        **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs"), speedup[:4], strict=True)),
         "decoder_share": decoder_share(case, estimate, alone),
         "quiet_share": estimate.quiet_share,
         "host": estimate.host,
@@ -205,7 +214,8 @@ def row(
         "samples": estimate.samples,
         **costs(case, [visit for visit in measured if visit.status == "ok"]),
         "gflop_s": gflops,
-        "peak_share": gflops / peaks.get((estimate.host, mode.precision), NAN),
+        "peak_share": gflops
+        / peaks.get((estimate.first_host if estimate.carried else estimate.host, mode.precision), NAN),
         "rel_error": max((v.rel_error for v in measured if v.rel_error is not None), default=NAN),
         "argmax_agreement": min((v.argmax_agreement for v in measured if v.argmax_agreement is not None), default=NAN),
         "output_std": NAN if seen.output_std is None else seen.output_std,

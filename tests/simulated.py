@@ -167,4 +167,8 @@ def by_case(visits: list[Visit]) -> dict[Case, list[Visit]]:
 
 if __name__ == "__main__":
     rows = [{"machine": name} | outcome(name, journals=100, seed=2).row() for name in MACHINES]
-    print(tabulate(rows, headers="keys", tablefmt="github"))
+    print(
+        tabulate(
+            [{key: "" if value != value else value for key, value in row.items()} for row in rows], "keys", "github"
+        )
+    )

@@ -7,6 +7,7 @@ Writes kernels/<machine>.csv, from which kernels.csv and the tables of README.md
 """
 
 import os
+import statistics
 import sys
 import warnings
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def compared(name: str, calls: dict[str, Callable[[], object]], work: dict, pair
     same = float((calls[ours]() == calls[others[0]]()).double().mean())
     row = {"kernel": name, "ms": 1e3 * np.median(taken[ours])}
     row |= {f"{other}_ms": 1e3 * np.median(taken[other]) for other in others}
-    row |= {"fastest_other": best, "ratio": stats.geometric_mean(ratios), "ratio_low": low, "ratio_high": high}
+    row |= {"fastest_other": best, "ratio": statistics.geometric_mean(ratios), "ratio_low": low, "ratio_high": high}
     return row | {"same_labels": same, "pairs": pairs} | work
 
 

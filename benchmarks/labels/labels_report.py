@@ -1,12 +1,13 @@
 """What benchmark.py shows: the fused end against every other way from an image to labels."""
 
+import statistics
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from segbench import estimates, markdown, stats, tables
+from segbench import estimates, markdown, tables
 from segbench.cases import DECODERS, OUTPUTS
 from segbench.markdown import Shown, spans
 from segbench.plots import COLOURS, WIDTH, Picture, caption
@@ -63,10 +64,10 @@ def means(results: Results) -> Shown:
                 "decoder": DECODERS[decoder],
                 "precision": PRECISIONS[precision],
                 "encoders": len(group),
-                "over the fastest other way": stats.geometric_mean(group.ratio),
+                "over the fastest other way": statistics.geometric_mean(group.ratio),
                 "lowest to highest": f"{group.ratio.min():.2f} to {group.ratio.max():.2f}",
                 "interval above 1": int((group.ratio_low > 1).sum()),
-                "over smp in FP32": stats.geometric_mean(group.over_smp.dropna()),
+                "over smp in FP32": statistics.geometric_mean(group.over_smp.dropna()),
                 "same label, at least": f"{group.argmax_agreement.min():.4%}",
             }
         )

@@ -9,6 +9,7 @@ neighbour    What helps torch's eager mode beside a process that keeps one core 
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -156,7 +157,7 @@ def bare(settings: Settings, threads: int) -> list[dict]:
             low, high = stats.interval(ratios)
             row = {"network": f"{case.model} {DECODERS[case.decoder]}", "mode": mode}
             row |= {"ms": 1e3 * float(np.median(latencies)), "pairs": len(ratios)}
-            rows.append(row | {"mode over bare": stats.geometric_mean(ratios), "low": low, "high": high})
+            rows.append(row | {"mode over bare": statistics.geometric_mean(ratios), "low": low, "high": high})
             print(row, flush=True, file=sys.stderr)
     return rows
 

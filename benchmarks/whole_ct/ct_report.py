@@ -1,5 +1,6 @@
 """What benchmark.py shows of its runs: seconds and memory by part, and the fast way against what comes."""
 
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             if usual is not None:
                 pairs = own.set_index("repeat").join(usual[["whole_s"]].add_suffix("_usual"), how="inner")
                 ratios = pairs.whole_s_usual / pairs.whole_s
-                row |= {"ratio": stats.geometric_mean(ratios) if len(ratios) else np.nan}
+                row |= {"ratio": statistics.geometric_mean(ratios) if len(ratios) else np.nan}
                 row["ratio_low"], row["ratio_high"] = stats.interval(ratios)
                 row["memory_ratio"] = peaks.max() / usual[[name for name in worked if name in usual]].max(axis=None)
             rows.append(row)
