@@ -69,8 +69,7 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
         "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
         "img/s": frame.throughput_img_s.map("{:.1f}".format),
         "95 % interval": spans(frame.throughput_low, frame.throughput_high),
-        # Beside a busy process eager mode is no measure.
-        "speedup": frame.speedup.where((frame.speedup_low > 0) & (frame.speedup_high < math.inf)).map("{:.2f}".format),
+        "speedup": frame.speedup.where(tables.has_speedup(frame)).map("{:.2f}".format),
         "note": frame.status.where(
             frame.status != "ok", frame.quality.mask(frame.carried, "by another host's speedup")
         ),
@@ -127,7 +126,7 @@ def finding(best: pd.DataFrame) -> str:
     text += f", tied with {tied} other networks" * bool(tied)
     if len(best) == 1:
         return f"The fastest mode of {text}"
-    known = (under.speedup_low > 0).all() and (under.speedup_high < math.inf).all() and mode != modes.BASELINE
+    known = tables.has_speedup(under).all() and mode != modes.BASELINE
     over = f", {under.speedup.min():.1f} to {under.speedup.max():.1f} times eager" if known else ""
     return f"{mode} is fastest for {len(under)} of {len(best)} networks{over}; the fastest network is {text}"
 

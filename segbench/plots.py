@@ -127,7 +127,7 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
     shown = [mode for mode in modes.in_order(frame["mode"]) if mode != BASELINE]
     random = np.random.default_rng(0)
     for place, mode in enumerate(shown):
-        rows = frame[(frame["mode"] == mode) & (frame.status == "ok") & frame.speedup.notna()]
+        rows = frame[(frame["mode"] == mode) & (frame.status == "ok") & tables.has_speedup(frame)]
         for family, members in rows.groupby("family", sort=False):
             spots = place + random.uniform(-0.25, 0.25, len(members))
             axes.scatter(members.speedup, spots, s=18, edgecolors="white", linewidths=0.4, **style(family))

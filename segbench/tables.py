@@ -333,11 +333,16 @@ def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     return top[columns]
 
 
+def has_speedup(frame: pd.DataFrame) -> pd.Series:
+    """Which rows have one of which both ends of the interval are known."""
+    return (frame.speedup_low > 0) & (frame.speedup_high < math.inf)
+
+
 def gains(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per mode: the lowest, median and highest speedup over baseline, of all networks that ran under it."""
     summary = []
     for mode in modes.in_order(frame["mode"]):
-        ratios = frame[(frame["mode"] == mode) & (frame.status == "ok")].speedup.dropna()
+        ratios = frame[(frame["mode"] == mode) & (frame.status == "ok") & has_speedup(frame)].speedup
         if mode != BASELINE and len(ratios):
             low, median, high = ratios.quantile((0, 0.5, 1))
             summary.append({"mode": mode, "encoders": len(ratios), "lowest": low, "median": median, "highest": high})
