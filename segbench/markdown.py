@@ -123,11 +123,12 @@ def finding(best: pd.DataFrame) -> str:
     figure = f"at least {first.throughput_low:.1f} images/s" if math.isinf(first.throughput_high) else figure
     text = f"{first.model} with {figure.replace('%', ' %')} ({first['mode']}"
     text += f"; tied with {first.tied_modes}" * bool(first.tied_modes) + ")"
-    text += f", tied with {tied} other networks" * bool(tied)
+    text += f", tied with {tied} other network{'s' * (tied > 1)}" * bool(tied)
     if len(best) == 1:
         return f"The fastest mode of {text}"
-    known = tables.has_speedup(under).all() and mode != modes.BASELINE
-    over = f", {under.speedup.min():.1f} to {under.speedup.max():.1f} times eager" if known else ""
+    gains = under.speedup[tables.has_speedup(under)]
+    over = f", {gains.min():.1f} to {gains.max():.1f} times eager" if len(gains) and mode != modes.BASELINE else ""
+    over += f" (known for {len(gains)})" * bool(over and len(gains) < len(under))
     return f"{mode} is fastest for {len(under)} of {len(best)} networks{over}; the fastest network is {text}"
 
 
