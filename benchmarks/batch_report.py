@@ -14,12 +14,13 @@ LINES = ("-", "--", ":", "-.")
 
 
 def batches(results: Results) -> pd.DataFrame:
-    """All rows with `over_batch_1`, throughput over that of a single image, and `enough`: the smallest batch whose
-    throughput is within 5 % of the best."""
+    """All rows with `over_batch_1`, throughput over that of a single image (of figures that are no lower limits), and
+    `enough`: the smallest batch whose throughput is within 5 % of the best."""
     keys = ["machine", *KEYS]
     frame = pinned(results.rows).copy()
-    single = frame[frame.batch_size == 1].set_index(keys).throughput_img_s.rename("single")
-    frame["over_batch_1"] = frame.throughput_img_s / frame.join(single, on=keys).single
+    sure = frame.quality != "at least"
+    single = frame[(frame.batch_size == 1) & sure].set_index(keys).throughput_img_s.rename("single")
+    frame["over_batch_1"] = (frame.throughput_img_s / frame.join(single, on=keys).single).where(sure)
     good = frame.throughput_img_s >= 0.95 * frame.groupby(keys).throughput_img_s.transform("max")
     smallest = frame.batch_size.where(good).groupby([frame[key] for key in keys])
     frame["enough"] = frame.batch_size == smallest.transform("min")

@@ -226,10 +226,6 @@ class Journal:
         others = self.others(header)
         return next((host for host in self.hosts() if host not in others), "")
 
-    def with_readings(self) -> list[Floor | Visit]:
-        """Every line that holds readings of the yardsticks. The journal holds samples."""
-        return [*self.floors, *(visit for visit in self.visits if visit.readings_ms)]
-
     def by_case(self) -> dict[Case, list[Outcome]]:
         """Case -> the visits that count, in the order in which the cases were first met. Every visit that was measured
         counts; of a round that a host could not measure its last one, which says why."""

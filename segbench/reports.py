@@ -23,9 +23,8 @@ class Report(NamedTuple):
     pictures: "dict[str, Callable[[Results], tuple[Figure, DataFrame] | None]]"  # of one machine, with its data
     show: "Callable[[Results], str]"  # for the terminal
     pages: "tuple[Callable[[Results], Shown], ...]"  # tables of a machine's page; their docstrings are the captions
-    answer: "Callable[[Results], str] | None" = (
-        None  # what was found, in some sentences: the end of the terminal's text
-    )
+    # What was found, in some sentences: the end of the terminal's text.
+    answer: "Callable[[Results], str] | None" = None
 
 
 def write(report: Report, results: "Results", out: Path, plots: Path) -> list[Path]:
