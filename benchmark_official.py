@@ -2,7 +2,7 @@
 
 Writes benchmark_official_results.csv (every measured case, with slices per second by the reference project's rule),
 benchmark_official_costs.csv (seconds and multiply-adds per whole CT) and benchmark_official_plot.png beside this file
-from the journals of all machines in journals/benchmark_official/.
+from the run logs of all machines in run_logs/benchmark_official/.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from segbench import cli, decoder_benchmark
 from segbench.cases import Case
 from segbench.reports import Report
 from segbench.settings import Problem, ask
-from segbench.zoo import PATCH, RUNS, TILE
+from segbench.zoo import PATCH, RELEASED, TILE
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator", "resenc", "segresnet")
@@ -30,7 +30,7 @@ try:
 except ValueError as problem:
     sys.exit(str(problem))
 """
-QUICK = {"models": MODELS[1:2], "volumes": VOLUMES[:1], "modes": ("baseline",), "rounds": 2, "iterations": 4}
+QUICK = {"models": MODELS[1:2], "volumes": VOLUMES[:1], "modes": ("baseline",), "rounds": 2, "samples": 4}
 
 
 @dataclass
@@ -79,7 +79,7 @@ def cases(settings: Settings) -> list[Case]:
     inputs = [(model, PATCH, classes) for model in settings.volumes]
     inputs += [(model, TILE, classes) for model in settings.volumes if settings.cubes]
     # A whole CT needs the released networks at their own tile size, with as many output channels as they have.
-    inputs += [(run.model, TILE, run.classes or classes) for run in RUNS if run.model in settings.volumes]
+    inputs += [(run.model, TILE, run.classes or classes) for run in RELEASED if run.model in settings.volumes]
     weights = digest(settings.weights) if settings.weights else ""
     deep = []
     for model, size, outputs in dict.fromkeys(inputs):
@@ -111,7 +111,7 @@ BENCHMARK = cli.Benchmark(
     report=report,
     modes=("baseline", "autocast", "compile+freezing", "autocast+compile+freezing"),
     modes_without_bf16=("baseline", "compile+freezing"),
-    defaults=Settings(models=MODELS, rounds=4, iterations=48, budget=10),
+    defaults=Settings(models=MODELS, rounds=4, samples=48, budget=10),
     quick=QUICK,
     subfolder="benchmark_official",
 )

@@ -113,15 +113,15 @@ def counted(name: str, classes: int, size: tuple[int, ...] | None, every_head: b
         raise Problem(f"{name} cannot be counted at {sides(size)}: {first}") from None
 
 
-def counted_own(name: str, size: tuple[int, ...], in_chans: int) -> list[dict]:
+def counted_custom(name: str, size: tuple[int, ...], in_chans: int) -> list[dict]:
     """The row of a user's own network. Raises Problem."""
     from segbench import counting
-    from segbench.models.own import build_own
+    from segbench.models.own import build_custom
 
     if not re.fullmatch(r"[\w.]+:[\w.]+", name):
         raise Problem(f"--network {name!r} is no function of a module: say package.module:function")
     try:
-        network = build_own(name, str(Path.cwd())).to("meta")
+        network = build_custom(name, str(Path.cwd())).to("meta")
         return [{"network": name, "size": sides(size), **counting.count(network, size, in_chans)._asdict()}]
     except Exception as error:  # whatever a network or its module raises
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -168,7 +168,7 @@ def main() -> int:
         return 1 if texts else 0
     rows = [row for name in names for row in counted(name, settings.num_classes, settings.size)]
     if settings.network:
-        rows += counted_own(settings.network, settings.size or (512, 512), settings.in_chans)
+        rows += counted_custom(settings.network, settings.size or (512, 512), settings.in_chans)
     frame = pd.DataFrame(rows).reindex(columns=[*COLUMNS, *DIGITS])
     if settings.format == "csv":
         print(tables.csv(frame), end="")

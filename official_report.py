@@ -26,7 +26,7 @@ def terminal(results: Results) -> str:
 
 
 def equivalents(results: Results) -> Shown:
-    """Slices per second (eq/s: 128x128x64 voxels count as four slices of 512x512), each network at its fastest right
+    """Slices per second (eq/s: 128x128x64 voxels count as four slices of 512x512), each network at its fastest valid
     mode. GB are the weights of one network in FP32 and what one inference adds to them at its peak."""
     frame = whole_ct.equivalents(results)
     slow = frame[(frame["mode"] == BASELINE) & frame.eq_s.notna()].set_index(NETWORK)[["eq_s", "peak_gb"]]
@@ -34,7 +34,7 @@ def equivalents(results: Results) -> Shown:
     columns = {
         "network": whole_ct.networks(top),
         "input": top["size"],
-        "fastest right mode": top["mode"],
+        "fastest valid mode": top["mode"],
         "eq/s": top.eq_s,
         "95 % interval": markdown.spans(top.eq_s_low, top.eq_s_high, 2),
         "eq/s, baseline": top.eq_s_baseline,
@@ -51,14 +51,14 @@ def equivalents(results: Results) -> Shown:
 
 
 def whole_cts(results: Results) -> Shown:
-    """A whole CT of 512x512x300 voxels, each way at its fastest right mode: the networks alone, without resampling,
+    """A whole CT of 512x512x300 voxels, each way at its fastest valid mode: the networks alone, without resampling,
     stitching and reading files. From all samples is what a shared machine gives on average."""
     frame = whole_ct.costs(results)
     slow = frame[frame["mode"] == BASELINE].set_index(["machine", "way"])[["ct_s", "peak_gb"]]
     top = whole_ct.ranked_costs(frame).join(slow.add_suffix("_baseline"), on=["machine", "way"])
     columns = {
         "network": top.way,
-        "fastest right mode": top["mode"],
+        "fastest valid mode": top["mode"],
         "inferences": top.inferences,
         "s each": top.latency_s,
         "s per CT": top.ct_s,
@@ -92,7 +92,7 @@ def over_2d(results: Results) -> Shown:
     good = frame[(frame.status == "ok") & frame.eq_s.notna()]
     flat = good[(good.model == "mobileone_s0") & (good.decoder == "unet")]
     flat_way, ratios = whole[whole.way == "mobileone_s0 + UNet"], []
-    for run in zoo.RUNS:
+    for run in zoo.RELEASED:
         deep, way = good[(good.model == run.model) & (good.decoder == "")], whole[whole.way == run.name]
         slow, slow_flat = (rows[rows["mode"] == BASELINE].eq_s.max() for rows in (deep, flat))
         row = {"network": run.name, "eq/s, baseline": slow_flat / slow}
@@ -108,16 +108,16 @@ def over_2d(results: Results) -> Shown:
 def sessions_apart(results: Results) -> pd.DataFrame:
     """A row per machine and case that has several sessions: max/min of the latencies that each would publish alone."""
     rows = []
-    for journal, case in results.cases:
-        whole, sessions = results.estimates(journal)[case], {}
-        for visit in whole.raw:
-            if visit.status == "ok":
-                sessions.setdefault(visit.session, set()).add(visit.round)
+    for run_log, case in results.cases:
+        whole, sessions = results.estimates(run_log)[case], {}
+        for run in whole.raw:
+            if run.status == "ok":
+                sessions.setdefault(run.session, set()).add(run.round)
         parts = [whole.only(lambda name, _, own=own: name == own) for own in sessions]
         parts = [part for part in parts if part]
         if len(parts) > 1:
             alone, all_samples = ([getattr(p, f) for p in parts] for f in ("latency_ms", "all_samples_ms"))
-            row = {"machine": journal.name, "cpu": journal.header.machine.label, "network": case.model}
+            row = {"machine": run_log.name, "cpu": run_log.header.machine.label, "network": case.model}
             row |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}
             row |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
             row |= {"spread": max(alone) / min(alone), "all_samples_spread": max(all_samples) / min(all_samples)}
@@ -127,7 +127,7 @@ def sessions_apart(results: Results) -> pd.DataFrame:
 
 def spreads(results: Results) -> Shown:
     """Max/min over repetitions of what the 3D networks' latencies would be published as, where there are three or more;
-    a repetition is a session's visits to a case."""
+    a repetition is a session's runs of a case."""
     frame = sessions_apart(results)
     if len(frame):
         frame = frame[(frame.decoder == "") & (frame.repetitions >= REPEATED)]
@@ -141,7 +141,7 @@ TABLES = (equivalents, whole_cts, by_mode, over_2d, spreads)
 
 
 def picture(results: Results) -> Picture:
-    """Each network at its fastest right mode: slices per second by the reference project's rule, and seconds per whole
+    """Each network at its fastest valid mode: slices per second by the reference project's rule, and seconds per whole
     CT, a line from TotalSegmentator's step between tiles to nnU-Net's."""
     rows = whole_ct.ranked_equivalents(whole_ct.equivalents(results))
     whole = whole_ct.ranked_costs(whole_ct.costs(results))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from segbench import tables
 from segbench.cases import DECODERS, sides
-from segbench.zoo import PATCH, RUNS, TILE
+from segbench.zoo import PATCH, RELEASED, TILE
 
 VOXELS, SPACING_MM = (300, 512, 512), (1.5, 0.75, 0.75)
 STEPS = (0.8, 0.5)  # of a tile, from one to the next: TotalSegmentator's, nnU-Net's default
@@ -100,7 +100,7 @@ def costs(results: tables.Results) -> pd.DataFrame:
     for row, name in zip(flat.itertuples(), networks(flat), strict=True):
         ways.append(cost(row, "2D", name, [VOXELS[0]] * len(STEPS)))
     cubes = frame[(frame.decoder == "") & (frame["size"] == sides(TILE))]
-    for run in RUNS:
+    for run in RELEASED:
         counts = [run.networks * tiles(resampled(VOXELS, SPACING_MM, run.resolution_mm), step) for step in STEPS]
         rows = cubes[(cubes.model == run.model) & ((cubes.classes == run.classes) | (run.classes == 0))]
         ways += [cost(row, "3D", run.name, counts) for row in rows.itertuples()]
@@ -109,7 +109,7 @@ def costs(results: tables.Results) -> pd.DataFrame:
 
 def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
     """Of one way to go over the reference volume with a measured network, `inferences` for each of STEPS."""
-    usual, half = inferences
+    fixed_iterations, half = inferences
     return Cost(
         machine=row.machine,
         cpu=row.cpu,
@@ -117,15 +117,15 @@ def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
         way=way,
         mode=row.mode,
         precision=row.precision,
-        inferences=usual,
+        inferences=fixed_iterations,
         inferences_half=half,
         latency_s=1 / row.throughput_img_s,
-        ct_s=usual / row.throughput_img_s,
-        ct_low_s=usual / row.throughput_high,
-        ct_high_s=usual / row.throughput_low,
-        ct_all_s=usual / row.throughput_all,
+        ct_s=fixed_iterations / row.throughput_img_s,
+        ct_low_s=fixed_iterations / row.throughput_high,
+        ct_high_s=fixed_iterations / row.throughput_low,
+        ct_all_s=fixed_iterations / row.throughput_all,
         ct_half_s=half / row.throughput_img_s,
-        ct_tmac=usual * row.gmacs / 1e3,
+        ct_tmac=fixed_iterations * row.gmacs / 1e3,
         ct_half_tmac=half * row.gmacs / 1e3,
         peak_gb=row.peak_gb,
         quality=row.quality,
@@ -134,7 +134,7 @@ def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
 
 
 def ranked_costs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `costs` at their fastest right mode, ranked."""
+    """The rows of `costs` at their fastest valid mode, ranked."""
     speeds = {"ct_per_s": 1 / frame.ct_s, "ct_per_s_low": 1 / frame.ct_high_s, "ct_per_s_high": 1 / frame.ct_low_s}
-    right = frame.assign(status="ok", allocator="pinned", **speeds)
+    right = frame.assign(status="ok", allocator="retained", **speeds)
     return tables.ranking(right, by="ct_per_s", keys=["machine", "way"])

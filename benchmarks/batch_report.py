@@ -7,7 +7,7 @@ from segbench import markdown
 from segbench.cases import DECODERS
 from segbench.markdown import Shown
 from segbench.plots import COLOURS, WIDTH, Picture, caption
-from segbench.tables import Results, pinned
+from segbench.tables import Results, one_allocator
 
 KEYS = ["model", "decoder", "mode"]
 LINES = ("-", "--", ":", "-.")
@@ -17,7 +17,7 @@ def batches(results: Results) -> pd.DataFrame:
     """All rows with `over_batch_1`, throughput over that of a single image (of figures that are no lower limits), and
     `enough`: the smallest batch whose throughput is within 5 % of the best."""
     keys = ["machine", *KEYS]
-    frame = pinned(results.rows).copy()
+    frame = one_allocator(results.rows).copy()
     sure = frame.quality != "at least"
     single = frame[(frame.batch_size == 1) & sure].set_index(keys).throughput_img_s.rename("single")
     frame["over_batch_1"] = (frame.throughput_img_s / frame.join(single, on=keys).single).where(sure)
@@ -48,7 +48,7 @@ def by_batch(results: Results) -> Shown:
 
 
 def picture(results: Results) -> Picture:
-    """A row per journal, a column per decoder: throughput over that of a single image against the batch size."""
+    """A row per run log, a column per decoder: throughput over that of a single image against the batch size."""
     frame, dates = batches(results), results.dates()
     machines, names = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame.decoder)]
     figure, axes = plt.subplots(

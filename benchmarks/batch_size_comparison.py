@@ -1,7 +1,7 @@
 """The effect of the batch size: throughput and latency at batch 1, 2, 4, 8 and 16, encoders alone and with decoders.
 
 Writes batch_size_comparison.csv (everything) and batch_size_comparison.png (throughput over batch 1, and the batch at
-which it is within 5 % of its best) beside this file from the journals of all machines in journals/.
+which it is within 5 % of its best) beside this file from the run logs of all machines in run_logs/.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ BENCHMARK = cli.Benchmark(
     report=report,
     modes=(*decoder_benchmark.ENDS, "openvino-bf16"),
     modes_without_bf16=(*decoder_benchmark.ENDS_WITHOUT_BF16, "openvino"),
-    defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=4, iterations=48),
+    defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=4, samples=48),
     subfolder="batch_size_comparison",
 )
 

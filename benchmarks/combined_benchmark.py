@@ -1,7 +1,7 @@
 """Encoder alone, with Semantic FPN and with UNet, next to each other in the same rounds: what does which decoder cost?
 
 Writes combined_benchmark_results.csv (a row per machine, model and mode: all three side by side, FPN over UNet with its
-interval) and combined_benchmark_plot.png beside this file from the journals of all machines in journals/.
+interval) and combined_benchmark_plot.png beside this file from the run logs of all machines in run_logs/.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ BENCHMARK = cli.Benchmark(
     report=report,
     modes=decoder_benchmark.ENDS,
     modes_without_bf16=decoder_benchmark.ENDS_WITHOUT_BF16,
-    defaults=decoder_benchmark.DecoderSettings(models=("dozen",)),
+    defaults=decoder_benchmark.DecoderSettings(models=("twelve",)),
     subfolder="combined_benchmark",
 )
 

@@ -9,7 +9,7 @@ from segbench import markdown
 from segbench.cases import DECODERS, FEATURES
 from segbench.markdown import Shown, spans
 from segbench.plots import COLOURS, WIDTH, Picture, plain_log
-from segbench.tables import Results, pinned
+from segbench.tables import Results, one_allocator
 
 COLUMNS = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
 COLUMNS |= {"gmacs": "gmacs", "memory_mb_img": "memory_mb_img", "gflop_s": "gflop_s", "status": "status"}
@@ -19,7 +19,7 @@ SHADES = {FEATURES: ("0.5", "D"), "fpn": (COLOURS[0], "o"), "unet": (COLOURS[1],
 def side_by_side(results: Results) -> pd.DataFrame:
     """A row per machine, model and mode: the encoder's feature maps, FPN and UNet, and FPN's throughput over UNet's."""
     ratios = results.ratios("over_unet", lambda case: msgspec.structs.replace(case, decoder="unet"))
-    frame = pinned(results.rows.join(ratios))
+    frame = one_allocator(results.rows.join(ratios))
     keys = ["machine", "cpu", "family", "model", "mode"]
     table = frame[keys].drop_duplicates().set_index(keys)
     for decoder in SHADES:

@@ -3,7 +3,7 @@
 parts   Wall time of the encoder's stages and the decoder's steps in the calmest of some profiled inferences. A part
         reaches from its first convolution to the next part's: what the compiler fuses in between stays attributable.
 output  What a full-resolution output costs, and the classes of its pixels (argmax) on top, after the network or in it.
-layout  What it brings that a decoder gets its maps with the channels innermost, both ways in turn.
+layout  What it brings that a decoder gets its maps with the NHWC, both ways in turn.
 
     uv run benchmarks/decoder_parts.py parts output layout
 """
@@ -103,7 +103,7 @@ def is_convolution(event) -> bool:
     return "conv" in event.name and ancestor is None
 
 
-def calmest(call: Callable, owners: list[str], runs: int) -> dict[str, float]:
+def least_loaded(call: Callable, owners: list[str], runs: int) -> dict[str, float]:
     """Part -> ms in the fastest of the runs. Raises RuntimeError where the convolutions that ran are not those of the
     network, one for one."""
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
@@ -136,7 +136,7 @@ def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -
         owners = in_order(module, image)
         call = call_of(module, image, mode)
         plain = fastest(call, settings.runs)
-        parts_ms = calmest(call, owners, settings.runs)
+        parts_ms = least_loaded(call, owners, settings.runs)
         columns[mode] = parts_ms | {"together": sum(parts_ms.values()), "without the profiler": plain}
     return [
         {"network": f"{model} + {decoder}", "part": name}
@@ -198,7 +198,7 @@ TABLES = {"parts": parts, "output": output, "layout": layout}
 def main() -> None:
     settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
     torch.set_num_threads(here.cores)
-    measure.pin_allocator(room_mb=1000)
+    measure.retain_memory(room_mb=1000)
     pair = decoder_benchmark.ENDS if here.native_bf16 else decoder_benchmark.ENDS_WITHOUT_BF16
     print(json.dumps({"machine": here.label, "torch": torch.__version__, "threads": here.cores}))
     for name in settings.tables:

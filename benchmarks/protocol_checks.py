@@ -1,9 +1,9 @@
 """Checks of the protocol against independent measurements, for notes.md; prints tables, writes nothing.
 
-bias         A reading of the yardsticks pushes the network out of the caches. Samples between readings, as a sweep
+bias         A reading of the reference workload pushes the network out of the caches. Samples between reference times, as a sweep
              takes them, against long back-to-back runs in the same process, in turn.
 memory       What one inference adds to the resident set against the peak of torch's own live allocations.
-yardsticks   How much of a network's changes in time each yardstick sees, one thing after the other in turn.
+reference workload   How much of a network's changes in time each reference workload sees, one thing after the other in turn.
 grad         Compiled code under no_grad against inference_mode, in turn.
 calibration  What the shift of batch norms' biases does to the growth of a small error, and so to BF16's.
 
@@ -33,7 +33,7 @@ from segbench.models import build, encoder
 
 @dataclass
 class Settings:
-    checks: Annotated[tuple[Literal["bias", "memory", "yardsticks", "grad", "calibration"], ...], tyro.conf.Positional]
+    checks: Annotated[tuple[Literal["bias", "memory", "reference_workload", "grad", "calibration"], ...], tyro.conf.Positional]
     """Which of them."""
     models: tuple[str, ...] = ("mobilenetv3_small_100", "regnetx_002", "resnet18")
     """Small, medium, large."""
@@ -55,14 +55,14 @@ def bias(model: str, seconds: float, mode: str) -> list[dict]:
     """Samples over back-to-back runs of about 0.2 s between them, with the interval over the pairs. Neighbours in time
     share the machine's state, quiet or not."""
     _, _, call = prepare(model, mode)
-    yardsticks = measure.Yardsticks()
+    reference_workload = measure.ReferenceWorkload()
     once = min(measure.seconds(call) for _ in range(3))
     per_sample, per_run = max(1, round(measure.SAMPLE_S / once)), max(3, round(0.2 / once))
 
     def sample() -> float:
-        yardsticks.read()
+        reference_workload.read()
         took = measure.seconds(lambda: [call() for _ in range(per_sample)]) / per_sample
-        yardsticks.read()
+        reference_workload.read()
         return took
 
     ratios, before, end = [], sample(), time.perf_counter() + seconds
@@ -125,10 +125,10 @@ def calibration(model: str, seconds: float, mode: str) -> list[dict]:
     return rows
 
 
-def yardsticks(model: str, seconds: float, mode: str) -> list[dict]:
-    """Share of the variance of the network's log latency that each yardstick's log readings beside it explain (R2)."""
+def reference_workload(model: str, seconds: float, mode: str) -> list[dict]:
+    """Share of the variance of the network's log latency that each reference workload's log reference times beside it explain (R2)."""
     _, _, call = prepare(model, mode)
-    ours = measure.Yardsticks()
+    ours = measure.ReferenceWorkload()
     image, weights = torch.rand(1, 16, 256, 256), [torch.randn(16, 16, 3, 3) / 12 for _ in range(4)]
     small, large = torch.rand(1 << 20), torch.rand(8 << 20)
     small_copy, large_copy = torch.empty_like(small), torch.empty_like(large)
@@ -154,7 +154,7 @@ def yardsticks(model: str, seconds: float, mode: str) -> list[dict]:
             for name, work in kinds.items():
                 taken[name].append(min(measure.seconds(work) for _ in range(2)))
     logs = {name: np.log(times) for name, times in taken.items()}
-    beside = {name: (of[:-1] + of[1:]) / 2 for name, of in logs.items()}  # a sample stands between two readings
+    beside = {name: (of[:-1] + of[1:]) / 2 for name, of in logs.items()}  # a sample stands between two reference times
     network = logs["network"][1:]
 
     def explained(*names: str) -> float:
@@ -168,7 +168,7 @@ def yardsticks(model: str, seconds: float, mode: str) -> list[dict]:
     return [row | {"conv 160 + GEMM": explained("convolution 160", "GEMM 512"), "all five": explained(*kinds)}]
 
 
-CHECKS = {"bias": bias, "memory": memory, "yardsticks": yardsticks, "grad": grad, "calibration": calibration}
+CHECKS = {"bias": bias, "memory": memory, "reference_workload": reference_workload, "grad": grad, "calibration": calibration}
 
 
 def main() -> None:
@@ -182,7 +182,7 @@ def main() -> None:
         ):
             reader, writer = os.pipe()
             if not (child := os.fork()):  # a heap of its own for every model, as in a sweep
-                (measure.spread_allocator if check == "memory" else measure.pin_allocator)()
+                (measure.spread_allocator if check == "memory" else measure.retain_memory)()
                 torch.set_num_threads(here.cores)
                 os.write(writer, json.dumps(CHECKS[check](model, settings.seconds, mode)).encode())
                 os._exit(0)

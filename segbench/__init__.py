@@ -1,6 +1,6 @@
 """What the benchmark scripts share. A module imports only from those before it:
 
-cases, zoo, modes, stats, machine, journal; inputs, models, counting; runtimes, measure, messages, worker, server;
+cases, zoo, modes, stats, machine, run log; inputs, models, counting; runtimes, measure, messages, worker, server;
 estimates, health, schedule, sweep; tables, markdown, pages, compare, plots; reports, settings, cli,
 decoder_benchmark.
 """

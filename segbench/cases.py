@@ -1,13 +1,13 @@
-"""What is measured and what came of it: a case is a row of every table, a visit one fresh process that measured it."""
+"""What is measured and what came of it: a case is a row of every table, a run one fresh process that measured it."""
 
 import msgspec
 
-# How a visit can end. Each but `ok` carries its reason; no row is ever dropped.
+# How a run can end. Each but `ok` carries its reason; no row is ever dropped.
 STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
 # What a run sets once for all of its cases. Cases that differ in one of these are not comparable.
 SHARED = ("size", "in_chans", "batch_size", "threads", "pretrained", "seed")
-BUSY_CPUS = 0.2  # above which a visit was disturbed by other processes, and is repeated
+BUSY_CPUS = 0.2  # above which a run was disturbed by other processes, and is repeated
 FEATURES = "features"  # nothing follows the encoder: its feature maps
 # What can follow an encoder, as tables and pictures call it and in their order.
 DECODERS = {
@@ -24,7 +24,7 @@ OUTPUTS = {
     "logits": "logits",
     "argmax": "argmax behind the network",
     "graph": "argmax in the graph",
-    "labels": "fused end",
+    "labels": "fused argmax",
 }
 
 
@@ -34,7 +34,7 @@ def sides(size: tuple[int, ...]) -> str:
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One network under one mode on one input. Hashable: two visits belong together when their cases are equal."""
+    """One network under one mode on one input. Hashable: two runs belong together when their cases are equal."""
 
     model: str
     mode: str
@@ -42,7 +42,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     in_chans: int = 3  # of an image; see `channels`
     batch_size: int = 1
     threads: int = 1
-    allocator: str = "pinned"  # "pinned" or "plain", see measure.pin_allocator
+    allocator: str = "retained"  # "pinned" or "plain", see measure.pin_allocator
     protocol: str = "quiet"  # or "usual", see measure.usual
     decoder: str = ""  # one of DECODERS
     classes: int = 0  # of the decoder, or of a 3D network
@@ -70,7 +70,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def name(self) -> str:
         """What a progress bar shows: `resnet18 compile`."""
-        unusual = [self.allocator] * (self.allocator != "pinned") + [self.protocol] * (self.protocol != "quiet")
+        unusual = [self.allocator] * (self.allocator != "retained") + [self.protocol] * (self.protocol != "quiet")
         batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
         channels = f"in_chans {self.in_chans}" if self.in_chans != 3 else ""
         output = "" if self.output == "logits" else f"({OUTPUTS[self.output]})"
@@ -78,31 +78,31 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def group(self) -> "Case":
-        """The same case whatever the mode, decoder, output, batch and allocator: the cases of a group are visited next
+        """The same case whatever the mode, decoder, output, batch and allocator: the cases of a group are measured next
         to each other, so that the machine is in one state for what is compared."""
         return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0, output="", batch_size=0)
 
 
 class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag="visit"):
-    """What a sweep has to remember of a visit: how it ended and what it cost."""
+    """What a sweep has to remember of a run: how it ended and what it cost."""
 
     case: Case
-    session: str = ""  # the journal's file that holds it; known from the file, not written into it
+    session: str = ""  # the run log's file that holds it; known from the file, not written into it
     round: int = 0  # from 1
     started: str = ""  # UTC, ISO 8601
     status: str = "ok"
     reason: str = ""
     budget_s: float = 0
-    seconds: float = 0  # wall time of the visit, as the sweeping process saw it
+    seconds: float = 0  # wall time of the run, as the sweeping process saw it
     cache: str = ""  # "cold" or "warm": whether what preparing makes was found on disk; "" where it makes nothing
     # MB that one inference adds to the resident set of the loaded model, for the whole batch
     memory_mb: float | None = None
 
 
-class Visit(Outcome, tag="visit"):
+class Run(Outcome, tag="visit"):
     """What one fresh process saw of one case. Times are raw; tables decide later which of them count."""
 
-    # Wall time of its parts; `inference` and `readings` are parts of `measure`. Export, convert and compile are what
+    # Wall time of its parts; `inference` and `reference times` are parts of `measure`. Export, convert and compile are what
     # preparing from nothing takes, `saved_s` what of that was found on disk.
     phases_s: dict[str, float] = {}
     saved_s: float = 0
@@ -114,7 +114,7 @@ class Visit(Outcome, tag="visit"):
     decoder_gmacs: float = 0  # of one batch
     per_sample: int = 1  # back-to-back inferences in one sample
     samples_ms: list[float] = []  # per inference
-    readings_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
+    reference_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
     page_faults: float = 0  # minor faults per timed inference
     others_cpus: float = 0  # CPUs that other processes used meanwhile, beyond those that the threads leave free
     throttled_cpus: float = 0  # CPUs that the quota of a control group took away meanwhile
@@ -139,12 +139,12 @@ class Visit(Outcome, tag="visit"):
         return Outcome(**{name: getattr(self, name) for name in Outcome.__struct_fields__})
 
 
-class Floor(msgspec.Struct, kw_only=True, tag_field="kind", tag="floor"):
-    """What the yardsticks and the largest workloads reached in a session before its first case of that many threads."""
+class MachineSpeed(msgspec.Struct, kw_only=True, tag_field="kind", tag="floor"):
+    """What the reference workload and the largest workloads reached in a session before its first case of that many threads."""
 
     threads: int
     started: str  # UTC, ISO 8601
-    readings_ms: list[tuple[float, float]]
+    reference_ms: list[tuple[float, float]]
     peak_gflops: dict[str, float]  # by precision
     seconds: float = 0  # wall time, with the start of the server where that was needed
     session: str = ""

@@ -1,4 +1,4 @@
-"""What a script says of itself, and the way from its flags to journal, CSV and PNG."""
+"""What a script says of itself, and the way from its flags to run log, CSV and PNG."""
 
 import dataclasses
 import logging
@@ -20,13 +20,13 @@ from filelock import FileLock, Timeout
 
 from . import machine, modes, reports, runtimes, zoo
 from .cases import MEASURED, Case
-from .journal import SCHEMA, Header, Journal, JournalError, folders, of_another_host, read_all, session_files
+from .run_log import SCHEMA, Header, RunLog, RunLogError, folders, of_another_host, read_all, session_files
 from .schedule import Durations, Plan, duration, remaining_s
-from .settings import Problem, Settings, percent, resolve, share
+from .settings import Problem, Settings, percent, resolve, shard
 from .sweep import Sweep
 
-QUICK = {"models": ("headline",), "modes": ("baseline", "compile", "openvino")}
-QUICK |= {"iterations": 24, "rounds": 2, "budget": 1.0}
+QUICK = {"models": ("five",), "modes": ("baseline", "compile", "openvino")}
+QUICK |= {"samples": 24, "rounds": 2, "budget": 1.0}
 PACKAGES = ("timm", "dynamic_network_architectures", "numpy")  # beside the runtimes': other builds, other networks
 
 
@@ -43,12 +43,12 @@ class Benchmark:
     modes_without_bf16: tuple[str, ...] = ()  # by default; those that would emulate BF16 are then skipped, with a row
     defaults: Settings = dataclasses.field(default_factory=Settings)
     quick: dict[str, object] = dataclasses.field(default_factory=lambda: QUICK)  # what --quick sets
-    subfolder: str = ""  # of journals/ and plots/, for scripts that share a folder
+    subfolder: str = ""  # of run_logs/ and plots/, for scripts that share a folder
     beside: Callable[[Settings], AbstractContextManager] = lambda settings: nullcontext()  # while it is measured
 
-    def journals(self, out: Path) -> Path:
-        """The folder of the journals."""
-        return out / "journals" / self.subfolder
+    def run_logs(self, out: Path) -> Path:
+        """The folder of the run logs."""
+        return out / "run_logs" / self.subfolder
 
     def plots(self, out: Path) -> Path:
         """The folder of the pictures of further machines."""
@@ -69,7 +69,7 @@ def main(benchmark: Benchmark) -> NoReturn:
     try:
         end_as_by_ctrl_c(received)
         status = run(benchmark, settings)
-    except (Problem, JournalError) as problem:
+    except (Problem, RunLogError) as problem:
         print(f"{benchmark.script.name}: {problem}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
@@ -107,7 +107,7 @@ def tame_terminal() -> None:
 
 
 def run(benchmark: Benchmark, settings: Settings) -> int:
-    """From flags to journal and report. Returns the exit status."""
+    """From flags to run log and report. Returns the exit status."""
     here = machine.describe()
     skip_emulated = bool(benchmark.modes_without_bf16) and settings.modes is None and not here.native_bf16
     default_modes = benchmark.modes_without_bf16 if skip_emulated else benchmark.modes
@@ -126,12 +126,12 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
         report(benchmark, settings.out, header)
         return 0
     if settings.list:
-        Run(benchmark, settings, header, skip_emulated).announce()
+        Session(benchmark, settings, header, skip_emulated).announce()
         return 0
     writable(settings.out)
     try:
         with FileLock(settings.out / f".lock-{platform.node()}", timeout=0):
-            return Run(benchmark, settings, header, skip_emulated).measure()
+            return Session(benchmark, settings, header, skip_emulated).measure()
     except Timeout:
         raise Problem(f"another run is measuring into {settings.out}; wait for it, or use --out FOLDER") from None
 
@@ -149,22 +149,22 @@ def versions(names: Sequence[str]) -> dict[str, str]:
     return builds
 
 
-class Run:
-    """The journal to go on with, and what is left of the plan."""
+class Session:
+    """The run log to go on with, and what is left of the plan."""
 
     def __init__(self, benchmark: Benchmark, settings: Settings, header: Header, skip_emulated: bool):
-        """Reads all journals of the folder once. Raises Problem where this machine's journal is of other settings."""
+        """Reads all run logs of the folder once. Raises Problem where this machine's run log is of other settings."""
         self.benchmark, self.settings, self.header = benchmark, settings, header
-        self.read_journals()
-        self.others = self.journal.others(header)  # host -> its sessions
-        self.joins = settings.join or bool(settings.share)  # hosts that share out rounds count each other's
+        self.read_run_logs()
+        self.others = self.run_log.others(header)  # host -> its sessions
+        self.joins = settings.join or bool(settings.shard)  # hosts that share out rounds count each other's
         self.plan = Plan(
             cases=[*benchmark.cases(settings)],
             rounds=settings.rounds,
             budget_s=settings.budget,
-            samples_wanted=-(-settings.iterations // settings.rounds),
+            samples_wanted=-(-settings.samples // settings.rounds),
             repetitions=settings.repetitions,
-            share=share(settings.share),
+            shard=shard(settings.shard),
             until=percent(settings.until),
             max_rounds=settings.max_rounds,
             emulated=frozenset(name for name in settings.modes if emulates(name, header.machine)),
@@ -176,30 +176,30 @@ class Run:
             files=settings.files(),
         )
 
-    def read_journals(self) -> None:
-        """The journal to go on with, and what visits to any machine took."""
+    def read_run_logs(self) -> None:
+        """The run log to go on with, and what runs of any machine took."""
         benchmark, settings, header = self.benchmark, self.settings, self.header
-        root = benchmark.journals(settings.out)
-        self.journal = Journal(root / header.folder, samples=bool(settings.until))
+        root = benchmark.run_logs(settings.out)
+        self.run_log = RunLog(root / header.folder, samples=bool(settings.until))
         self.elsewhere = Durations()
         for folder in folders(root):
-            own = folder == self.journal.folder
-            if own and settings.fresh:  # it is put aside, whatever it holds
+            own = folder == self.run_log.folder
+            if own and settings.restart:  # it is put aside, whatever it holds
                 continue
-            journal = Journal.read(folder, own and bool(settings.until), benchmark.name)
-            for visit in journal.visits:
-                self.elsewhere.add(visit)
+            run_log = RunLog.read(folder, own and bool(settings.until), benchmark.name)
+            for run in run_log.runs:
+                self.elsewhere.add(run)
             if own:
-                self.journal = journal
-        if settings.out != benchmark.script.parent:  # what is published says how long visits take
-            with suppress(JournalError):
-                for journal in read_all(benchmark.journals(benchmark.script.parent), False, benchmark.name):
-                    for visit in journal.visits:
-                        self.elsewhere.add(visit)
-        if difference := self.journal.difference(header):
+                self.run_log = run_log
+        if settings.out != benchmark.script.parent:  # what is published says how long runs take
+            with suppress(RunLogError):
+                for run_log in read_all(benchmark.run_logs(benchmark.script.parent), False, benchmark.name):
+                    for run in run_log.runs:
+                        self.elsewhere.add(run)
+        if difference := self.run_log.difference(header):
             raise Problem(
-                f"{self.journal.folder} was measured with {difference}: --label NAME begins a journal of its own, "
-                "--fresh puts that one aside"
+                f"{self.run_log.folder} was measured with {difference}: --label NAME begins a run log of its own, "
+                "--restart puts that one aside"
             )
 
     def announce(self) -> None:
@@ -209,34 +209,34 @@ class Run:
         print(f"{header.machine.label}, {settings.threads} threads, torch {torch}, {header.folder}")
         if settings.list:
             self.list_cases()
-        steps = plan.steps(self.journal.visits)
-        about = duration(remaining_s(steps, Durations(plan.counted(self.journal.visits)), self.elsewhere))
+        steps = plan.steps(self.run_log.runs)
+        about = duration(remaining_s(steps, Durations(plan.counted(self.run_log.runs)), self.elsewhere))
         rounds = f"{settings.rounds} rounds" + f" and {settings.repetitions} repetitions" * (settings.repetitions > 1)
-        print(f"{len(plan.cases)} cases in {rounds}: {len(steps)} visits to go, about {about}")
-        self.announce_visits()
+        print(f"{len(plan.cases)} cases in {rounds}: {len(steps)} runs of go, about {about}")
+        self.announce_earlier()
         if settings.until:
             print(f"then more rounds of what is not within +- {settings.until}, up to {settings.max_rounds} per case")
         if plan.emulated and not plan.skip_emulated:
             names = ", ".join(sorted(plan.emulated))
             print(
                 f"Warning: this CPU has no native BF16: {names} will be 40 to 90 times slower than FP32, so they are "
-                "visited once; leave them out with --modes baseline compile"
+                "measured once; leave them out with --modes baseline compile"
             )
         if not steps and not settings.until:
-            print("Nothing to measure: it holds all of that; --fresh measures anew")
+            print("Nothing to measure: it holds all of that; --restart measures anew")
 
-    def announce_visits(self) -> None:
-        """Say which visits are there already, and whether their rounds count."""
-        folder, counted = os.path.relpath(self.journal.folder), self.plan.counted(self.journal.visits)
+    def announce_earlier(self) -> None:
+        """Say which runs are there already, and whether their rounds count."""
+        folder, counted = os.path.relpath(self.run_log.folder), self.plan.counted(self.run_log.runs)
         names = ", ".join(host or "unknown" for host in self.others)
         hosts = "another host" if len(self.others) == 1 else f"{len(self.others)} other hosts"
-        started = [header.started for name, header in self.journal.headers.items() if name not in self.plan.others]
+        started = [header.started for name, header in self.run_log.headers.items() if name not in self.plan.others]
         if started:
-            there = f"{len(counted):,} visits since {started[0][:10]}"
+            there = f"{len(counted):,} runs since {started[0][:10]}"
             there += f", with those of {hosts} of this kind of CPU ({names})" * (self.joins and bool(self.others))
             print(f"Goes on with {folder}, {there}; --label NAME begins another")
         if self.plan.others:
-            beside = f"{len(self.journal.visits) - len(counted):,} visits of {hosts} of this kind of CPU ({names})"
+            beside = f"{len(self.run_log.runs) - len(counted):,} runs of {hosts} of this kind of CPU ({names})"
             print(f"{folder}{' also' * bool(started)} holds {beside}; --join counts their rounds as done")
 
     def list_cases(self) -> None:
@@ -250,23 +250,23 @@ class Run:
     def measure(self) -> int:
         """Sweep what is left, then report. Exit status 1 where a case did not end well, 130 for Ctrl-C."""
         self.announce()
-        if self.settings.fresh:
+        if self.settings.restart:
             self.put_aside()
         try:
             with self.benchmark.beside(self.settings):
-                Sweep(self.journal, self.plan, self.header, self.elsewhere).run()
+                Sweep(self.run_log, self.plan, self.header, self.elsewhere).run()
         except KeyboardInterrupt:
-            left = len(self.plan.steps(self.journal.visits))
-            more = f"{left} visits are left" if left else f"what is not within +- {self.settings.until} goes on"
-            command = "The same command" + " without --fresh" * self.settings.fresh
+            left = len(self.plan.steps(self.run_log.runs))
+            more = f"{left} runs are left" if left else f"what is not within +- {self.settings.until} goes on"
+            command = "The same command" + " without --restart" * self.settings.restart
             print(f"\nStopped; {more}. {command} goes on, --report makes tables of what is there.")
             return 130
-        report(self.benchmark, self.settings.out, self.header, self.journal.folder)
+        report(self.benchmark, self.settings.out, self.header, self.run_log.folder)
         return self.failures()
 
     def put_aside(self) -> None:
         """Keep the sessions of this host that there were, and what cannot be read; nothing is ever overwritten."""
-        folder = self.journal.folder
+        folder = self.run_log.folder
         if old := [path for path in session_files(folder) if not of_another_host(path, self.header)]:
             kept = folder.parent / "old" / f"{folder.name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
             kept.mkdir(parents=True)
@@ -276,31 +276,31 @@ class Run:
 
     def failures(self) -> int:
         """Say which cases did not end well; 1 where there are any."""
-        by_case, bad = self.journal.by_case(), 0
+        by_case, bad = self.run_log.by_case(), 0
         for case in self.plan.cases:
-            visits = [visit for visit in self.plan.counted(by_case.get(case, [])) if visit.status != "skipped"]
-            measured = {visit.round for visit in visits if visit.status in MEASURED}  # on whichever host counts
-            failed = [visit for visit in visits if visit.status == "wrong" or visit.round not in measured]
+            runs = [run for run in self.plan.counted(by_case.get(case, [])) if run.status != "skipped"]
+            measured = {run.round for run in runs if run.status in MEASURED}  # on whichever host counts
+            failed = [run for run in runs if run.status == "wrong" or run.round not in measured]
             bad += bool(failed)
-            for visit in failed[:1]:
-                print(f"  {case.name}: {visit.status}, {visit.reason}")
+            for run in failed[:1]:
+                print(f"  {case.name}: {run.status}, {run.reason}")
         if bad:
             print(f"{bad} of {len(self.plan.cases)} cases did not end well, see above; all others are unharmed")
         return 1 if bad else 0
 
 
 def report(benchmark: Benchmark, out: Path, header: Header, own: Path | None = None) -> None:
-    """CSV and PNG from all journals of the folder; on the terminal the table of one of them, `own`, or of all. Figures
+    """CSV and PNG from all run logs of the folder; on the terminal the table of one of them, `own`, or of all. Figures
     are those of this host where it has some; `header` says which it is."""
-    from . import health
+    from . import diagnostics
     from .tables import Results
 
-    journals = read_all(benchmark.journals(out), benchmark=benchmark.name)
-    shown = [journal for journal in journals if own in (None, journal.folder)]
-    here = next((host for journal in shown if (host := journal.host_like(header))), "")
-    results = Results(journals, first_host=here)
-    if not results.journals:
-        raise Problem(f"{benchmark.journals(out)} holds no journal with a visit; run without --report first")
+    run_logs = read_all(benchmark.run_logs(out), benchmark=benchmark.name)
+    shown = [run_log for run_log in run_logs if own in (None, run_log.folder)]
+    here = next((host for run_log in shown if (host := run_log.host_like(header))), "")
+    results = Results(run_logs, first_host=here)
+    if not results.run_logs:
+        raise Problem(f"{benchmark.run_logs(out)} holds no run log with a run; run without --report first")
     writable(out)
     what = benchmark.report()
     own_results = Results(shown, results.computed, here, only_host=here if own else "")
@@ -308,26 +308,26 @@ def report(benchmark: Benchmark, out: Path, header: Header, own: Path | None = N
     try:
         written = reports.write(what, results, out, benchmark.plots(out))
     except OSError as error:
-        problem = f"{error.filename or out} cannot be written ({error.strerror}); the journal is unharmed"
+        problem = f"{error.filename or out} cannot be written ({error.strerror}); the run log is unharmed"
         raise Problem(f"{problem}, --report writes tables and pictures anew") from None
-    for journal in shown:
-        host_of = journal.host_of()
-        for warning in health.warnings(v for v in journal.visits if here in ("", host_of[v.session])):
-            print(textwrap.fill(f"Warning: {journal.name}: {warning}", 100))
-        if here and len(journal.hosts()) > 1:
-            others = ", ".join(host or "unknown" for host in journal.hosts() if host != here)
+    for run_log in shown:
+        host_of = run_log.host_of()
+        for warning in diagnostics.warnings(v for v in run_log.runs if here in ("", host_of[v.session])):
+            print(textwrap.fill(f"Warning: {run_log.name}: {warning}", 100))
+        if here and len(run_log.hosts()) > 1:
+            others = ", ".join(host or "unknown" for host in run_log.hosts() if host != here)
             print(
                 f"Figures above are this host's ({here}); speedups count rounds of {others} too, files hold all hosts."
             )
     names = ", ".join(os.path.relpath(path, out) for path in written)
-    print(textwrap.fill(f"Written to {os.path.relpath(out)}: {names}; the samples lie in journals/", 100))
+    print(textwrap.fill(f"Written to {os.path.relpath(out)}: {names}; the samples lie in run_logs/", 100))
     if what.answer:
         print("\n" + "\n".join(textwrap.fill(line, 100) for line in what.answer(own_results).splitlines()))
 
 
 def writable(folder: Path) -> None:
     try:
-        (folder / "journals").mkdir(parents=True, exist_ok=True)
+        (folder / "run_logs").mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe.{os.getpid()}"
         probe.touch()
         probe.unlink()

@@ -1,11 +1,11 @@
-"""Two journals against each other: per case by how much the second is faster, and whether the visits can tell."""
+"""Two run logs against each other: per case by how much the second is faster, and whether the runs can tell."""
 
 import pandas as pd
 
 from . import estimates
-from .cases import SHARED, Case, Visit
+from .cases import SHARED, Case, Run
 from .estimates import NAN, CaseEstimate
-from .journal import Journal
+from .run_log import RunLog
 
 COLUMNS = (
     "model",
@@ -22,21 +22,21 @@ COLUMNS = (
 )
 
 
-def compare(first: Journal, second: Journal, modes: tuple[str, str] = ("", "")) -> pd.DataFrame:
+def compare(first: RunLog, second: RunLog, modes: tuple[str, str] = ("", "")) -> pd.DataFrame:
     """A row per case that both hold: the ratio of the latencies, first over second (above 1: the second is faster), its
     95 % interval, and a verdict on the second: faster, slower, not separable, or refused with the reason.
 
-    With `modes` the first's cases under one mode are set against the second's under the other. Two journals of one host
+    With `modes` the first's cases under one mode are set against the second's under the other. Two run logs of one host
     are corrected to one level.
     """
     sides, together = [], of_both(first, second)
-    for journal, mode in zip((first, second), modes, strict=True):
+    for run_log, mode in zip((first, second), modes, strict=True):
         cases = {
             (case.model, case.decoder, case.allocator, mode or case.mode): (case, estimate)
             for case, whole in together.items()
             if case.mode == (mode or case.mode)
             and case.protocol == "quiet"
-            and (estimate := whole.only(lambda session, _, own=journal.headers: session in own)).raw
+            and (estimate := whole.only(lambda session, _, own=run_log.headers: session in own)).raw
         }
         # Under `modes` two names stand for one side each.
         sides.append({key[:-1]: side for key, side in cases.items()} if any(modes) else cases)
@@ -44,12 +44,12 @@ def compare(first: Journal, second: Journal, modes: tuple[str, str] = ("", "")) 
     return pd.DataFrame([row(*before, *after) for before, after in pairs], columns=COLUMNS)
 
 
-def of_both(first: Journal, second: Journal) -> dict[Case, CaseEstimate]:
-    """Case -> what both journals say of it together."""
-    cases: dict[Case, list[Visit]] = {}
-    for journal in (first, second) if second.headers.keys() - first.headers.keys() else (first,):
-        for case, visits in journal.by_case().items():
-            cases.setdefault(case, []).extend(visits)
+def of_both(first: RunLog, second: RunLog) -> dict[Case, CaseEstimate]:
+    """Case -> what both run logs say of it together."""
+    cases: dict[Case, list[Run]] = {}
+    for run_log in (first, second) if second.headers.keys() - first.headers.keys() else (first,):
+        for case, runs in run_log.by_case().items():
+            cases.setdefault(case, []).extend(runs)
     host_of = second.host_of() | first.host_of()
     return estimates.of_cases(cases, lambda session: host_of.get(session, ""))
 

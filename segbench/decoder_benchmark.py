@@ -34,9 +34,9 @@ class DecoderSettings(Settings):
 @dataclass
 class OneDecoder(DecoderSettings):
     output: Literal["logits", "labels"] = "logits"
-    """Time logits, or all the way to a map of labels with the fused end; the journal of that is labelled `labels`."""
+    """Time logits, or all the way to a map of labels with the fused argmax; the run log of that is labelled `labels`."""
     feature_maps: bool = True
-    """Time the encoder's feature maps alone too; else a decoder's share is by those in fpn_decoder's journal."""
+    """Time the encoder's feature maps alone too; else a decoder's share is by those in fpn_decoder's run log."""
 
     def __post_init__(self) -> None:
         self.label = self.label or "labels" * (self.output == "labels")

@@ -1,7 +1,7 @@
-"""The journal: a folder per machine, a file per session, appended to and never changed. It is the only state there is.
+"""The run log: a folder per machine, a file per session, appended to and never changed. It is the only state there is.
 
-`journals/<machine>[-label]/<session>.jsonl`: the first line is the header of the session, every further line the floor
-that it found for one number of threads, or a visit with all of its raw samples. Two nodes, two people or two pull
+`run_logs/<machine>[-label]/<session>.jsonl`: the first line is the header of the session, every further line the floor
+that it found for one number of threads, or a run with all of its raw samples. Two nodes, two people or two pull
 requests never write into one file.
 """
 
@@ -14,15 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from .cases import MEASURED, Case, Floor, Outcome, Visit
+from .cases import MEASURED, Case, MachineSpeed, Outcome, Run
 from .machine import Machine
 
 SCHEMA = 2
 LATER = {"in_chans": 3}  # settings that older sessions do not name, and what they had
 
 
-class JournalError(Exception):
-    """A journal that cannot be read or gone on with. Its text is one line: what is wrong and what to do."""
+class RunLogError(Exception):
+    """A run log that cannot be read or gone on with. Its text is one line: what is wrong and what to do."""
 
 
 class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
@@ -49,26 +49,26 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
         return {self.boot_id, self.host} - {""} or {""}
 
 
-class Journal:
+class RunLog:
     """All sessions of one machine, as they stand on disk. `append` writes a line at once: a kill at any moment loses at
     most that one."""
 
     def __init__(self, folder: Path, samples: bool = True, benchmark: str = ""):
-        """`samples`: keep the raw samples of every visit, as tables need them; a sweep needs their outcome alone.
+        """`samples`: keep the raw samples of every run, as tables need them; a sweep needs their outcome alone.
         `benchmark`: the one whose sessions these must be; by default that of the first."""
         self.folder, self.samples, self.benchmark = folder, samples, benchmark
         self.headers: dict[str, Header] = {}  # by session, in the order of their starts
         self.versions: dict[str, str] = {}  # of all sessions together
-        self.floors: list[Floor] = []
-        self.visits: list[Outcome] = []
+        self.machine_speeds: list[MachineSpeed] = []
+        self.runs: list[Outcome] = []
         self.session = ""  # that is being written
 
     @classmethod
-    def read(cls, folder: Path, samples: bool = True, benchmark: str = "") -> "Journal":
+    def read(cls, folder: Path, samples: bool = True, benchmark: str = "") -> "RunLog":
         """Raises JournalError for anything but sessions of one benchmark on one kind of machine, with the same settings
         and versions. A session counts once, however many copies of its file there are."""
-        journal = cls(folder, samples, benchmark)
-        decoder = msgspec.json.Decoder(Header | Floor | (Visit if samples else Outcome))
+        run_log = cls(folder, samples, benchmark)
+        decoder = msgspec.json.Decoder(Header | MachineSpeed | (Run if samples else Outcome))
         sessions: dict[bytes, list[Path]] = {}  # header -> its file and copies of it, whatever they are called
         for path in session_files(folder):
             with path.open("rb") as file:
@@ -76,8 +76,8 @@ class Journal:
         for paths in sessions.values():
             known: set[bytes] = set()
             for path in paths:
-                known |= journal.read_session(path, paths[0].stem, known, decoder)
-        return journal
+                known |= run_log.read_session(path, paths[0].stem, known, decoder)
+        return run_log
 
     def read_session(self, path: Path, session: str, known: set[bytes], decoder: msgspec.json.Decoder) -> set[bytes]:
         """Take the lines that are not `known` from another copy. Returns all of this one."""
@@ -90,10 +90,10 @@ class Journal:
             try:
                 line = decoder.decode(text)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                problem = f"{path}, line {number} is not a journal's: {error}; mend or move the file"
-                raise JournalError(problem) from None
+                problem = f"{path}, line {number} is not a run log's: {error}; mend or move the file"
+                raise RunLogError(problem) from None
             if (number == 1) != isinstance(line, Header):
-                raise JournalError(f"{path}, line {number}: a header is the first line, and no other; move the file")
+                raise RunLogError(f"{path}, line {number}: a header is the first line, and no other; move the file")
             if number == 1:
                 self.check(path, line)
             self.take(line, session)
@@ -102,22 +102,22 @@ class Journal:
     def check(self, path: Path, header: Header) -> None:
         """Raises JournalError where a session does not belong to those that were read before."""
         if header.schema != SCHEMA:
-            raise JournalError(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
+            raise RunLogError(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
         machine = header.machine.name
         if self.name != machine and not self.name.startswith(f"{machine}-"):
-            raise JournalError(f"{path} is of {machine}: move it to a folder of that name, or {machine}-LABEL")
+            raise RunLogError(f"{path} is of {machine}: move it to a folder of that name, or {machine}-LABEL")
         self.benchmark = self.benchmark or header.benchmark
         if header.benchmark != self.benchmark:
-            raise JournalError(
+            raise RunLogError(
                 f"{path} is of the benchmark {header.benchmark}, not of {self.benchmark}: move it to that one's folder"
             )
         if difference := self.difference(header):
-            raise JournalError(
+            raise RunLogError(
                 f"{path}: the sessions before it were measured with {difference}; move it to {machine}-LABEL"
             )
 
     def difference(self, header: Header) -> str:
-        """What keeps a session out of this journal, in words; "" where nothing does. Versions of packages that only one
+        """What keeps a session out of this run log, in words; "" where nothing does. Versions of packages that only one
         side uses do not matter."""
         if not self.headers:
             return ""
@@ -130,19 +130,19 @@ class Journal:
             pairs.append((key, self.versions[key], header.versions[key]))
         mine, theirs = (LATER | settings for settings in (self.header.settings, header.settings))
         for key in sorted(mine.keys() | theirs.keys()):
-            pairs.append((key, plain(mine.get(key)), plain(theirs.get(key))))
+            pairs.append((key, as_json(mine.get(key)), as_json(theirs.get(key))))
         return next((f"{key} {mine!r}, not {theirs!r}" for key, mine, theirs in pairs if mine != theirs), "")
 
-    def take(self, line: Header | Floor | Outcome, session: str) -> None:
+    def take(self, line: Header | MachineSpeed | Outcome, session: str) -> None:
         if isinstance(line, Header):
             self.headers[session] = line
             self.versions |= line.versions
             return
         line.session = session
-        if isinstance(line, Floor):
-            self.floors.append(line)
+        if isinstance(line, MachineSpeed):
+            self.machine_speeds.append(line)
         else:
-            self.visits.append(line.outcome() if isinstance(line, Visit) and not self.samples else line)
+            self.runs.append(line.outcome() if isinstance(line, Run) and not self.samples else line)
 
     @property
     def header(self) -> Header:
@@ -165,7 +165,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise JournalError(f"{self.folder} cannot be written to: {error.strerror}") from None
+            raise RunLogError(f"{self.folder} cannot be written to: {error.strerror}") from None
         self.take(header, self.session)
 
     @property
@@ -173,13 +173,13 @@ class Journal:
         """Of the session that is being written."""
         return self.folder / f"{self.session}.jsonl"
 
-    def append(self, line: Floor | Visit) -> None:
+    def append(self, line: MachineSpeed | Run) -> None:
         """Add to the session that was begun. Raises JournalError where the file cannot be written to."""
         text = msgspec.json.encode(line)
         try:
             msgspec.json.decode(text, type=type(line))
         except msgspec.MsgspecError as error:
-            raise JournalError(f"{self.path}: a line that could not be read back was not written: {error}") from None
+            raise RunLogError(f"{self.path}: a line that could not be read back was not written: {error}") from None
         try:
             with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # never a file without header
                 file.write(text + b"\n")  # one write
@@ -187,7 +187,7 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             problem = f"{self.path} cannot be written to: {error.strerror}; what it holds is unharmed"
-            raise JournalError(problem) from None
+            raise RunLogError(problem) from None
         self.take(line, self.session)
 
     def host_of(self) -> dict[str, str]:
@@ -206,12 +206,12 @@ class Journal:
         return self.host_of().get(session, "")
 
     def hosts(self) -> dict[str, list[str]]:
-        """Host -> its sessions, the one with most visits first."""
-        host_of, visits = self.host_of(), Counter(visit.session for visit in self.visits)
+        """Host -> its sessions, the one with most runs first."""
+        host_of, runs = self.host_of(), Counter(run.session for run in self.runs)
         sessions: dict[str, list[str]] = {}
         for session, host in host_of.items():
             sessions.setdefault(host, []).append(session)
-        return dict(sorted(sessions.items(), key=lambda pair: -sum(visits[session] for session in pair[1])))
+        return dict(sorted(sessions.items(), key=lambda pair: -sum(runs[session] for session in pair[1])))
 
     def others(self, header: Header) -> dict[str, list[str]]:
         """`hosts` without the one that `header` is of."""
@@ -227,35 +227,35 @@ class Journal:
         return next((host for host in self.hosts() if host not in others), "")
 
     def by_case(self) -> dict[Case, list[Outcome]]:
-        """Case -> the visits that count, in the order in which the cases were first met. Every visit that was measured
+        """Case -> the runs that count, in the order in which the cases were first met. Every run that was measured
         counts; of a round that a host could not measure its last one, which says why."""
         host_of = self.host_of()
-        visits_of: dict[Case, dict[tuple[str, int], list[Outcome]]] = {}
-        for visit in self.visits:
-            rounds, key = visits_of.setdefault(visit.case, {}), (host_of.get(visit.session, ""), visit.round)
+        runs_of: dict[Case, dict[tuple[str, int], list[Outcome]]] = {}
+        for run in self.runs:
+            rounds, key = runs_of.setdefault(run.case, {}), (host_of.get(run.session, ""), run.round)
             measured = [other for other in rounds.get(key, []) if other.status in MEASURED]
-            rounds[key] = [*measured, visit] if visit.status in MEASURED else measured or [visit]
-        return {case: [visit for visits in rounds.values() for visit in visits] for case, rounds in visits_of.items()}
+            rounds[key] = [*measured, run] if run.status in MEASURED else measured or [run]
+        return {case: [run for runs in rounds.values() for run in runs] for case, rounds in runs_of.items()}
 
 
 def folders(root: Path) -> list[Path]:
-    """The journals in a folder, by name. Raises JournalError for files of the layout that came before this one."""
+    """The run logs in a folder, by name. Raises JournalError for files of the layout that came before this one."""
     if old := session_files(root):
-        raise JournalError(
-            f"{old[0]} is a journal of an earlier layout, one file a machine; move it: sessions now lie in a folder "
+        raise RunLogError(
+            f"{old[0]} is a run log of an earlier layout, one file a machine; move it: sessions now lie in a folder "
             "per machine"
         )
     return sorted(path for path in root.glob("[!.]*") if path.is_dir() and session_files(path))
 
 
-def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[Journal]:
-    """Every journal of a folder, by name. Raises JournalError, also where one is not of `benchmark`."""
-    journals = (Journal.read(folder, samples, benchmark) for folder in folders(root))
-    return [journal for journal in journals if journal.headers]
+def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[RunLog]:
+    """Every run log of a folder, by name. Raises JournalError, also where one is not of `benchmark`."""
+    run_logs = (RunLog.read(folder, samples, benchmark) for folder in folders(root))
+    return [run_log for run_log in run_logs if run_log.headers]
 
 
 def session_files(folder: Path) -> list[Path]:
-    """The files of a journal, in the order of their starts, a copy after what it was made of; drafts are hidden."""
+    """The files of a run log, in the order of their starts, a copy after what it was made of; drafts are hidden."""
     return sorted(folder.glob("[!.]*.jsonl"), key=lambda path: path.stem)
 
 
@@ -268,7 +268,7 @@ def of_another_host(path: Path, header: Header) -> bool:
         return False
 
 
-def plain(value: object) -> object:
+def as_json(value: object) -> object:
     """After a round trip through JSON, so that tuples and lists compare equal."""
     return msgspec.json.decode(msgspec.json.encode(value))
 

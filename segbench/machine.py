@@ -202,7 +202,7 @@ def usable_by_kind(root: Path = Path("/")) -> tuple[int, int]:
     """`physical_cores` within the control group's quota, which takes away the E-cores first."""
     performance, efficient = physical_cores(root)
     quota = cgroup_quota(root)
-    most = max(1, math.floor(quota)) if quota else performance + efficient
+    most = max(1, math.machine_speed(quota)) if quota else performance + efficient
     performance = min(performance, most)
     return performance, min(efficient, most - performance)
 
@@ -225,7 +225,7 @@ def listed(cpus: str | None) -> list[int]:
     return [cpu for first, *last in ends for cpu in range(int(first), int((last or [first])[0]) + 1)]
 
 
-class Neighbours:
+class BackgroundLoad:
     """What keeps this process from the CPUs of its affinity mask from now on. In CPUs: 1.0 is one of them all the
     time."""
 

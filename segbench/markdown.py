@@ -62,11 +62,11 @@ def span(low: float, high: float, digits: int) -> str:
 
 
 def terminal(results: tables.Results, decoder: str = "") -> str:
-    """All rows of a decoder, then each network at its fastest right mode, ranked; at most 100 columns."""
+    """All rows of a decoder, then each network at its fastest valid mode, ranked; at most 100 columns."""
     frame = results.rows[results.rows.decoder == decoder]
     everything = {
         "model": frame.model,
-        "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "pinned" else f" ({name})"),
+        "mode": frame["mode"] + frame.allocator.map(lambda name: "" if name == "retained" else f" ({name})"),
         "img/s": frame.throughput_img_s.map("{:.1f}".format),
         "95 % interval": spans(frame.throughput_low, frame.throughput_high),
         "speedup": frame.speedup.where(tables.has_speedup(frame)).map("{:.2f}".format),
@@ -116,7 +116,7 @@ def answer(results: tables.Results, decoders: Iterable[str] = DECODERS) -> str:
 
 def finding(best: pd.DataFrame) -> str:
     """Of networks at their fastest modes, the fastest first."""
-    first, tied = best.iloc[0], int((~tables.told_apart(best, "throughput_img_s")[0]).sum()) - 1
+    first, tied = best.iloc[0], int((~tables.significantly_different(best, "throughput_img_s")[0]).sum()) - 1
     mode = best["mode"].mode()[0]
     under = best[best["mode"] == mode]
     figure = f"{first.throughput_img_s:.1f} images/s, ± {first.throughput_high / first.throughput_img_s - 1:.0%}"
@@ -139,5 +139,5 @@ def trust(right: pd.DataFrame) -> str:
     text = f"Of {len(right)} figures {len(right) - noisy - least} are known to ± 15 % or better"
     text += f", {noisy} less well (noisy): more --rounds help" * bool(noisy)
     if least:
-        text += f", {least} only as a lower limit (at least): none of their visits was undisturbed"
+        text += f", {least} only as a lower limit (at least): none of their runs was valid"
     return text + "."

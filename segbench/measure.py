@@ -1,4 +1,4 @@
-"""How one call is timed: samples between readings of two yardsticks, memory, page faults."""
+"""How one call is timed: samples between reference times of two reference workload, memory, page faults."""
 
 import ctypes
 import gc
@@ -12,11 +12,11 @@ import torch
 
 from . import stats
 
-SAMPLE_S = 0.03  # a sample is as many back-to-back inferences as fill this: several readings fit into a state
+SAMPLE_S = 0.03  # a sample is as many back-to-back inferences as fill this: several reference times fit into a state
 READ_BEST_OF = 2  # runs
 WARM_UPS = 3  # at most, while an inference still faults in GROWS pages: 4 MB by which the heap got larger
 GROWS = 1000
-WARM_UP_S = 0.3  # that the yardsticks may take for it: beside a busy process a reading takes half of it
+WARM_UP_S = 0.3  # that the reference workload may take for it: beside a busy process a reading takes half of it
 
 
 def set_malloc(**options: int) -> None:
@@ -34,7 +34,7 @@ def spread_allocator() -> None:
     set_malloc(mmap_max=1 << 16, mmap_threshold=1 << 16)
 
 
-def pin_allocator(room_mb: float = 0) -> None:
+def retain_memory(room_mb: float = 0) -> None:
     """Keep freed memory in this process. Otherwise glibc may give it back and fault it in again at every inference, or
     not, by the accidents of the heap's history: thousands of page faults and up to 1.8 times as slow (notes.md).
 
@@ -45,7 +45,7 @@ def pin_allocator(room_mb: float = 0) -> None:
     torch.zeros(int(room_mb * 1e6), dtype=torch.uint8)  # freed at once, and kept
 
 
-class Yardsticks:
+class ReferenceWorkload:
     """Two fixed FP32 workloads that tell in what state the machine is. The input's values do not matter.
 
     A convolution net (16 channels, 160x160, four layers; 3.4 ms on two Zen 4 cores) whose threads read what the other
@@ -88,22 +88,22 @@ def seconds(call: Callable[[], object]) -> float:
 class Samples(NamedTuple):
     per_sample: int
     samples_ms: list[float]
-    readings_ms: list[tuple[float, float]]
+    reference_ms: list[tuple[float, float]]
     page_faults: float  # per inference
     output: object  # what the last timed inference returned
     inference_s: float
-    readings_s: float
+    reference_s: float
 
 
 def sample(
     call: Callable[[], object],
-    yardsticks: Yardsticks,
+    reference_workload: ReferenceWorkload,
     bound_ms: tuple[float, float],
     wanted: int,
     budget_s: float,
     alive: Callable[[], None] = lambda: None,
 ) -> Samples:
-    """Time `call` until `wanted` samples lie between undisturbed readings or `budget_s` is spent, but at least once.
+    """Time `call` until `wanted` samples lie between valid reference times or `budget_s` is spent, but at least once.
 
     `alive` is called at first and when a second has passed since: between two calls lies at most one second or one
     inference.
@@ -114,7 +114,7 @@ def sample(
         alive()
         if getrusage(RUSAGE_SELF).ru_minflt - before < GROWS:
             break
-    samples, readings, faults, undisturbed = [], [yardsticks.read()], 0, 0
+    samples, reference_times, faults, valid = [], [reference_workload.read()], 0, 0
     begun = reported = time.perf_counter()
     while True:
         faults -= getrusage(RUSAGE_SELF).ru_minflt
@@ -123,20 +123,20 @@ def sample(
             output = call()
         samples.append((time.perf_counter() - start) / per_sample * 1e3)
         faults += getrusage(RUSAGE_SELF).ru_minflt
-        readings.append(yardsticks.read())
-        undisturbed += bool(stats.in_band(readings[-2:], bound_ms)[0])
+        reference_times.append(reference_workload.read())
+        valid += bool(stats.valid_samples(reference_times[-2:], bound_ms)[0])
         now = time.perf_counter()
         if now - reported > 1:
             alive()
             reported = now
-        if undisturbed >= wanted or now - begun > budget_s:
+        if valid >= wanted or now - begun > budget_s:
             break
     inferences, inference_s = len(samples) * per_sample, sum(samples) * per_sample / 1e3
-    return Samples(per_sample, samples, readings, faults / inferences, output, inference_s, now - begun - inference_s)
+    return Samples(per_sample, samples, reference_times, faults / inferences, output, inference_s, now - begun - inference_s)
 
 
-def usual(call: Callable[[], object], alive: Callable[[], None] = lambda: None) -> list[float]:
-    """The usual protocol, to compare with: ten warm-ups, then fifty iterations in ms, whatever the machine does
+def fixed_iterations(call: Callable[[], object], alive: Callable[[], None] = lambda: None) -> list[float]:
+    """The fixed-iteration protocol, to compare with: ten warm-ups, then fifty iterations in ms, whatever the machine does
     (timm's benchmark.py and the benchmarks of most papers)."""
     latencies_ms, reported = [], 0.0
     for _ in range(10 + 50):

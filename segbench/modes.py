@@ -57,12 +57,12 @@ DEFAULT = (BASELINE, "autocast", "compile", "autocast+compile")  # as the refere
 
 
 def find(name: str) -> Mode:
-    """The mode of that name; for one that only a journal knows, a mode without runtime and precision."""
+    """The mode of that name; for one that only a run log knows, a mode without runtime and precision."""
     return MODES.get(name) or Mode(name, "", "")
 
 
 def order(name: str) -> int:
-    """Its place in tables; modes that only a journal knows come last."""
+    """Its place in tables; modes that only a run log knows come last."""
     return [*MODES, name].index(name)
 
 

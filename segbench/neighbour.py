@@ -1,4 +1,4 @@
-"""A noisy neighbour on demand: one process of one thread that computes or copies memory, in bursts or all the time."""
+"""A background load on demand: one process of one thread that computes or copies memory, in bursts or all the time."""
 
 import contextlib
 import os

@@ -7,7 +7,7 @@ from .markdown import Shown
 
 
 def ranking(results: tables.Results, decoder: str = "") -> Shown:
-    """Each network at its fastest right mode, the fastest first; rows that share a rank do not differ significantly
+    """Each network at its fastest valid mode, the fastest first; rows that share a rank do not differ significantly
     from its first. MB/img is memory beyond the loaded model: 0 where the runtime sets it aside when it loads. Where
     several hosts of this kind of CPU measured, a column names whose figure it is. `speedup on` another host stands for
     the first host's figure in eager mode times the speedup that the other one found."""
@@ -15,7 +15,7 @@ def ranking(results: tables.Results, decoder: str = "") -> Shown:
     columns = {
         "rank": top["rank"],
         "encoder": top.model,
-        "fastest right mode": top.best_mode,
+        "fastest valid mode": top.best_mode,
         "img/s": top.throughput_img_s,
         "95 % interval": markdown.spans(top.throughput_low, top.throughput_high),
         "over baseline": top.speedup_best,
@@ -39,7 +39,7 @@ def ranking(results: tables.Results, decoder: str = "") -> Shown:
 def every_mode(results: tables.Results, decoder: str = "") -> Shown:
     """Throughput in img/s under every mode; blank where none was measured, or where the result was wrong."""
     rows = results.rows[(results.rows.decoder == decoder) & (results.rows.status == "ok")]
-    wide = tables.pinned(rows).pivot_table(index="model", columns="mode", values="throughput_img_s", sort=False)
+    wide = tables.one_allocator(rows).pivot_table(index="model", columns="mode", values="throughput_img_s", sort=False)
     names = modes.in_order(wide.columns)
     return Shown(wide[names].reset_index().rename(columns={"model": "encoder"}), dict.fromkeys(names, 1))
 

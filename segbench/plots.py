@@ -18,7 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from . import modes, tables, zoo
-from .journal import replacing
+from .run_log import replacing
 from .modes import BASELINE
 
 WIDTH = 11  # inches at 100 dpi: a README shows about 900 pixels
@@ -43,7 +43,7 @@ def legend(figure: Figure, families: Iterable[str]) -> None:
 
 
 def encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Picture:
-    """A row per journal of a machine: throughput of the fastest right mode against parameters, and what modes bring."""
+    """A row per run log of a machine: throughput of the fastest valid mode against parameters, and what modes bring."""
     machines = [*dict.fromkeys(frame.machine)]
     if not machines:
         return None
@@ -84,7 +84,7 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
     plain_log(axes.xaxis, axes.yaxis)
     head = "decoder" if best.decoder.any() else "classifier"
     axes.set_xlabel(f"parameters with {head}, reparameterised (M); dashed: nothing smaller is faster")
-    axes.set_ylabel("throughput of the fastest right mode (img/s)")
+    axes.set_ylabel("throughput of the fastest valid mode (img/s)")
     axes.grid(color="0.92")
     places = ["params_m", "throughput_img_s"]
     label(axes, labelled(best)[[*places, "model"]], best[places])

@@ -1,4 +1,4 @@
-"""From journals to files: what a benchmark shows of its results, and writing that down."""
+"""From run logs to files: what a benchmark shows of its results, and writing that down."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # the sweeping process reads scripts that name these, and nev
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from .journal import Journal
+    from .run_log import RunLog
     from .markdown import Shown
     from .tables import Results
 
@@ -60,37 +60,37 @@ def section(report: Report, results: "Results") -> str:
     from . import markdown
 
     parts = []
-    for journal in results.journals:
-        own, label = results.of(journal), journal.name.removeprefix(journal.header.machine.name).removeprefix("-")
+    for run_log in results.run_logs:
+        own, label = results.of(run_log), run_log.name.removeprefix(run_log.header.machine.name).removeprefix("-")
         shown = []
         for function in report.pages:
             table = function(own)
             if len(table.frame):
-                caption = " ".join((inspect.getdoc(plain(function)) or "").split())
-                source = f"{provenance((table.results or own).journals)}; `{origin(function)}`"
+                caption = " ".join((inspect.getdoc(unwrapped(function)) or "").split())
+                source = f"{provenance((table.results or own).run_logs)}; `{origin(function)}`"
                 shown.append(f"{caption}\n\n{markdown.table(table.frame, table.digits)}\n\n<sub>{source}</sub>")
         parts += [f"### Labelled `{label}`"] * bool(label and shown) + shown
     return "\n\n".join(parts)
 
 
-def provenance(journals: "list[Journal]") -> str:
-    """The journals, their visits and dates: `benchmarks/encoder_only/journals/amd-25.17-2c, 667 visits, 2026-11-24`"""
+def provenance(run_logs: "list[Run log]") -> str:
+    """The run logs, their runs and dates: `benchmarks/encoder_only/run_logs/amd-25.17-2c, 667 runs, 2026-11-24`"""
     from .tables import days
 
     texts = []
-    for journal in journals:
-        folder = journal.folder.resolve()
+    for run_log in run_logs:
+        folder = run_log.folder.resolve()
         shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-        texts.append(f"{shown}, {len(journal.visits)} visits, {days(journal.visits)}")
+        texts.append(f"{shown}, {len(run_log.runs)} runs, {days(run_log.runs)}")
     return "; ".join(texts)
 
 
 def origin(function: Callable[..., Any]) -> str:
     """The file and the name of the function that made a table."""
-    path = Path(inspect.getsourcefile(plain(function))).resolve()
-    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}:{plain(function).__name__}"
+    path = Path(inspect.getsourcefile(unwrapped(function))).resolve()
+    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}:{unwrapped(function).__name__}"
 
 
-def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Of a partial the function itself."""
     return getattr(function, "func", function)

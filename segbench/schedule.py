@@ -1,4 +1,4 @@
-"""Which cases are visited in which rounds, what of that is left, and how long it will take."""
+"""Which cases are measured in which rounds, what of that is left, and how long it will take."""
 
 import random
 from collections import defaultdict
@@ -7,28 +7,28 @@ from dataclasses import dataclass, field
 
 from . import estimates, modes, runtimes
 from .cases import MEASURED, Case, Outcome
-from .journal import Journal
+from .run_log import RunLog
 
-FIRST_GUESS_S = 5  # of a visit, preparing left out, before any of its kind was seen
+FIRST_GUESS_S = 5  # of a run, preparing left out, before any of its kind was seen
 
-Step = tuple[int, Case]  # a round, and whom it visits
+Step = tuple[int, Case]  # a round, and whom it runs
 
 
 @dataclass(frozen=True)
 class Plan:
     cases: list[Case]
     rounds: int
-    budget_s: float = 2  # of measuring, per visit
-    samples_wanted: int = 12  # undisturbed ones, per visit
+    budget_s: float = 2  # of measuring, per run
+    samples_wanted: int = 12  # valid ones, per run
     repetitions: int = 1
-    share: tuple[int, int] = (1, 1)  # (2, 4): of the rounds the 2nd, the 6th, ...
-    until: float = 0  # half width that visits leave a case, which further rounds are for; 0: no further rounds
+    shard: tuple[int, int] = (1, 1)  # (2, 4): of the rounds the 2nd, the 6th, ...
+    until: float = 0  # half width that runs leave a case, which further rounds are for; 0: no further rounds
     max_rounds: int = 20  # per case, with the further ones
     emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
-    skip_emulated: bool = False  # no visit to one of those
+    skip_emulated: bool = False  # no run of one of those
     seed: int = 0
     others: frozenset[str] = frozenset()  # sessions of other hosts, whose rounds do not count
-    wait_s: float = 0  # that a run may get longer by, for visits that other processes disturbed
+    wait_s: float = 0  # that a run may get longer by, for runs that other processes disturbed
     short: bool = False  # where they stay busy for so long, one round has to do
     files: dict[str, str] = field(default_factory=dict)  # what a case calls its weights -> where they lie
 
@@ -37,52 +37,52 @@ class Plan:
         return min((number - 1) // self.rounds + 1, self.repetitions)
 
     def due(self, case: Case, number: int) -> bool:
-        """Whether a round visits a case. Only the first does where the mode is emulated, for that is not ranked.
-        The usual protocol has one visit per repetition."""
+        """Whether a round runs a case. Only the first does where the mode is emulated, for that is not ranked.
+        The fixed-iteration protocol has one run per repetition."""
         if case.mode in self.emulated:
             return number == 1
-        return case.protocol != "usual" or number % self.rounds == 0
+        return case.protocol != "fixed-iteration" or number % self.rounds == 0
 
-    def counted(self, visits: Iterable[Outcome]) -> list[Outcome]:
+    def counted(self, runs: Iterable[Outcome]) -> list[Outcome]:
         """Those of this host, or of all hosts where their rounds count too."""
-        return [visit for visit in visits if visit.session not in self.others]
+        return [run for run in runs if run.session not in self.others]
 
-    def steps(self, visits: Iterable[Outcome]) -> list[Step]:
+    def steps(self, runs: Iterable[Outcome]) -> list[Step]:
         """What is left: per round the models in a new order, each with its modes next to each other."""
-        visits = self.counted(visits)
-        done = {(visit.round, visit.case) for visit in visits if not self.retried(visit)}
-        stuck = {visit.case for visit in visits if visit.status == "timeout" and not self.retried(visit)}
+        runs = self.counted(runs)
+        done = {(run.round, run.case) for run in runs if not self.retried(run)}
+        stuck = {run.case for run in runs if run.status == "timeout" and not self.retried(run)}
         order = []
-        part, parts = self.share
+        part, parts = self.shard
         for number in range(part, self.rounds * self.repetitions + 1, parts):
             due = [case for case in self.cases if self.due(case, number)]
             order += [(number, case) for case in shuffled(due, f"{self.seed}/{number}")]
         return [(number, case) for number, case in order if (number, case) not in done and case not in stuck]
 
-    def retried(self, visit: Outcome) -> bool:
-        """Whether the same command visits the case again: after a failure, after a timeout under a larger budget."""
-        if visit.status == "timeout":
-            return visit.budget_s < self.budget_s
-        return visit.status not in MEASURED
+    def retried(self, run: Outcome) -> bool:
+        """Whether the same command runs the case again: after a failure, after a timeout under a larger budget."""
+        if run.status == "timeout":
+            return run.budget_s < self.budget_s
+        return run.status not in MEASURED
 
-    def further_steps(self, journal: Journal) -> list[Step]:
+    def further_steps(self, run_log: RunLog) -> list[Step]:
         """One more round over the cases whose interval is not yet narrow enough, or what is left of one that was begun.
-        The journal holds samples."""
+        The run log holds samples."""
         if not self.until:
             return []
-        known = estimates.of_journal(journal, journal.host(journal.session))
-        again = [case for case in self.cases if self.due(case, 2) and case.protocol != "usual"]
+        known = estimates.of_run_log(run_log, run_log.host(run_log.session))
+        again = [case for case in self.cases if self.due(case, 2) and case.protocol != "fixed-iteration"]
         seen = {case: known.get(case, estimates.NOTHING) for case in again}
         wide = [case for case in again if self.is_wide(seen[case])]
-        number = max((visit.round for visit in self.counted(journal.visits)), default=1)
-        rest = [case for case in wide if number not in {visit.round for visit in self.counted(seen[case].raw)}]
+        number = max((run.round for run in self.counted(run_log.runs)), default=1)
+        rest = [case for case in wide if number not in {run.round for run in self.counted(seen[case].raw)}]
         number, wide = (number, rest) if rest else (number + 1, wide)
         return [(number, case) for case in shuffled(wide, f"{self.seed}/{number}")]
 
     def is_wide(self, estimate: estimates.CaseEstimate) -> bool:
-        """Whether a case that never failed has fewer than `max_rounds` visits, and an interval that is too wide."""
-        visits = self.counted(estimate.raw)
-        if len(visits) >= self.max_rounds or any(visit.status != "ok" for visit in visits):
+        """Whether a case that never failed has fewer than `max_rounds` runs, and an interval that is too wide."""
+        runs = self.counted(estimate.raw)
+        if len(runs) >= self.max_rounds or any(run.status != "ok" for run in runs):
             return False
         return not estimate or not estimate.centre[1] <= self.until
 
@@ -101,22 +101,22 @@ def shuffled(cases: list[Case], seed: str) -> list[Case]:
 
 
 class Durations:
-    """Seconds that visits took, kept as means: per case, and per mode and protocol, with everything to prepare ("cold")
+    """Seconds that runs took, kept as means: per case, and per mode and protocol, with everything to prepare ("cold")
     or not."""
 
-    def __init__(self, visits: Iterable[Outcome] = ()):
+    def __init__(self, runs: Iterable[Outcome] = ()):
         self.totals: dict[tuple, tuple[float, int]] = {}
-        self.visited: set[Case] = set()
-        for visit in visits:
-            self.add(visit)
+        self.measured_with: set[Case] = set()
+        for run in runs:
+            self.add(run)
 
-    def add(self, visit: Outcome) -> None:
-        self.visited.add(visit.case)
-        if visit.seconds:
-            cold = visit.cache == "cold"
-            for key in ((visit.case, cold), (visit.case.mode, visit.case.protocol, cold)):
+    def add(self, run: Outcome) -> None:
+        self.measured_with.add(run.case)
+        if run.seconds:
+            cold = run.cache == "cold"
+            for key in ((run.case, cold), (run.case.mode, run.case.protocol, cold)):
                 total, count = self.totals.get(key, (0.0, 0))
-                self.totals[key] = total + visit.seconds, count + 1
+                self.totals[key] = total + run.seconds, count + 1
 
     def mean(self, case: Case, cold: bool) -> float | None:
         """Of the case, or else of its mode; None where none was seen."""
@@ -128,7 +128,7 @@ class Durations:
 
 
 def remaining_s(steps: list[Step], here: Durations, elsewhere: Durations) -> float:
-    """Seconds that the steps will take, by the visits to this machine or else those to any; the first visit to a case
+    """Seconds that the steps will take, by the runs of this machine or else those to any; the first run of a case
     may have to prepare what later ones find on disk."""
     total, expected = 0.0, {}
     for _, case in steps:
@@ -136,7 +136,7 @@ def remaining_s(steps: list[Step], here: Durations, elsewhere: Durations) -> flo
             mode = modes.MODES[case.mode]
             warm_s, cold_s = runtimes.of_mode(mode).expected_prepare_s(mode)
             expected[case] = here.mean(case, False) or elsewhere.mean(case, False) or FIRST_GUESS_S + warm_s
-            if cold_s and case not in here.visited:
+            if cold_s and case not in here.measured_with:
                 total += here.mean(case, True) or elsewhere.mean(case, True) or FIRST_GUESS_S + cold_s
                 continue
         total += expected[case]

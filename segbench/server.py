@@ -13,8 +13,8 @@ from tempfile import TemporaryFile
 import msgspec
 
 from . import machine, worker
-from .cases import Case, Visit
-from .messages import Done, Exited, Floors, Message, Order, Phase, Started
+from .cases import Case, Run
+from .messages import Done, Exited, Speeds, Message, Order, Phase, Started
 
 # Longest silence of a worker in s, by phase ("" while torch is imported).
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
@@ -68,8 +68,8 @@ class Server:
             start_new_session=True,  # Ctrl-C is for the sweep to handle
         )
 
-    def run(self, order: Order) -> Done | Floors:
-        """Have one order carried out in a fresh process. What becomes of a process that is too slow or dies is a Visit
+    def run(self, order: Order) -> Done | Speeds:
+        """Have one order carried out in a fresh process. What becomes of a process that is too slow or dies is a Run
         too.
 
         Raises ServerDied where there is no process left to ask.
@@ -137,21 +137,21 @@ class Server:
         self.process = None
 
 
-def failure(order: Order, phase: str, by: int, late: bool, oom: bool) -> Visit:
-    """The visit of a process that ended without an answer."""
-    visit = Visit(case=order.case or Case(model="floors", mode="", size=()), budget_s=order.budget_s, status="error")
+def failure(order: Order, phase: str, by: int, late: bool, oom: bool) -> Run:
+    """The run of a process that ended without an answer."""
+    run = Run(case=order.case or Case(model="machine_speeds", mode="", size=()), budget_s=order.budget_s, status="error")
     if late and phase in ("memory", "measure"):
-        bound = visit.case.batch_size / longest_s(order)
-        visit.status, visit.reason = "timeout", f"no inference within {longest_s(order):g} s: < {bound:.2g} img/s"
+        bound = run.case.batch_size / longest_s(order)
+        run.status, run.reason = "timeout", f"no inference within {longest_s(order):g} s: < {bound:.2g} img/s"
     elif late:
-        visit.status, visit.reason = "timeout", f"{phase or 'start'} took more than {LIMITS_S[phase]} s"
+        run.status, run.reason = "timeout", f"{phase or 'start'} took more than {LIMITS_S[phase]} s"
     elif by == signal.SIGKILL and oom:
-        visit.status, visit.reason = "oom", f"killed by the kernel while it was short of memory ({phase})"
+        run.status, run.reason = "oom", f"killed by the kernel while it was short of memory ({phase})"
     else:
-        visit.reason = (
+        run.reason = (
             f"died by {signal.Signals(by).name} in phase {phase!r}" if by else f"ended early in phase {phase!r}"
         )
-    return visit
+    return run
 
 
 def longest_s(order: Order) -> float:

@@ -33,7 +33,7 @@ class Settings:
     """What a run measures and how. The same for every script; the defaults are the script's."""
 
     models: tuple[str, ...] = ("all",)
-    """timm names, patterns ('resnet*'), families ('MobileOne'), 'headline', 'dozen' or 'all'. A pattern that no model
+    """timm names, patterns ('resnet*'), families ('MobileOne'), 'five', 'twelve' or 'all'. A pattern that no model
     of the zoo matches is looked up in all of timm."""
     modes: tuple[str, ...] | None = None
     """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,
@@ -45,16 +45,16 @@ class Settings:
     """Channels of the input: 1 for slices of a CT (the photograph in grey)."""
     batch_size: int = 1
     """Images per inference."""
-    iterations: int = 96
-    """Undisturbed samples per case in all, spread over the rounds."""
+    samples: int = 96
+    """Valid samples per case in all, spread over the rounds."""
     rounds: int = 8
-    """Visits per case, each in a fresh process; intervals are over them."""
-    share: str = ""
+    """Runs per case, each in a fresh process; intervals are over them."""
+    shard: str = ""
     """'2/4': of the rounds only the 2nd, the 6th, ...: four machines of a kind that share a folder take all of them."""
     join: bool = False
-    """Count the rounds that other hosts of this kind of CPU measured as done; --share does so too."""
+    """Count the rounds that other hosts of this kind of CPU measured as done; --shard does so too."""
     until: str = ""
-    """'3%': after the rounds go on with the cases that visits leave unsure by more than +- 3 %; what differs between
+    """'3%': after the rounds go on with the cases that runs leave unsure by more than +- 3 %; what differs between
     sessions, which no rounds narrow, comes on top."""
     max_rounds: int = 20
     """Rounds per case at most under --until."""
@@ -64,43 +64,43 @@ class Settings:
     """Threads per inference; by default all physical cores that this process may really use, of a hybrid CPU the
     P-cores."""
     budget: float = 2.0
-    """Seconds of measuring that one visit may take at most, preparing not counted."""
+    """Seconds of measuring that one run may take at most, preparing not counted."""
     no_wait: bool = False
-    """Measure beside whatever else runs. By default a visit that other processes disturbed is repeated when they pause,
+    """Measure beside whatever else runs. By default a run that other processes disturbed is repeated when they pause,
     which makes a run up to ten minutes longer (--quick: 20 seconds)."""
     quick: bool = False
     """A few models and rounds, into a folder of its own: to try it out."""
-    fresh: bool = False
-    """Begin this machine's journal anew; the old one is kept in journals/old/."""
+    restart: bool = False
+    """Begin this machine's run log anew; the old one is kept in run_logs/old/."""
     label: str = ""
-    """A name for a journal of its own, where this machine has one of other settings or versions."""
+    """A name for a run log of its own, where this machine has one of other settings or versions."""
     report: bool = False
-    """Rebuild CSV and PNG from the journals, measure nothing."""
+    """Rebuild CSV and PNG from the run logs, measure nothing."""
     list: bool = False
     """Say what would run and how long it will take about, run nothing."""
     out: Path | None = None
-    """Folder for journals, CSV and PNG; by default the script's own."""
+    """Folder for run logs, CSV and PNG; by default the script's own."""
     pretrained: bool = False
     """timm's weights instead of calibrated random ones (needs the network, once)."""
-    allocator: tuple[Literal["pinned", "plain"], ...] = ("pinned",)
+    allocator: tuple[Literal["retained", "default"], ...] = ("retained",)
     """Keep freed memory in the process (pinned), or glibc's defaults (plain); both are compared in the same rounds."""
     seed: int = 0
-    """Of the random weights and of the order of the visits."""
+    """Of the random weights and of the order of the runs."""
 
     def shared(self) -> dict[str, object]:
         """What all cases of a run have in common."""
         return {field: getattr(self, field) for field in SHARED}
 
     def header(self) -> dict[str, object]:
-        """What changes what is measured: another value is another journal."""
+        """What changes what is measured: another value is another run log."""
         return self.shared()
 
     def files(self) -> dict[str, str]:
-        """Where the files lie that cases name: no path enters a journal that is meant to be published."""
+        """Where the files lie that cases name: no path enters a run log that is meant to be published."""
         return {}
 
     def wait_s(self) -> float:
-        """Seconds that a run may get longer by, for visits that other processes disturbed."""
+        """Seconds that a run may get longer by, for runs that other processes disturbed."""
         return 0 if self.no_wait else 20 if self.quick else 600
 
     def folder(self, script: Path) -> Path:
@@ -149,19 +149,19 @@ def resolve(
 
 def check(settings: Settings) -> None:
     """Raises Problem for values that mean nothing."""
-    for key in ("in_chans", "batch_size", "iterations", "rounds", "budget", "repetitions", "max_rounds"):
+    for key in ("in_chans", "batch_size", "samples", "rounds", "budget", "repetitions", "max_rounds"):
         if not 0 < getattr(settings, key) < math.inf:
             raise Problem(f"--{key.replace('_', '-')} {getattr(settings, key):g} is no positive number")
-    part, parts = share(settings.share)
+    part, parts = shard(settings.shard)
     if not 1 <= part <= parts <= settings.rounds * settings.repetitions:
         most = settings.rounds * settings.repetitions
-        raise Problem(f"--share {settings.share!r} is not K/N, the Kth of N shares, with N at most {most}, the rounds")
-    if settings.share and settings.until:
-        raise Problem("--until and --share exclude each other: which rounds follow is known after the last")
-    if settings.share and settings.fresh:
-        raise Problem("--fresh and --share exclude each other: each would put aside what the others measure")
-    if settings.join and settings.fresh:
-        raise Problem("--fresh and --join exclude each other: --fresh puts aside the visits that --join counts")
+        raise Problem(f"--shard {settings.shard!r} is not K/N, the Kth of N shares, with N at most {most}, the rounds")
+    if settings.shard and settings.until:
+        raise Problem("--until and --shard exclude each other: which rounds follow is known after the last")
+    if settings.shard and settings.restart:
+        raise Problem("--restart and --shard exclude each other: each would put aside what the others measure")
+    if settings.join and settings.restart:
+        raise Problem("--restart and --join exclude each other: --restart puts aside the runs that --join counts")
     if settings.until and not 0 < percent(settings.until) < 1:
         raise Problem(f"--until {settings.until!r} is not a share: say 5% or 0.05")
     if settings.until and settings.repetitions > 1:
@@ -190,7 +190,7 @@ def percent(text: str) -> float:
         return math.nan
 
 
-def share(text: str) -> tuple[int, int]:
+def shard(text: str) -> tuple[int, int]:
     """`2/4` as (2, 4), nothing as all; (0, 0) for what is none."""
     parts = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
     return (int(parts[1]), int(parts[2])) if parts else (0, 0)

@@ -6,39 +6,39 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-BIN = 0.01  # of the histogram of log readings whose first peak is the reference
+BIN = 0.01  # of the histogram of log reference times whose first peak is the reference
 PEAK = 0.3  # share of the highest peak that the first one has at least
-BAND = (0.08, 0.10)  # convolution, GEMM: a reading this far above the reference is still undisturbed ...
+BAND = (0.08, 0.10)  # convolution, GEMM: a reading this far above the reference is still valid ...
 WIDTHS = 2.5  # ... or this many of its left-hand standard deviations, on a machine that scatters more
-MIN_SAMPLES = 3  # undisturbed ones that a visit needs, or all of a visit with fewer samples
-# By which power of what the convolution yardstick reads a network gets slower, before its own visits say more, and how
+MIN_SAMPLES = 3  # valid ones that a run needs, or all of a run with fewer samples
+# By which power of what the convolution reference workload reads a network gets slower, before its own runs say more, and how
 # unsure that is: of a machine 1.0 to 2.9, of a runtime or a decoder on it up to 1 less (study_kinds.csv).
 SLOPE, SLOPE_SPREAD, CLASS_SPREAD = 1.5, 0.5, 0.3
-# Variance of a visit's log latency before visits to the same cases say more, and the degrees of freedom it counts as.
+# Variance of a run's log latency before runs of the same cases say more, and the degrees of freedom it counts as.
 VARIANCE, FREEDOM = 0.03**2, 4
 PRIOR_FREEDOM = 3  # degrees of freedom that the scatter of all cases counts as beside a case's own
-OUTLIER = 3  # standard deviations beyond which a visit is not one of those that agree
+OUTLIER = 3  # standard deviations beyond which a run is not one of those that agree
 # Standard deviations of what differs between sessions: of a case, which no reading sees (notes.md), and of the level of
-# the yardsticks, which they do see (0.5 to 3.1 % in journals of four sessions and more).
+# the reference workload, which they do see (0.5 to 3.1 % in run logs of four sessions and more).
 BETWEEN, LEVEL = 0.021, 0.02
 HOURS = 1.96 * BETWEEN
 
 
 class Reference(NamedTuple):
-    """What the yardsticks, (convolution, GEMM), read on a machine that nothing disturbs, and up to where a reading is
-    taken for undisturbed; in ms."""
+    """What the reference workload, (convolution, GEMM), read on a machine that nothing disturbs, and up to where a reading is
+    taken for valid; in ms."""
 
     level_ms: tuple[float, float]
     bound_ms: tuple[float, float]
 
 
-def reference(readings_ms: ArrayLike) -> Reference:
-    """From the shape of the readings (N, 2): the first peak of their histogram, and its scatter to the left.
+def reference(reference_ms: ArrayLike) -> Reference:
+    """From the shape of the reference times (N, 2): the first peak of their histogram, and its scatter to the left.
 
     A machine with two states has two peaks, one that scatters has one broad peak; a low quantile, in contrast, is luck.
     """
     levels, bounds = [], []
-    for logs, band in zip(np.log(np.asarray(readings_ms, dtype=float).reshape(-1, 2)).T, BAND, strict=True):
+    for logs, band in zip(np.log(np.asarray(reference_ms, dtype=float).reshape(-1, 2)).T, BAND, strict=True):
         level = first_peak(logs)
         below = logs[(logs <= level) & (logs >= np.quantile(logs, 0.001))]  # the lowest may be a timer's luck
         width = float(np.sqrt(np.mean((below - level) ** 2))) if len(below) else 0.0
@@ -59,16 +59,16 @@ def first_peak(logs: NDArray) -> float:
     return float(logs[np.abs(logs - (edges[peaks[0]] + BIN / 2)) <= 1.5 * BIN].mean())
 
 
-def in_band(readings_ms: ArrayLike, bound_ms: ArrayLike) -> NDArray:
-    """Which samples lie between two undisturbed readings. Readings (N + 1, 2), bounds (2,) -> bool (N,)."""
-    good = (np.asarray(readings_ms, dtype=float).reshape(-1, 2) <= np.asarray(bound_ms)).all(axis=1)
+def valid_samples(reference_ms: ArrayLike, bound_ms: ArrayLike) -> NDArray:
+    """Which samples lie between two valid reference times. Readings (N + 1, 2), bounds (2,) -> bool (N,)."""
+    good = (np.asarray(reference_ms, dtype=float).reshape(-1, 2) <= np.asarray(bound_ms)).all(axis=1)
     return good[:-1] & good[1:]
 
 
 def fitted_slope(
     levels: list[NDArray], logs: list[NDArray], prior: float = SLOPE, spread: float = SLOPE_SPREAD
 ) -> float:
-    """How visits' log latencies go with their levels within a case: least squares over all cases, outliers left out,
+    """How runs' log latencies go with their levels within a case: least squares over all cases, outliers left out,
     drawn towards `prior` by as much as the fit is unsure. One array a case."""
     pairs = [(x - x.mean(), y - y.mean()) for x, y in zip(levels, logs, strict=True) if len(x) > 1]
     if not pairs:
@@ -93,14 +93,14 @@ def robust_deviation(values: ArrayLike) -> float:
 
 
 class Scatter(NamedTuple):
-    """Variance of a visit's log latency over many cases, with its degrees of freedom."""
+    """Variance of a run's log latency over many cases, with its degrees of freedom."""
 
     variance: float = VARIANCE
     freedom: int = FREEDOM
 
 
 def scatter(logs: list[NDArray], prior: Scatter = Scatter()) -> Scatter:  # noqa: B008 (a named tuple cannot change)
-    """From the visits of every case, outliers cut, drawn towards `prior`; one array a case."""
+    """From the runs of every case, outliers cut, drawn towards `prior`; one array a case."""
     deviations = [np.sqrt(len(y) / (len(y) - 1)) * (y - np.median(y)) for y in logs if len(y) > 1]
     if not deviations:
         return prior
@@ -120,11 +120,11 @@ def weighted_median(values: NDArray, weights: NDArray) -> float:
 
 
 def centre(logs: ArrayLike, weights: ArrayLike, common: Scatter) -> tuple[float, float]:
-    """What visits' log latencies (N,) say together, and half of its 95 % interval.
+    """What runs' log latencies (N,) say together, and half of its 95 % interval.
 
-    The mean of those that agree with the weighted median, by Student's t over visits, never over the samples of one
+    The mean of those that agree with the weighted median, by Student's t over runs, never over the samples of one
     process, for those share the process's luck. The variance is drawn towards what is `common` to many cases, so that
-    two visits have a usable interval. Where no majority agrees it is the median, and the interval reaches to all.
+    two runs have a usable interval. Where no majority agrees it is the median, and the interval reaches to all.
     """
     from scipy.special import stdtrit  # Student's quantile; scipy.stats takes half a second to import
 

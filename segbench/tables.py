@@ -1,4 +1,4 @@
-"""Journals in, data frames and CSV out. Nothing here measures, and nothing is asked of the machine it runs on."""
+"""Run logs in, data frames and CSV out. Nothing here measures, and nothing is asked of the machine it runs on."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from . import estimates, modes, zoo
-from .cases import DECODERS, FEATURES, OUTPUTS, Case, Visit, sides
+from .cases import DECODERS, FEATURES, OUTPUTS, Case, Run, sides
 from .estimates import NAN, CaseEstimate
-from .journal import Journal, replacing
+from .run_log import RunLog, replacing
 from .modes import BASELINE
 
 Other = Callable[[Case], Case]  # a case -> the one that it is set against
@@ -21,74 +21,74 @@ LENDER = "fpn_decoder"  # the benchmark whose feature maps those of other decode
 
 
 class Results:
-    """What the journals of one benchmark say, computed once: everything that tables, pages and pictures are made of."""
+    """What the run logs of one benchmark say, computed once: everything that tables, pages and pictures are made of."""
 
     def __init__(
         self,
-        journals: list[Journal],
+        run_logs: list[RunLog],
         computed: dict[Path, dict[Case, CaseEstimate]] | None = None,
         first_host: str = "",
         only_host: str = "",
     ):
-        """`first_host`: whose figures are shown where it measured a case; by default the host with most visits.
+        """`first_host`: whose figures are shown where it measured a case; by default the host with most runs.
         `only_host`: cases that it did not measure are left out."""
-        self.journals = [journal for journal in journals if journal.visits]
+        self.run_logs = [run_log for run_log in run_logs if run_log.runs]
         self.computed, self.first_host, self.only_host = {} if computed is None else computed, first_host, only_host
 
-    def estimates(self, journal: Journal) -> dict[Case, CaseEstimate]:
+    def estimates(self, run_log: RunLog) -> dict[Case, CaseEstimate]:
         """Case -> its estimate."""
-        if journal.folder not in self.computed:
-            self.computed[journal.folder] = estimates.of_journal(journal, self.first_host)
-        return self.computed[journal.folder]
+        if run_log.folder not in self.computed:
+            self.computed[run_log.folder] = estimates.of_run_log(run_log, self.first_host)
+        return self.computed[run_log.folder]
 
-    def feature_maps(self, journal: Journal) -> dict[Case, CaseEstimate]:
-        """Estimates that hold the encoders' feature maps alone: the journal's own, or those of LENDER's journal of the
+    def feature_maps(self, run_log: RunLog) -> dict[Case, CaseEstimate]:
+        """Estimates that hold the encoders' feature maps alone: the run log's own, or those of LENDER's run log of the
         same machine, settings and versions, beside it."""
-        own = self.estimates(journal)
+        own = self.estimates(run_log)
         if not any(case.classes for case in own) or any(case.decoder == FEATURES for case in own):
             return own
-        lent = Journal.read(journal.folder / f"../../../{LENDER}/journals/{journal.name}")
+        lent = RunLog.read(run_log.folder / f"../../../{LENDER}/run_logs/{run_log.name}")
         if not lent.headers:
             return own
-        alike = msgspec.structs.replace(journal.header, benchmark=LENDER)
+        alike = msgspec.structs.replace(run_log.header, benchmark=LENDER)
         return own if lent.difference(alike) else self.estimates(lent)
 
     def machines(self) -> list[str]:
-        """Their names without labels, that with the most visits first: it is shown where there is room for one."""
-        visits = {journal.header.machine.name: 0 for journal in self.journals}
-        for journal in self.journals:
-            visits[journal.header.machine.name] += len(journal.visits)
-        return sorted(visits, key=lambda name: (-visits[name], name))
+        """Their names without labels, that with the most runs first: it is shown where there is room for one."""
+        runs = {run_log.header.machine.name: 0 for run_log in self.run_logs}
+        for run_log in self.run_logs:
+            runs[run_log.header.machine.name] += len(run_log.runs)
+        return sorted(runs, key=lambda name: (-runs[name], name))
 
     def of_machine(self, name: str) -> "Results":
-        """The journals of one machine, whatever their labels."""
-        return self.of(*(journal for journal in self.journals if journal.header.machine.name == name))
+        """The run logs of one machine, whatever their labels."""
+        return self.of(*(run_log for run_log in self.run_logs if run_log.header.machine.name == name))
 
-    def of(self, *journals: Journal) -> "Results":
-        """Some of the journals."""
-        return Results([*journals], self.computed, self.first_host, self.only_host)
+    def of(self, *run_logs: RunLog) -> "Results":
+        """Some of the run logs."""
+        return Results([*run_logs], self.computed, self.first_host, self.only_host)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode; `speedup` is
         over baseline. The index is that of `cases`."""
-        peaks = {journal.folder: peak_gflops(journal) for journal in self.journals}
-        alone = {journal.folder: self.feature_maps(journal) for journal in self.journals}
+        peaks = {run_log.folder: peak_gflops(run_log) for run_log in self.run_logs}
+        alone = {run_log.folder: self.feature_maps(run_log) for run_log in self.run_logs}
         rows = [
-            row(journal, case, self.estimates(journal), alone[journal.folder], peaks[journal.folder])
-            for journal, case in self.cases
+            row(run_log, case, self.estimates(run_log), alone[run_log.folder], peaks[run_log.folder])
+            for run_log, case in self.cases
         ]
         frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
         return frame.assign(tied=self.tied(frame)) if rows else frame
 
     def tied(self, frame: pd.DataFrame) -> list[bool]:
-        """Per row whether its mode is the fastest right one of its network and ranking, or one that the interval of the
+        """Per row whether its mode is the fastest valid one of its network and ranking, or one that the interval of the
         ratio of the two does not exclude."""
         networks: dict[tuple, list[int]] = {}
         for place in np.flatnonzero(competes(frame)):
-            journal, case = self.cases[place]
+            run_log, case = self.cases[place]
             network = msgspec.structs.replace(case, mode="")
-            networks.setdefault((journal.folder, network, modes.ranking(frame.precision[place])), []).append(place)
+            networks.setdefault((run_log.folder, network, modes.ranking(frame.precision[place])), []).append(place)
         tied = [False] * len(frame)
         for places in networks.values():
             found = [self.estimates(self.cases[place][0])[self.cases[place][1]] for place in places]
@@ -98,33 +98,33 @@ class Results:
         return tied
 
     @cached_property
-    def cases(self) -> list[tuple[Journal, Case]]:
-        pairs = [(journal, case) for journal in self.journals for case in self.estimates(journal)]
+    def cases(self) -> list[tuple[RunLog, Case]]:
+        pairs = [(run_log, case) for run_log in self.run_logs for case in self.estimates(run_log)]
         if self.only_host:
-            pairs = [(journal, case) for journal, case in pairs if self.measured(journal, case)]
+            pairs = [(run_log, case) for run_log, case in pairs if self.measured(run_log, case)]
         return sorted(pairs, key=lambda pair: (pair[0].name, *place(pair[1])))
 
-    def measured(self, journal: Journal, case: Case) -> bool:
-        """Whether `only_host` visited a case."""
-        sessions = journal.hosts().get(self.only_host, [])
-        return any(visit.session in sessions for visit in self.estimates(journal)[case].raw)
+    def measured(self, run_log: RunLog, case: Case) -> bool:
+        """Whether `only_host` measured a case."""
+        sessions = run_log.hosts().get(self.only_host, [])
+        return any(run.session in sessions for run in self.estimates(run_log)[case].raw)
 
     def ratios(self, column: str, other: Other) -> pd.DataFrame:
         """For every row throughput over that of another case, with its interval: `column`, `column`_low and _high."""
         ratios = []
-        for journal, case in self.cases:
-            of_journal = self.estimates(journal)
-            ratios.append(estimates.speedup(of_journal.get(other(case), estimates.NOTHING), of_journal[case])[:3])
+        for run_log, case in self.cases:
+            of_run_log = self.estimates(run_log)
+            ratios.append(estimates.speedup(of_run_log.get(other(case), estimates.NOTHING), of_run_log[case])[:3])
         return pd.DataFrame(ratios, columns=[column, f"{column}_low", f"{column}_high"])
 
     def dates(self) -> dict[str, str]:
-        """Machine -> the days of its first and last visit."""
-        return {journal.name: days(journal.visits) for journal in self.journals}
+        """Machine -> the days of its first and last run."""
+        return {run_log.name: days(run_log.runs) for run_log in self.run_logs}
 
 
-def days(visits: list[Visit]) -> str:
+def days(runs: list[Run]) -> str:
     """`2026-11-24 to 2026-11-26`"""
-    first, last = (pick(visit.started for visit in visits)[:10] for pick in (min, max))
+    first, last = (pick(run.started for run in runs)[:10] for pick in (min, max))
     return first if first == last else f"{first} to {last}"
 
 
@@ -146,39 +146,39 @@ def place(case: Case) -> tuple:
     )
 
 
-def peak_gflops(journal: Journal) -> dict[tuple[str, str], float]:
+def peak_gflops(run_log: RunLog) -> dict[tuple[str, str], float]:
     """Host and precision -> the highest rate that any of its sessions reached."""
     peaks: dict[tuple[str, str], float] = {}
-    for floor in journal.floors:
-        for precision, rate in floor.peak_gflops.items():
-            key = journal.host(floor.session), precision
+    for machine_speed in run_log.machine_speeds:
+        for precision, rate in machine_speed.peak_gflops.items():
+            key = run_log.host(machine_speed.session), precision
             peaks[key] = max(rate, peaks.get(key, 0))
     return peaks
 
 
 def row(
-    journal: Journal,
+    run_log: RunLog,
     case: Case,
-    of_journal: dict[Case, CaseEstimate],
+    of_run_log: dict[Case, CaseEstimate],
     alone: dict[Case, CaseEstimate],
     peaks: dict[tuple[str, str], float],
 ) -> dict:
     """One row; `alone` holds the estimates of feature maps. Columns end in their unit; what was not seen is empty."""
-    estimate, mode = of_journal[case], modes.find(case.mode)
-    visits = estimate.raw
-    measured = [visit for visit in visits if visit.samples_ms]
-    seen = measured[0] if measured else Visit(case=case)
+    estimate, mode = of_run_log[case], modes.find(case.mode)
+    runs = estimate.raw
+    measured = [run for run in runs if run.samples_ms]
+    seen = measured[0] if measured else Run(case=case)
     low, high = estimate.interval_ms
     latency, throughput = estimate.latency_ms, case.batch_size / estimate.latency_ms * 1e3
     gmacs = seen.gmacs or NAN  # where it could not be counted
     gflops = 2 * gmacs / latency * 1e3
     params = seen.params or NAN
     known = zoo.BY_MODEL.get(case.model)
-    before = of_journal.get(msgspec.structs.replace(case, mode=BASELINE), estimates.NOTHING)
+    before = of_run_log.get(msgspec.structs.replace(case, mode=BASELINE), estimates.NOTHING)
     speedup = estimates.speedup(before, estimate)
     return {
-        "machine": journal.name,
-        "cpu": journal.header.machine.label,
+        "machine": run_log.name,
+        "cpu": run_log.header.machine.label,
         "family": zoo.family(case.model),
         "model": case.model,
         "decoder": case.decoder,
@@ -192,7 +192,7 @@ def row(
         "batch_size": case.batch_size,
         "threads": case.threads,
         "allocator": case.allocator,
-        **ending(visits, measured),
+        **ending(runs, measured),
         "params_m": params / 1e6,
         "decoder_params_m": (seen.decoder_params or NAN) / 1e6,
         "gmacs": gmacs / case.batch_size,
@@ -206,13 +206,13 @@ def row(
         "half_width": estimate.apart,
         **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs"), speedup[:4], strict=True)),
         "decoder_share": decoder_share(case, estimate, alone),
-        "quiet_share": estimate.quiet_share,
+        "valid_share": estimate.valid_share,
         "host": estimate.host,
         "hosts": len(estimate.hosts),
         "carried": bool(estimate.carried),
         "rounds": len(estimate.of_host),
         "samples": estimate.samples,
-        **costs(case, [visit for visit in measured if visit.status == "ok"]),
+        **costs(case, [run for run in measured if run.status == "ok"]),
         "gflop_s": gflops,
         "peak_share": gflops
         / peaks.get((estimate.first_host if estimate.carried else estimate.host, mode.precision), NAN),
@@ -221,16 +221,16 @@ def row(
         "output_std": NAN if seen.output_std is None else seen.output_std,
         "efficiency_img_s_m": throughput / (params / 1e6),
         "top1": known.top1 if known and known.top1 else NAN,
-        "torch": journal.header.versions.get("torch", ""),
+        "torch": run_log.header.versions.get("torch", ""),
     }
 
 
-def ending(visits: list[Visit], measured: list[Visit]) -> dict[str, str]:
-    """How a case ended: well where any visit did and none computed something else; and why visits failed."""
-    worst = next((visit for visit in visits if visit.status == "wrong"), visits[-1])
-    failures = [visit for visit in visits if visit.status != "ok"]
-    well = any(visit.status == "ok" for visit in measured) and worst.status != "wrong"
-    reason = f"{len(failures)} of {len(visits)} visits: {failures[-1].reason}" if failures else ""
+def ending(runs: list[Run], measured: list[Run]) -> dict[str, str]:
+    """How a case ended: well where any run did and none computed something else; and why runs failed."""
+    worst = next((run for run in runs if run.status == "wrong"), runs[-1])
+    failures = [run for run in runs if run.status != "ok"]
+    well = any(run.status == "ok" for run in measured) and worst.status != "wrong"
+    reason = f"{len(failures)} of {len(runs)} runs: {failures[-1].reason}" if failures else ""
     return {"status": "ok" if well else worst.status, "reason": reason}
 
 
@@ -241,16 +241,16 @@ def decoder_share(case: Case, estimate: CaseEstimate, alone: dict[Case, CaseEsti
     return 1 - maps.latency_ms / estimate.latency_ms if alike else NAN
 
 
-def costs(case: Case, visits: list[Visit]) -> dict[str, float]:
-    """What visits that went well needed beside time."""
-    memory = [visit.memory_mb for visit in visits if visit.memory_mb is not None]
+def costs(case: Case, runs: list[Run]) -> dict[str, float]:
+    """What runs that went well needed beside time."""
+    memory = [run.memory_mb for run in runs if run.memory_mb is not None]
     return {
-        "page_faults": mean(visit.page_faults for visit in visits),
+        "page_faults": mean(run.page_faults for run in runs),
         "memory_mb_img": min(memory, default=NAN) / case.batch_size,  # a heap's fragments only ever add
-        # Of visits that found on disk what they needed: exporting and compiling leave much behind.
-        "loaded_mb": min((v.loaded_mb for v in visits if v.loaded_mb is not None and v.cache != "cold"), default=NAN),
-        "prepare_s": mean(v.phases_s["prepare"] + v.saved_s for v in visits if v.cache != "warm" or v.saved_s),
-        "prepare_warm_s": mean(visit.phases_s["prepare"] for visit in visits if visit.cache == "warm"),
+        # Of runs that found on disk what they needed: exporting and compiling leave much behind.
+        "loaded_mb": min((v.loaded_mb for v in runs if v.loaded_mb is not None and v.cache != "cold"), default=NAN),
+        "prepare_s": mean(v.phases_s["prepare"] + v.saved_s for v in runs if v.cache != "warm" or v.saved_s),
+        "prepare_warm_s": mean(run.phases_s["prepare"] for run in runs if run.cache == "warm"),
     }
 
 
@@ -259,18 +259,18 @@ def mean(values: Iterable[float]) -> float:
     return float(np.mean(values)) if values else NAN
 
 
-def pinned(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the allocator pinned, or, where there are none, with the other."""
+def one_allocator(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the allocator retained, or, where there are none, with the other."""
     return frame[frame.allocator == min(frame.allocator, default="")]
 
 
 def competes(frame: pd.DataFrame) -> pd.Series:
-    """Which rows do: right, of a mode that the code knows, with the allocator pinned."""
-    return (frame.status == "ok") & (frame.allocator == "pinned") & (frame.precision.map(modes.ranking) != "")
+    """Which rows do: right, of a mode that the code knows, with the allocator retained."""
+    return (frame.status == "ok") & (frame.allocator == "retained") & (frame.precision.map(modes.ranking) != "")
 
 
 def best(frame: pd.DataFrame, by: str = "throughput_img_s", keys: list[str] = NETWORK) -> pd.DataFrame:
-    """The row of the fastest right mode per network and ranking, with `tied_modes`: the others that are not
+    """The row of the fastest valid mode per network and ranking, with `tied_modes`: the others that are not
     significantly slower."""
     right = frame[competes(frame) & frame[by].notna()].assign(ranking=lambda rows: rows.precision.map(modes.ranking))
     keys = [*keys, "ranking"]
@@ -291,8 +291,8 @@ def ranking(frame: pd.DataFrame, **of_best) -> pd.DataFrame:
 
 
 def shared_ranks(rows: pd.DataFrame, by: str) -> list[int]:
-    """Of rows in falling order of `by`: a rank is that of the first row that a row is not told apart from."""
-    apart = told_apart(rows, by)
+    """Of rows in falling order of `by`: a rank is that of the first row that a row is not significantly different from."""
+    apart = significantly_different(rows, by)
     ranks, first = [], 0
     for place in range(len(apart)):
         if apart[first, place]:
@@ -301,7 +301,7 @@ def shared_ranks(rows: pd.DataFrame, by: str) -> list[int]:
     return ranks
 
 
-def told_apart(rows: pd.DataFrame, by: str) -> np.ndarray:
+def significantly_different(rows: pd.DataFrame, by: str) -> np.ndarray:
     """(n, n) of bool: which two differ by more than the 95 % interval of their ratio. A row that is only known to be at
     least so fast may be as fast as any faster one."""
     logs, below = np.log(rows[by].to_numpy()), rows.half_width.to_numpy()
@@ -316,9 +316,9 @@ def floating_point(top: pd.DataFrame) -> pd.DataFrame:
 
 
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per machine and network at its fastest right mode, with what autocast+compile and that mode bring; the
+    """A row per machine and network at its fastest valid mode, with what autocast+compile and that mode bring; the
     fastest first."""
-    both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "pinned")].set_index(NETWORK).speedup
+    both = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "retained")].set_index(NETWORK).speedup
     both = both.rename("speedup_autocast_compile")
     top = (
         floating_point(ranking(frame))

@@ -1,4 +1,4 @@
-"""One visit in one fresh process, forked from a server that has imported torch and timm but never run an operator.
+"""One run in one fresh process, forked from a server that has imported torch and timm but never run an operator.
 
 The sweeping process writes one Order a line to the server's standard input and reads messages, one a line, from its
 standard output. It never imports torch; everything heavy is imported by `serve`.
@@ -21,11 +21,11 @@ from pathlib import Path
 import msgspec
 
 from . import machine, modes, runtimes
-from .cases import Case, Visit, sides
-from .messages import Done, Exited, Floors, Message, Order, Phase, Started
+from .cases import Case, Run, sides
+from .messages import Done, Exited, Speeds, Message, Order, Phase, Started
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
-FLOOR_S = 2  # readings for the first floors of a session; every visit adds to them
+SPEED_S = 2  # reference times for the first floors of a session; every run adds to them
 
 
 def serve() -> None:
@@ -46,7 +46,7 @@ def serve() -> None:
     def send(message: Message) -> None:
         os.write(messages, msgspec.json.encode(message) + b"\n")
 
-    # Whatever a visit needs, so that no fork imports it again.
+    # Whatever a run needs, so that no fork imports it again.
     importlib.import_module("torch.utils.flop_counter")
     from . import inputs, measure, models  # noqa: F401
 
@@ -85,16 +85,16 @@ def run_order(order: Order, server: int, send: Callable[[Message], None]) -> Non
         Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel, short of memory, should take this one
     send(Started(os.getpid()))
     if order.case is None:
-        send(find_floors(order))
+        send(measure_speed(order))
         return
-    visit = Visit(case=order.case, budget_s=order.budget_s)
+    run = Run(case=order.case, budget_s=order.budget_s)
     try:
-        measure_case(visit, order, lambda name: send(Phase(name)))
+        measure_case(run, order, lambda name: send(Phase(name)))
     except Exception as error:
         memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-        visit.status = "oom" if memory else "error"
-        visit.reason = explained(error, order.case)[:300]
-    send(Done(visit))
+        run.status = "oom" if memory else "error"
+        run.reason = explained(error, order.case)[:300]
+    send(Done(run))
 
 
 def explained(error: Exception, case: Case) -> str:
@@ -103,7 +103,7 @@ def explained(error: Exception, case: Case) -> str:
     import timm
 
     frames = traceback.extract_tb(error.__traceback__)
-    text = str(error).replace(str(machine.cache_folder()), "the cache")  # no path of a machine enters a journal
+    text = str(error).replace(str(machine.cache_folder()), "the cache")  # no path of a machine enters a run log
     line = f"{type(error).__name__}: {first_error(text) or frames[-1].line}"
     of_timm = any("timm" in Path(frame.filename).parts for frame in frames)
     if not of_timm or len(case.size) == 3 or not timm.is_model(case.model):
@@ -123,7 +123,7 @@ def first_error(text: str) -> str:
 
 
 class Stopwatch:
-    """Wall time of the parts of a visit, in s."""
+    """Wall time of the parts of a run, in s."""
 
     def __init__(self, parts_s: dict[str, float]):
         self.parts_s, self.since = parts_s, time.perf_counter()
@@ -133,15 +133,15 @@ class Stopwatch:
         self.parts_s[part], self.since = now - self.since, now
 
 
-def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None:
+def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
     """Build, prepare, measure and check one case, and write down what was seen. Raises whatever the network raises."""
     import torch
 
     from . import measure, models
     from .inputs import picture
 
-    case, watch = visit.case, Stopwatch(visit.phases_s)
-    if case.allocator == "pinned":
+    case, watch = run.case, Stopwatch(run.phases_s)
+    if case.allocator == "retained":
         measure.spread_allocator()  # until memory is measured
     # Beside a busy process threads that spin for one another take a hundred times as long, one thread twice.
     aside = 1 if len(case.size) == 2 and case.batch_size == 1 else case.threads  # for what is not timed
@@ -150,11 +150,11 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
         raise RuntimeError(f"{case.threads} threads on {allowed} CPUs: something narrowed the affinity mask")
     say("build")
     if reason := too_large_volume(case):
-        visit.status, visit.reason = "skipped", reason
+        run.status, run.reason = "skipped", reason
         return
     network = models.build(case, order.source)
-    visit.params = models.count(network)
-    visit.decoder_params = models.decoder_params(network)
+    run.params = models.count(network)
+    run.decoder_params = models.decoder_params(network)
     image = picture(case)
     torch.set_num_threads(case.threads)
     watch.lap("build")
@@ -165,27 +165,27 @@ def measure_case(visit: Visit, order: Order, say: Callable[[str], None]) -> None
     timed, end = models.labelled(network, case.output, case.size, case.threads)
     prepared = runtimes.of_mode(mode).prepare(timed, image, mode, case.threads, machine.cache_folder())
     prepared = prepared.then(end) if end else prepared
-    visit.cache, visit.saved_s, visit.model_mb = prepared.cache, round(prepared.saved_s, 3), prepared.model_mb
-    visit.phases_s |= prepared.steps_s
-    visit.loaded_mb = round(measure.resident_mb() - before_mb, 1)
+    run.cache, run.saved_s, run.model_mb = prepared.cache, round(prepared.saved_s, 3), prepared.model_mb
+    run.phases_s |= prepared.steps_s
+    run.loaded_mb = round(measure.resident_mb() - before_mb, 1)
     watch.lap("prepare")
 
-    if case.protocol == "usual":
+    if case.protocol == "fixed-iteration":
         say("measure")
-        visit.samples_ms = shortened(measure.usual(prepared.call, lambda: say("measure")))
+        run.samples_ms = shortened(measure.fixed_iterations(prepared.call, lambda: say("measure")))
         return watch.lap("measure")
 
     say("memory")
-    visit.memory_mb = measure.memory(prepared.call)
-    if case.allocator == "pinned":
-        measure.pin_allocator(room_mb(visit.memory_mb or 0))
+    run.memory_mb = measure.memory(prepared.call)
+    if case.allocator == "retained":
+        measure.retain_memory(room_mb(run.memory_mb or 0))
     watch.lap("memory")
-    result = take_samples(visit, order, prepared.call, say, watch)
+    result = take_samples(run, order, prepared.call, say, watch)
 
     say("check")
-    visit.ran = prepared.ran()
+    run.ran = prepared.ran()
     torch.set_num_threads(aside)
-    check_output(visit, network, image, prepared.outputs(result))
+    check_output(run, network, image, prepared.outputs(result))
     watch.lap("check")
 
 
@@ -196,27 +196,27 @@ def room_mb(needed_mb: float) -> float:
     return min(3 * needed_mb, needed_mb + 2000, 500 * machine.free_gb())
 
 
-def take_samples(visit: Visit, order: Order, call: Callable, say: Callable[[str], None], watch: Stopwatch) -> object:
+def take_samples(run: Run, order: Order, call: Callable, say: Callable[[str], None], watch: Stopwatch) -> object:
     """Returns what the last timed inference returned."""
     from . import measure
 
     say("measure")
-    yardsticks = measure.Yardsticks()
-    watch.lap("yardsticks")
-    neighbours = machine.Neighbours(visit.case.threads)
+    reference_workload = measure.ReferenceWorkload()
+    watch.lap("reference_workload")
+    load = machine.BackgroundLoad(run.case.threads)
     samples = measure.sample(
-        call, yardsticks, order.bound_ms, order.samples_wanted, order.budget_s, lambda: say("measure")
+        call, reference_workload, order.bound_ms, order.samples_wanted, order.budget_s, lambda: say("measure")
     )
-    visit.others_cpus, visit.throttled_cpus, visit.stolen_cpus = (round(cpus, 2) for cpus in neighbours.cpus())
+    run.others_cpus, run.throttled_cpus, run.stolen_cpus = (round(cpus, 2) for cpus in load.cpus())
     watch.lap("measure")
-    visit.phases_s |= {"inference": samples.inference_s, "readings": samples.readings_s}
-    visit.per_sample, visit.page_faults = samples.per_sample, samples.page_faults
-    visit.samples_ms = shortened(samples.samples_ms)
-    visit.readings_ms = [tuple(shortened(reading)) for reading in samples.readings_ms]
+    run.phases_s |= {"inference": samples.inference_s, "reference_times": samples.reference_s}
+    run.per_sample, run.page_faults = samples.per_sample, samples.page_faults
+    run.samples_ms = shortened(samples.samples_ms)
+    run.reference_ms = [tuple(shortened(reading)) for reading in samples.reference_ms]
     return samples.output
 
 
-def check_output(visit: Visit, network, image, outputs) -> None:
+def check_output(run: Run, network, image, outputs) -> None:
     """Against FP32 eager on the same weights; and count the multiply-adds. Moves the network to the meta device."""
     import torch
 
@@ -227,34 +227,34 @@ def check_output(visit: Visit, network, image, outputs) -> None:
         # Counted apart and without arithmetic: under the counter a bilinear interpolation takes seconds. Some networks
         # compute on the CPU what the meta device cannot follow (efficientvit_b0): those have no count.
         with contextlib.suppress(RuntimeError, NotImplementedError, TypeError):
-            visit.gmacs, visit.decoder_gmacs = models.count_gmacs(network.to("meta"), image.to("meta"))
-    visit.output_std = float(expected.std())
-    check = check_values if visit.case.output == "logits" else check_labels
-    check(visit, outputs, expected)
+            run.gmacs, run.decoder_gmacs = models.count_gmacs(network.to("meta"), image.to("meta"))
+    run.output_std = float(expected.std())
+    check = check_values if run.case.output == "logits" else check_labels
+    check(run, outputs, expected)
     if (error := fp32_error()) > modes.max_error(modes.BASELINE):
-        visit.status = "wrong"
-        visit.reason = f"FP32 is not FP32 here, relative error {error:.2g}: something has it computed in less"
+        run.status = "wrong"
+        run.reason = f"FP32 is not FP32 here, relative error {error:.2g}: something has it computed in less"
 
 
-def check_values(visit: Visit, outputs, expected) -> None:
-    if visit.case.classes:
-        visit.argmax_agreement = float((outputs[0].argmax(dim=1) == expected.argmax(dim=1)).float().mean())
-    visit.rel_error = relative_error(outputs[0], expected)
-    bound = modes.max_error(visit.case.mode)
+def check_values(run: Run, outputs, expected) -> None:
+    if run.case.classes:
+        run.argmax_agreement = float((outputs[0].argmax(dim=1) == expected.argmax(dim=1)).float().mean())
+    run.rel_error = relative_error(outputs[0], expected)
+    bound = modes.max_error(run.case.mode)
     if not all(bool(output.isfinite().all()) for output in outputs):
-        visit.status, visit.reason, visit.rel_error = "wrong", "the output holds NaN or infinity", None
-    elif visit.rel_error > bound:
-        visit.status = "wrong"
-        visit.reason = f"relative error {visit.rel_error:.2g} against FP32 eager exceeds {bound:g}"
+        run.status, run.reason, run.rel_error = "wrong", "the output holds NaN or infinity", None
+    elif run.rel_error > bound:
+        run.status = "wrong"
+        run.reason = f"relative error {run.rel_error:.2g} against FP32 eager exceeds {bound:g}"
 
 
-def check_labels(visit: Visit, outputs, expected) -> None:
+def check_labels(run: Run, outputs, expected) -> None:
     """Of labels an error says nothing: what counts is how many are the same."""
-    visit.argmax_agreement = float((outputs[0] == expected.argmax(dim=1)).float().mean())
-    bound = modes.min_agreement(visit.case.mode)
-    if visit.argmax_agreement < bound:
-        visit.status = "wrong"
-        visit.reason = f"{visit.argmax_agreement:.3%} of the pixels have FP32 eager's label, less than {bound:.2%}"
+    run.argmax_agreement = float((outputs[0] == expected.argmax(dim=1)).float().mean())
+    bound = modes.min_agreement(run.case.mode)
+    if run.argmax_agreement < bound:
+        run.status = "wrong"
+        run.reason = f"{run.argmax_agreement:.3%} of the pixels have FP32 eager's label, less than {bound:.2%}"
 
 
 def too_large_volume(case: Case) -> str:
@@ -272,22 +272,22 @@ def too_large_volume(case: Case) -> str:
     return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
 
-def find_floors(order: Order) -> Floors:
-    """What the yardsticks and the largest workloads reach here with this many threads: readings for FLOOR_S, or the
+def measure_speed(order: Order) -> Speeds:
+    """What the reference workload and the largest workloads reach here with this many threads: reference times for FLOOR_S, or the
     budget where that is less."""
     import torch
 
     from . import measure
 
-    measure.pin_allocator()
+    measure.retain_memory()
     torch.set_num_threads(order.threads)
-    yardsticks = measure.Yardsticks()
-    readings, end = [], time.perf_counter() + min(FLOOR_S, order.budget_s)
+    reference_workload = measure.ReferenceWorkload()
+    reference_times, end = [], time.perf_counter() + min(SPEED_S, order.budget_s)
     while time.perf_counter() < end:
-        readings.append(tuple(shortened(yardsticks.read())))
+        reference_times.append(tuple(shortened(reference_workload.read())))
     dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if order.native_bf16 else {})
     peaks = {precision: shortened([measure.peak_gflops(dtype)])[0] for precision, dtype in dtypes.items()}
-    return Floors(readings, peaks)
+    return Speeds(reference_times, peaks)
 
 
 def fp32_error() -> float:
@@ -308,7 +308,7 @@ def relative_error(output, expected) -> float:
 
 
 def shortened(values) -> list[float]:
-    """To five significant digits: a journal of thousands of samples is read and committed."""
+    """To five significant digits: a run log of thousands of samples is read and committed."""
     return [float(f"{value:.5g}") for value in values]
 
 

@@ -73,11 +73,11 @@ ENCODERS = (
 BY_MODEL = {encoder.model: encoder for encoder in ENCODERS}
 FAMILIES = tuple(dict.fromkeys(encoder.family for encoder in ENCODERS))
 # The five that the reference project's README puts first.
-HEADLINE = ("mobileone_s0", "regnetx_002", "mobilenetv4_conv_small", "lcnet_100", "mobilenetv3_small_100")
+FIVE = ("mobileone_s0", "regnetx_002", "mobilenetv4_conv_small", "lcnet_100", "mobilenetv3_small_100")
 # What the sweeps with decoders begin with: small and large, with depthwise convolutions and without, of five and four
 # levels, and a transformer.
-DOZEN = (
-    *HEADLINE,
+TWELVE = (
+    *FIVE,
     "mobileone_s1",
     "mobilenetv4_conv_medium",
     "regnety_004",
@@ -91,7 +91,7 @@ VOLUMES = ("stunet_s", "stunet_b", "stunet_l", "stunet_h", "totalsegmentator", "
 PATCH, TILE = (128, 128, 64), (128, 128, 128)  # voxels: what they are compared on, what they cut a volume into
 
 
-class Run(NamedTuple):
+class ReleasedModel(NamedTuple):
     """How a released 3D model goes over a volume, in tiles of TILE voxels."""
 
     name: str
@@ -103,11 +103,11 @@ class Run(NamedTuple):
 
 # Each of TotalSegmentator's five networks tells about 24 classes and the background apart, its --fast one all 117 and
 # the background.
-RUNS = (
-    Run("STU-Net-S, 1.5 mm", "stunet_s", 0, 1, 1.5),
-    Run("STU-Net-B, 1.5 mm", "stunet_b", 0, 1, 1.5),
-    Run("TotalSegmentator, 1.5 mm", "totalsegmentator", 25, 5, 1.5),
-    Run("TotalSegmentator --fast, 3 mm", "totalsegmentator", 118, 1, 3.0),
+RELEASED = (
+    ReleasedModel("STU-Net-S, 1.5 mm", "stunet_s", 0, 1, 1.5),
+    ReleasedModel("STU-Net-B, 1.5 mm", "stunet_b", 0, 1, 1.5),
+    ReleasedModel("TotalSegmentator, 1.5 mm", "totalsegmentator", 25, 5, 1.5),
+    ReleasedModel("TotalSegmentator --fast, 3 mm", "totalsegmentator", 118, 1, 3.0),
 )
 
 
@@ -126,16 +126,16 @@ def family(model: str) -> str:
 
 
 def match(name: str) -> list[str]:
-    """Zoo models that `name` means: one model, a family (any case), `headline`, `dozen`, `all`, or a pattern with
+    """Zoo models that `name` means: one model, a family (any case), `five`, `twelve`, `all`, or a pattern with
     wildcards."""
     if name in BY_MODEL:
         return [name]
     if name.lower() == "all":
         return list(BY_MODEL)
-    if name.lower() == "headline":
-        return list(HEADLINE)
-    if name.lower() == "dozen":
-        return list(DOZEN)
+    if name.lower() == "five":
+        return list(FIVE)
+    if name.lower() == "twelve":
+        return list(TWELVE)
     members = [encoder.model for encoder in ENCODERS if encoder.family.lower() == name.lower()]
     return members or fnmatch.filter(BY_MODEL, name)
 

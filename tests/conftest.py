@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from segbench.journal import Journal
+from segbench.run_log import RunLog
 
 # Every script that a test starts imports torch: 3 s from bytecode, 10 s where none may be written.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
 REPEATABILITY = ROOT / "benchmarks" / "repeatability" / "benchmark.py"
 COMPARE = ROOT / "tools" / "compare.py"
-TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--iterations", "6", "--budget", "0.5", "--no-wait")
+TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--samples", "6", "--budget", "0.5", "--no-wait")
 
 
 class Script:
@@ -72,12 +72,12 @@ class Script:
         return None
 
     def folder(self) -> Path:
-        """Of this machine's journal."""
-        (path,) = {path.parent for path in (self.out / "journals").glob("*/*.jsonl")}
+        """Of this machine's run log."""
+        (path,) = {path.parent for path in (self.out / "run_logs").glob("*/*.jsonl")}
         return path
 
-    def journal(self) -> Journal:
-        return Journal.read(self.folder())
+    def run_log(self) -> RunLog:
+        return RunLog.read(self.folder())
 
     def table(self, name: str = "benchmark_results_all.csv") -> pd.DataFrame:
         return pd.read_csv(self.out / name)

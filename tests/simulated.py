@@ -1,9 +1,9 @@
-"""Visits of made-up machines whose truth is known: what a network takes in the median process on the undisturbed host.
+"""Runs of made-up machines whose truth is known: what a network takes in the median process on the valid host.
 Run as a script it prints what the rule makes of them, a row a machine: `uv run tests/simulated.py`.
 
-What visits scatter by follows the committed journals (study_kinds.csv): a process's luck 2 %, what differs between
+What runs scatter by follows the committed run logs (study_kinds.csv): a process's luck 2 %, what differs between
 sessions and no reading shows 2.1 %, the level of a session 2 %, a host that wanders by 2 % within a minute, single
-readings by 2 %.
+reference times by 2 %.
 """
 
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ import numpy as np
 from tabulate import tabulate
 
 from segbench import estimates, stats
-from segbench.cases import Case, Visit
+from segbench.cases import Case, Run
 
-READINGS_MS = np.array([3.4, 1.3])  # of the yardsticks on the undisturbed host: convolution, GEMM
+READINGS_MS = np.array([3.4, 1.3])  # of the reference workload on the valid host: convolution, GEMM
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-VISIT_S = 4  # from one visit to the next
+VISIT_S = 4  # from one run of the next
 SAMPLES = 14
 SLOPES = {"torch": 1.7, "openvino": 0.9}  # by which power of the convolution's reading a network goes, in the mean
 MODES = {"baseline": (1.0, "torch"), "compile": (0.7, "torch"), "openvino": (0.5, "openvino")}  # latency over eager's
@@ -25,23 +25,23 @@ MODES = {"baseline": (1.0, "torch"), "compile": (0.7, "torch"), "openvino": (0.5
 
 @dataclass
 class Machine:
-    """One host; all shares are of visits unless said otherwise."""
+    """One host; all shares are of runs unless said otherwise."""
 
     level: float = 1.0  # by what factor it is slower
     modes: tuple[str, ...] = tuple(MODES)
     models: int = 5
-    offset: float = 1.0  # factor by which a runtime's process reads the yardsticks
+    offset: float = 1.0  # factor by which a runtime's process reads the reference workload
     slow_state: float = 0.0  # share of the samples in a state that is 1.5 times as slow
     drift: float = 0.0  # by what share everything gets slower within an hour
-    contended: float = 0.0  # share of visits beside another busy process, 2 to 50 times as slow
+    contended: float = 0.0  # share of runs beside another busy process, 2 to 50 times as slow
     hidden: bool = False  # whether the contention is the hypervisor's, which no count of CPUs shows
     slow_process: float = 0.0  # share of processes that are 1.5 times as slow for no visible reason
     luck: float = 0.02
     between: float = stats.LEVEL  # standard deviation of the level of sessions
     truth_ms: dict[Case, float] = field(default_factory=dict)
-    clean: dict[Case, int] = field(default_factory=dict)  # visits that nothing but luck touched
+    clean: dict[Case, int] = field(default_factory=dict)  # runs that nothing but luck touched
 
-    def visits(self, rng: np.random.Generator, rounds: int, session: str = "a") -> list[Visit]:
+    def runs(self, rng: np.random.Generator, rounds: int, session: str = "a") -> list[Run]:
         """A session; `truth_ms` and `clean` are filled in."""
         cases = []
         for model in range(self.models):
@@ -62,12 +62,12 @@ class Machine:
             wander = 0.93 * wander + rng.normal(0, 0.02 * np.sqrt(1 - 0.93**2))
             model, mode = divmod(place % len(cases), len(self.modes))
             case, runtime, latency_ms, slope = cases[order[model] * len(self.modes) + mode]
-            found.append(self.visit(rng, case, runtime, latency_ms, slope, session_level + wander + drift[place]))
+            found.append(self.run(rng, case, runtime, latency_ms, slope, session_level + wander + drift[place]))
             found[-1].round, found[-1].session = place // len(cases) + 1, session
             found[-1].started = (BEGIN + timedelta(seconds=VISIT_S * place)).isoformat()
         return found
 
-    def visit(self, rng, case: Case, runtime: str, latency_ms: float, slope: float, level: float) -> Visit:
+    def run(self, rng, case: Case, runtime: str, latency_ms: float, slope: float, level: float) -> Run:
         contention = np.exp(rng.uniform(np.log(2), np.log(50))) if rng.random() < self.contended else 1.0
         slow = 1.5 if rng.random() < self.slow_process else 1.0
         self.clean[case] = self.clean.get(case, 0) + (contention == slow == 1)
@@ -75,24 +75,24 @@ class Machine:
         offset = self.offset if runtime != "torch" else 1.0
         # A spinning barrier loses other shares of a reading and of a sample, and never less than half of the factor.
         beside = contention ** rng.uniform(0.7, 1.0, (SAMPLES + 1, 2))
-        readings = np.column_stack([np.exp(level) * states * offset, np.full(SAMPLES + 1, np.exp(0.3 * level))])
-        readings = self.level * READINGS_MS * readings * beside * rng.lognormal(0, (0.02, 0.01), (SAMPLES + 1, 2))
+        reference_times = np.column_stack([np.exp(level) * states * offset, np.full(SAMPLES + 1, np.exp(0.3 * level))])
+        reference_times = self.level * READINGS_MS * reference_times * beside * rng.lognormal(0, (0.02, 0.01), (SAMPLES + 1, 2))
         samples = latency_ms * rng.lognormal(0, self.luck) * slow * np.exp(slope * level) * contention
         samples = samples * np.maximum(states[1:], states[:-1]) * rng.lognormal(0, 0.01, SAMPLES)
         others = 1.0 if contention > 1 and not self.hidden else 0.0
-        return Visit(case=case, samples_ms=samples.tolist(), readings_ms=readings.tolist(), others_cpus=others)
+        return Run(case=case, samples_ms=samples.tolist(), reference_ms=reference_times.tolist(), others_cpus=others)
 
 
 MACHINES = {
-    "undisturbed": {},
+    "valid": {},
     "1.3 times slower": {"level": 1.3},
-    "a runtime whose readings are 1.27 times as long": {"offset": 1.27},
+    "a runtime whose reference times are 1.27 times as long": {"offset": 1.27},
     "torch absent": {"modes": ("openvino",)},
     "two states": {"slow_state": 0.4},
     "10 % slower every hour": {"drift": 0.1},
-    "a third of the visits contended": {"contended": 0.33},
+    "a third of the runs contended": {"contended": 0.33},
     "a third contended, unseen by the CPU's counts": {"contended": 0.33, "hidden": True},
-    "all visits contended": {"contended": 1.0},
+    "all runs contended": {"contended": 1.0},
     "all contended, unseen by the CPU's counts": {"contended": 1.0, "hidden": True},
     "one process in ten 1.5 times as slow": {"slow_process": 0.1},
     "offset, drift and two states": {"offset": 1.27, "drift": 0.1, "slow_state": 0.3},
@@ -102,11 +102,11 @@ ROUNDS = (2, 4, 8, 16)
 
 @dataclass
 class Outcome:
-    """What the rule made of many journals of one machine."""
+    """What the rule made of many run logs of one machine."""
 
     covered: list[bool] = field(default_factory=list)  # whether a 95 % interval holds the truth
     errors: list[float] = field(default_factory=list)  # log latency less the truth's, of cases that are well measured
-    widths: list[float] = field(default_factory=list)  # of their intervals, over those of who knows the clean visits
+    widths: list[float] = field(default_factory=list)  # of their intervals, over those of who knows the clean runs
     first: list[bool] = field(default_factory=list)  # whether the truly fastest mode is first or tied with it
     slow_tied: list[bool] = field(default_factory=list)  # whether a mode that takes 1.3 times as long is tied with it
 
@@ -128,7 +128,7 @@ class Outcome:
 
     @staticmethod
     def well_measured(machine: Machine, case: Case, estimate: estimates.CaseEstimate) -> bool:
-        return len(estimate.visits) >= 4 and machine.clean[case] >= 2
+        return len(estimate.runs) >= 4 and machine.clean[case] >= 2
 
     def rank(self, found: dict[str, estimates.CaseEstimate]) -> None:
         best = min(found.values(), key=lambda estimate: estimate.latency_ms)
@@ -148,25 +148,25 @@ class Outcome:
         return row | {"fastest first or tied": mean(self.first), "slow mode tied": mean(self.slow_tied)}
 
 
-def outcome(name: str, journals: int, seed: int, rounds: tuple[int, ...] = ROUNDS) -> Outcome:
-    """Of so many journals of each number of rounds."""
+def outcome(name: str, run_logs: int, seed: int, rounds: tuple[int, ...] = ROUNDS) -> Outcome:
+    """Of so many run logs of each number of rounds."""
     result, streams = Outcome(), np.random.SeedSequence([seed, [*MACHINES].index(name)])
-    for stream, count in zip(streams.spawn(journals * len(rounds)), rounds * journals, strict=True):
+    for stream, count in zip(streams.spawn(run_logs * len(rounds)), rounds * run_logs, strict=True):
         machine = Machine(**MACHINES[name])
-        visits = machine.visits(np.random.default_rng(stream), count)
-        result.add(machine, estimates.of_cases(by_case(visits)))
+        runs = machine.runs(np.random.default_rng(stream), count)
+        result.add(machine, estimates.of_cases(by_case(runs)))
     return result
 
 
-def by_case(visits: list[Visit]) -> dict[Case, list[Visit]]:
-    cases: dict[Case, list[Visit]] = {}
-    for visit in visits:
-        cases.setdefault(visit.case, []).append(visit)
+def by_case(runs: list[Run]) -> dict[Case, list[Run]]:
+    cases: dict[Case, list[Run]] = {}
+    for run in runs:
+        cases.setdefault(run.case, []).append(run)
     return cases
 
 
 if __name__ == "__main__":
-    rows = [{"machine": name} | outcome(name, journals=100, seed=2).row() for name in MACHINES]
+    rows = [{"machine": name} | outcome(name, run_logs=100, seed=2).row() for name in MACHINES]
     print(
         tabulate(
             [{key: "" if value != value else value for key, value in row.items()} for row in rows], "keys", "github"

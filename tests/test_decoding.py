@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from segbench.cases import Case
-from segbench.journal import Journal
+from segbench.run_log import RunLog
 from segbench.schedule import Durations, Plan
 from segbench.sweep import Sweep
 
@@ -78,7 +78,7 @@ def test_alone_fpn_and_unet_side_by_side(script):
     (row,) = script.table("combined_benchmark_results.csv").to_dict("records")
     assert row["features_img_s"] > row["fpn_img_s"] and row["features_img_s"] > row["unet_img_s"]
     assert row["unet_params_m"] > row["fpn_params_m"] > row["features_params_m"]
-    assert [*(script.out / "journals" / "combined_benchmark").glob("*/*.jsonl")]
+    assert [*(script.out / "run_logs" / "combined_benchmark").glob("*/*.jsonl")]
     settled = row["fpn_status"] == row["unet_status"] == "ok"  # up to what else runs; else there is nothing to draw
     assert (script.out / "combined_benchmark_plot.png").exists() == settled
 
@@ -133,7 +133,7 @@ def test_emulated_bf16_is_a_row_that_says_so(tmp_path):
     about = msgspec.structs.replace(about, machine=msgspec.structs.replace(about.machine, native_bf16=False))
     for _ in range(2):  # the same command again says it again, and adds no second row
         folder = tmp_path / about.folder
-        Sweep(Journal.read(folder), plan, about, Durations()).run()
-        (visit,) = Journal.read(folder).visits
-        assert visit.status == "skipped" and "no native BF16" in visit.reason
+        Sweep(RunLog.read(folder), plan, about, Durations()).run()
+        (run,) = RunLog.read(folder).runs
+        assert run.status == "skipped" and "no native BF16" in run.reason
     assert len([*folder.iterdir()]) == 1

@@ -1,4 +1,4 @@
-"""The rule from visits to estimates, on made-up machines whose truth is known and on a host it was not made on."""
+"""The rule from runs of estimates, on made-up machines whose truth is known and on a host it was not made on."""
 
 import msgspec
 import numpy as np
@@ -6,9 +6,9 @@ import pytest
 from scipy import stats as scipy_stats
 
 from segbench import estimates, stats, tables
-from segbench.cases import Case, Visit
+from segbench.cases import Case, Run
 from segbench.estimates import NOTHING, CaseEstimate
-from segbench.journal import read_all
+from segbench.run_log import read_all
 from segbench.tables import Results
 
 from . import simulated
@@ -19,20 +19,20 @@ CASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(CASE, mode="compile")
 
 
-def calm(case: Case, number: int, ms: float, samples: int = 12, session: str = "a", **fields) -> Visit:
-    """A visit that nothing disturbs."""
-    readings = (READINGS_MS * np.ones((samples + 1, 2))).tolist()
-    about = {"case": case, "session": session, "round": number, "readings_ms": readings}
-    return Visit(samples_ms=[ms] * samples, **(about | fields))
+def calm(case: Case, number: int, ms: float, samples: int = 12, session: str = "a", **fields) -> Run:
+    """A run that nothing disturbs."""
+    reference_times = (READINGS_MS * np.ones((samples + 1, 2))).tolist()
+    about = {"case": case, "session": session, "round": number, "reference_ms": reference_times}
+    return Run(samples_ms=[ms] * samples, **(about | fields))
 
 
-def estimated(*visits: Visit, host=lambda session: "", first_host: str = "") -> dict[Case, CaseEstimate]:
-    return estimates.of_cases(simulated.by_case([*visits]), host, first_host)
+def estimated(*runs: Run, host=lambda session: "", first_host: str = "") -> dict[Case, CaseEstimate]:
+    return estimates.of_cases(simulated.by_case([*runs]), host, first_host)
 
 
-def check(name: str, journals: int, seed: int) -> None:
-    """What the rule promises; with four visits and more, two of them clean, also about bias, width and order."""
-    found, one_sided = outcome(name, journals, seed), name.startswith("all ")
+def check(name: str, run_logs: int, seed: int) -> None:
+    """What the rule promises; with four runs and more, two of them clean, also about bias, width and order."""
+    found, one_sided = outcome(name, run_logs, seed), name.startswith("all ")
     assert 0.93 <= np.mean(found.covered) <= (1 if one_sided else 0.99), name
     if not one_sided:
         assert abs(np.median(found.errors)) < (0.03 if "contended" in name else 0.01)
@@ -41,20 +41,20 @@ def check(name: str, journals: int, seed: int) -> None:
         assert not found.slow_tied or np.mean(found.slow_tied) <= 0.05
 
 
-@pytest.mark.parametrize("name", ["offset, drift and two states", "a third of the visits contended"])
+@pytest.mark.parametrize("name", ["offset, drift and two states", "a third of the runs contended"])
 def test_intervals_hold_the_truth_and_the_fastest_mode_is_named(name):
-    check(name, journals=10, seed=3)
+    check(name, run_logs=10, seed=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MACHINES)
 def test_intervals_hold_the_truth_on_every_machine(name):
-    check(name, journals=40, seed=4)
+    check(name, run_logs=40, seed=4)
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_one_round_is_an_estimate_with_an_interval(name):
-    found = outcome(name, journals=10, seed=5, rounds=(1,))
+    found = outcome(name, run_logs=10, seed=5, rounds=(1,))
     assert np.mean(found.covered) >= (0.85 if "one process in ten" in name else 0.93), (
         "a slow process alone looks normal"
     )
@@ -64,11 +64,11 @@ def test_four_nodes_of_a_kind_keep_their_own_latencies_and_share_their_speedups(
     covered, speedups = [], []
     for seed in range(12):
         rng, nodes = np.random.default_rng(seed), [Machine(level=level) for level in (1.0, 1.1, 1.25, 1.4)]
-        visits = []
+        runs = []
         for number, node in enumerate(nodes):
             node.truth_ms = {case: node.level * ms for case, ms in nodes[0].truth_ms.items()}
-            visits += node.visits(rng, rounds=4 if number else 5, session=f"node {number}")
-        found = estimated(*visits, host=str, first_host="node 0")
+            runs += node.runs(rng, rounds=4 if number else 5, session=f"node {number}")
+        found = estimated(*runs, host=str, first_host="node 0")
         for case, estimate in found.items():
             low, high = estimate.interval_ms
             assert estimate.host == "node 0" and len(estimate.hosts) == 4
@@ -80,36 +80,36 @@ def test_four_nodes_of_a_kind_keep_their_own_latencies_and_share_their_speedups(
 
 
 def test_what_a_host_did_not_measure_is_its_baseline_over_the_speedup_found_elsewhere():
-    visits = [calm(CASE, number, 20.0, session="fast") for number in (1, 2, 3)]
-    visits += [calm(CASE, number, 30.0, session="slow") for number in (1, 2)]
-    visits += [calm(COMPILED, number, 15.0, session="slow") for number in (1, 2)]
-    found = estimated(*visits, host=str, first_host="fast")
+    runs = [calm(CASE, number, 20.0, session="fast") for number in (1, 2, 3)]
+    runs += [calm(CASE, number, 30.0, session="slow") for number in (1, 2)]
+    runs += [calm(COMPILED, number, 15.0, session="slow") for number in (1, 2)]
+    found = estimated(*runs, host=str, first_host="fast")
     assert found[COMPILED].carried and found[COMPILED].latency_ms == pytest.approx(10.0, rel=0.01)
     assert found[COMPILED].half_width > found[CASE].half_width + 0.05, "hosts differ by more than a factor"
-    alone = estimated(*visits, host=str, first_host="slow")
+    alone = estimated(*runs, host=str, first_host="slow")
     assert not alone[COMPILED].carried and alone[COMPILED].latency_ms == pytest.approx(15.0, rel=0.01)
 
 
 @pytest.mark.parametrize("slow", [0.0, 0.3, 0.7])
 def test_the_reference_is_the_fast_state_and_the_band_ends_before_the_slow_one(slow):
-    visits = Machine(slow_state=slow).visits(np.random.default_rng(0), rounds=4)
-    reference = stats.reference(np.concatenate([visit.readings_ms for visit in visits]))
+    runs = Machine(slow_state=slow).runs(np.random.default_rng(0), rounds=4)
+    reference = stats.reference(np.concatenate([run.reference_ms for run in runs]))
     assert reference.level_ms == pytest.approx(READINGS_MS, rel=0.04)
     assert 1.04 < reference.bound_ms[0] / reference.level_ms[0] < 1.5 / 1.1
 
 
 def test_a_machine_that_only_scatters_is_not_called_disturbed():
     """One broad cloud of 6 %, as on a machine of 16 cores: a low quantile with 5 % on top of it would keep a few."""
-    readings = READINGS_MS * np.random.default_rng(1).lognormal(0, 0.06, (2000, 2))
-    reference = stats.reference(readings)
-    assert stats.in_band(readings, reference.bound_ms).mean() > 0.7
-    before = (readings <= 1.05 * np.quantile(readings, 0.02, axis=0)).all(axis=1)
+    reference_times = READINGS_MS * np.random.default_rng(1).lognormal(0, 0.06, (2000, 2))
+    reference = stats.reference(reference_times)
+    assert stats.valid_samples(reference_times, reference.bound_ms).mean() > 0.7
+    before = (reference_times <= 1.05 * np.quantile(reference_times, 0.02, axis=0)).all(axis=1)
     assert (before[1:] & before[:-1]).mean() < 0.01
 
 
 def test_one_disturbed_reading_is_enough_to_drop_a_sample():
     good, bad = READINGS_MS, READINGS_MS * [1, 1.2]
-    assert stats.in_band([good, good, bad, good, good], READINGS_MS * 1.1).tolist() == [True, False, False, True]
+    assert stats.valid_samples([good, good, bad, good, good], READINGS_MS * 1.1).tolist() == [True, False, False, True]
 
 
 def test_a_slope_that_nothing_is_known_of_is_the_usual_one():
@@ -117,12 +117,12 @@ def test_a_slope_that_nothing_is_known_of_is_the_usual_one():
     rng = np.random.default_rng(0)
     levels = [rng.normal(0, 0.002, 3) for _ in range(5)]
     few = stats.fitted_slope(levels, [rng.normal(0, 0.02, 3) for _ in levels])
-    assert abs(few - stats.SLOPE) < stats.SLOPE_SPREAD, "visits at nearly one level say little"
+    assert abs(few - stats.SLOPE) < stats.SLOPE_SPREAD, "runs at nearly one level say little"
 
 
 def test_slopes_are_learnt_by_runtime():
-    visits = Machine(modes=("baseline", "openvino"), models=12).visits(np.random.default_rng(2), rounds=16)
-    found = estimated(*visits)
+    runs = Machine(modes=("baseline", "openvino"), models=12).runs(np.random.default_rng(2), rounds=16)
+    found = estimated(*runs)
     slopes = {case.mode: estimate.counted[0].slope for case, estimate in found.items()}
     assert slopes["baseline"] == pytest.approx(simulated.SLOPES["torch"], abs=0.3)
     assert slopes["openvino"] == pytest.approx(simulated.SLOPES["openvino"], abs=0.3)
@@ -155,21 +155,21 @@ def test_further_sessions_narrow_an_interval_but_not_below_what_the_next_one_may
 
 
 def test_a_long_inference_follows_the_rule_of_short_ones():
-    """Four samples a visit of a second each; in one visit others disturb it, as the readings show."""
-    visits = [calm(CASE, number, ms, samples=4) for number, ms in ((1, 900.0), (2, 930.0), (3, 915.0))]
+    """Four samples a run of a second each; in one run others disturb it, as the reference times show."""
+    runs = [calm(CASE, number, ms, samples=4) for number, ms in ((1, 900.0), (2, 930.0), (3, 915.0))]
     loud = (2 * READINGS_MS * np.ones((5, 2))).tolist()
-    visits.append(calm(CASE, 4, 1500.0, samples=4, readings_ms=loud))
-    estimate = estimated(*visits)[CASE]
+    runs.append(calm(CASE, 4, 1500.0, samples=4, reference_ms=loud))
+    estimate = estimated(*runs)[CASE]
     assert estimate.latency_ms == pytest.approx(915, rel=0.01) and not estimate.one_sided
-    assert len(estimate.visits) == 4 and len(estimate.counted) == 3
+    assert len(estimate.runs) == 4 and len(estimate.counted) == 3
 
 
 def test_where_others_were_busy_beside_every_visit_only_a_lower_limit_of_speed_is_known():
-    visits = [calm(CASE, number, 50.0, others_cpus=1.2) for number in (1, 2)]
-    estimate = estimated(*visits)[CASE]
+    runs = [calm(CASE, number, 50.0, others_cpus=1.2) for number in (1, 2)]
+    estimate = estimated(*runs)[CASE]
     low, high = estimate.interval_ms
     assert estimate.quality == "at least" and low == 0 and high > estimate.latency_ms == pytest.approx(50)
-    better = estimated(*visits, calm(CASE, 3, 20.0))[CASE]
+    better = estimated(*runs, calm(CASE, 3, 20.0))[CASE]
     assert not better.one_sided and better.latency_ms < 51
 
 
@@ -177,18 +177,18 @@ def test_of_a_visit_that_was_made_again_the_calmer_counts():
     first, again = calm(CASE, 1, 90.0, others_cpus=1.0), calm(CASE, 1, 20.0, others_cpus=0.05)
     for pair in ((first, again), (again, first)):
         estimate = estimated(*pair, calm(CASE, 2, 20.0))[CASE]
-        assert estimate.latency_ms == pytest.approx(20) and len(estimate.visits) == 2
+        assert estimate.latency_ms == pytest.approx(20) and len(estimate.runs) == 2
 
 
 def test_speedups_pair_what_a_round_of_a_session_shares():
-    visits = []
+    runs = []
     for number in range(1, 7):  # sessions of unlike hosts: one is twice as fast as the other
         host, session = (1, "a") if number < 4 else (0.5, "b")
-        visits += [
+        runs += [
             calm(CASE, number, 20.0 * host, session=session),
             calm(COMPILED, number, 10.0 * host, session=session),
         ]
-    found = estimated(*visits, host=str, first_host="a")
+    found = estimated(*runs, host=str, first_host="a")
     ratio = estimates.speedup(found[CASE], found[COMPILED])
     assert ratio.ratio == pytest.approx(2) and ratio.pairs == 6 and ratio.low < 2 < ratio.high < 1.2 * ratio.low
     apart = found[CASE].only(lambda session, _: session == "a"), found[COMPILED].only(lambda session, _: session == "b")
@@ -197,25 +197,25 @@ def test_speedups_pair_what_a_round_of_a_session_shares():
 
 
 def test_a_case_that_was_not_measured_is_no_number():
-    nothing = CaseEstimate(raw=[Visit(case=CASE, status="error")])
+    nothing = CaseEstimate(raw=[Run(case=CASE, status="error")])
     assert not nothing and nothing.quality == "" and np.isnan([nothing.latency_ms, *nothing.interval_ms]).all()
 
 
 def test_a_quiet_host_that_the_rule_was_not_made_on_gets_a_full_ranking():
     """A slower host of a name that is known; the rule before left its ranking empty."""
-    results = Results(read_all(ROOT / "tests" / "journals" / "third_quick"))
+    results = Results(read_all(ROOT / "tests" / "run_logs" / "third_quick"))
     assert len(results.rows) == 15 and (results.rows.status == "ok").all()
-    for journal, case in results.cases:
-        estimate = results.estimates(journal)[case]
+    for run_log, case in results.cases:
+        estimate = results.estimates(run_log)[case]
         low, high = estimate.interval_ms
-        assert low <= np.median([np.median(visit.samples_ms) for visit in estimate.raw]) <= high
+        assert low <= np.median([np.median(run.samples_ms) for run in estimate.raw]) <= high
     assert tables.ranking(results.rows)["mode"].tolist() == ["openvino"] * 5
 
 
 def test_a_session_that_others_disturbed_is_ranked_and_says_so():
-    """From its thirteenth visit on others used up to 1.4 CPUs; torch's visits then took up to 97 times as long."""
-    results = Results(read_all(ROOT / "tests" / "journals" / "disturbed"))
-    quiet = Results(read_all(ROOT / "tests" / "journals" / "third_quick"))
+    """From its thirteenth run on others used up to 1.4 CPUs; torch's runs then took up to 97 times as long."""
+    results = Results(read_all(ROOT / "tests" / "run_logs" / "disturbed"))
+    quiet = Results(read_all(ROOT / "tests" / "run_logs" / "third_quick"))
     top = tables.ranking(results.rows)
     assert len(top) == 5 and (top["mode"] == "openvino").all()
     overlap = (results.rows.throughput_low <= quiet.rows.throughput_high) & (

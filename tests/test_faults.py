@@ -11,14 +11,14 @@ import timm
 import torch
 
 from segbench import counting, machine, models, server, worker
-from segbench.cases import Case, Visit
-from segbench.journal import Journal, JournalError
+from segbench.cases import Case, Run
+from segbench.run_log import RunLog, RunLogError
 from segbench.runtimes import torch as torch_runtime
 
 from .conftest import ENCODER_ONLY, TINY
 from .test_journal import CASE, header
 
-QUICK = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--iterations", "2")
+QUICK = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--samples", "2")
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_what_a_shell_exports_is_not_passed_on(monkeypatch, name):
 @pytest.mark.slow
 def test_compile_means_compiled_whatever_is_exported(script):
     """TORCHDYNAMO_DISABLE made eager of it, with the status ok; an affinity made two threads share a CPU."""
-    flags = ("--models", "lcnet_100", "--modes", "compile", "--rounds", "1", "--iterations", "2")
+    flags = ("--models", "lcnet_100", "--modes", "compile", "--rounds", "1", "--samples", "2")
     done = script.run(*flags, TORCHDYNAMO_DISABLE="1", GOMP_CPU_AFFINITY="0")
     assert done.returncode == 0 and "Not passed on" in done.stdout, done.stdout + done.stderr
-    (visit,) = script.journal().visits
-    assert visit.cache and visit.phases_s["compile"] > 0.1
+    (run,) = script.run_log().runs
+    assert run.cache and run.phases_s["compile"] > 0.1
 
 
 def test_fp32_that_is_not_is_seen_by_its_error(monkeypatch):
@@ -89,17 +89,17 @@ def test_children_never_import_from_the_users_folder(script, tmp_path):
 
 
 def test_no_line_is_written_that_cannot_be_read_back(tmp_path):
-    journal = Journal(tmp_path / header().folder)
-    journal.begin(header())
-    with pytest.raises(JournalError, match="could not be read back"):
-        journal.append(Visit(case=CASE, budget_s=float("nan")))
-    journal.append(Visit(case=CASE, round=1))
-    assert len(Journal.read(journal.folder).visits) == 1
+    run_log = RunLog(tmp_path / header().folder)
+    run_log.begin(header())
+    with pytest.raises(RunLogError, match="could not be read back"):
+        run_log.append(Run(case=CASE, budget_s=float("nan")))
+    run_log.append(Run(case=CASE, round=1))
+    assert len(RunLog.read(run_log.folder).runs) == 1
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A small journal to report of."""
+    """A small run log to report of."""
     out = tmp_path_factory.mktemp("measured")
     command = [sys.executable, str(ENCODER_ONLY), *TINY, *QUICK, "--out", str(out)]
     assert subprocess.run(command, capture_output=True).returncode == 0

@@ -15,13 +15,13 @@ import psutil
 import pytest
 
 from segbench.cases import Case
-from segbench.journal import read_all
+from segbench.run_log import read_all
 from segbench.schedule import Plan
 
 from .conftest import ENCODER_ONLY, ROOT, TINY
 
 FLEET = (sys.executable, str(ROOT / "tools" / "fleet.py"))
-SWEEP = ("--models", "lcnet_100", "--modes", "baseline", *TINY, "--rounds", "6", "--iterations", "18")
+SWEEP = ("--models", "lcnet_100", "--modes", "baseline", *TINY, "--rounds", "6", "--samples", "18")
 # No accounting, no cgroups, no binding: a node is a slurmd with a name and a core of its own.
 CONFIGURATION = """
 ClusterName=test
@@ -155,11 +155,11 @@ class Fleet:
         assert done.returncode == 0, done.stderr
         return [line.split()[1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("job")]
 
-    def visits(self) -> list:
+    def runs(self) -> list:
         with contextlib.suppress(FileNotFoundError):
-            journals = read_all(self.out / "journals")
-            assert all(journal.header.machine.cores == 1 for journal in journals), "a core a node"
-            return [visit for journal in journals for visit in journal.visits]
+            run_logs = read_all(self.out / "run_logs")
+            assert all(run_log.header.machine.cores == 1 for run_log in run_logs), "a core a node"
+            return [run for run_log in run_logs for run in run_log.runs]
         return []
 
     def begun(self, job: str) -> bool:
@@ -174,9 +174,9 @@ class Fleet:
             return all((self.out / "fleet" / f"{job}_0_result.pkl").exists() for job in jobs)
 
         wait(ended, 240, self.cluster)
-        visits = self.visits()
-        assert {visit.status for visit in visits} == {"ok"}
-        counts = Counter((visit.round, visit.case) for visit in visits)
+        runs = self.runs()
+        assert {run.status for run in runs} == {"ok"}
+        counts = Counter((run.round, run.case) for run in runs)
         assert sorted(number for number, _ in counts) == [1, 2, 3, 4, 5, 6] and set(counts.values()) == {1}
         status = self.run("status", str(self.out))
         assert status.stdout.count(": done") == len(jobs), status.stdout + status.stderr
@@ -202,7 +202,7 @@ def test_a_killed_node_costs_nothing(fleet):
     (batch,) = (fleet.out / "fleet").glob("*_submission.sh")
     for flag in ("exclusive", "mem=0", "requeue"):
         assert f"#SBATCH --{flag}" in batch.read_text()
-    wait(lambda: len(fleet.visits()) > 1, 90, fleet.cluster)
+    wait(lambda: len(fleet.runs()) > 1, 90, fleet.cluster)
     fleet.cluster.cut_power(1)
     wait(lambda: "down" in fleet.cluster.ask("sinfo", "-h", "-o", "%T"), 60, fleet.cluster)
     fleet.cluster.node(1)
@@ -214,7 +214,7 @@ def test_two_constraints_that_name_one_kind_of_cpu(fleet):
     """Each gets all rounds, so the second finds nothing left to measure; and what runs is not handed in again."""
     jobs = fleet.submit("--constraint", "even", "odd")
     assert len(jobs) == 2
-    wait(lambda: fleet.visits(), 90, fleet.cluster)
+    wait(lambda: fleet.runs(), 90, fleet.cluster)
     status = fleet.run("status", str(fleet.out)).stdout
     assert "share 1/1, even: running node0" in status and "share 1/1, odd: running node1" in status, status
     again = fleet.run(str(ENCODER_ONLY), *SWEEP, "--out", str(fleet.out), "--constraint", "odd", "--jobs", "3")
@@ -226,11 +226,11 @@ def test_two_constraints_that_name_one_kind_of_cpu(fleet):
 def test_cancelled_requeued_and_out_of_time(fleet):
     """Each in the middle of a sweep, and a line that a crash tore."""
     first = fleet.submit()
-    wait(lambda: len(fleet.visits()) > 0, 90, fleet.cluster)
+    wait(lambda: len(fleet.runs()) > 0, 90, fleet.cluster)
     for job in first:
         fleet.cluster.ask("scancel", job)
     wait(lambda: not fleet.cluster.ask("squeue", "-h"), 60, fleet.cluster)
-    torn = min((fleet.out / "journals").glob("*/*.jsonl"))
+    torn = min((fleet.out / "run_logs").glob("*/*.jsonl"))
     torn.write_bytes(torn.read_bytes() + b'{"kind": "visit", "case": {"mod')
     even, odd = fleet.submit()  # the same command goes on
     wait(lambda: fleet.begun(even) and fleet.begun(odd), 90, fleet.cluster)
@@ -244,9 +244,9 @@ def test_without_a_cluster_the_shares_follow_one_another(script):
     flags = (str(ENCODER_ONLY), "--models", "lcnet_100", "--modes", "baseline", *TINY, "--out", str(script.out))
     done = subprocess.run([*FLEET, *flags, "--local", "2"], capture_output=True, text=True, env=script.environment)
     assert done.returncode == 0, done.stderr
-    assert sorted(visit.round for visit in script.journal().visits) == [1, 2]
+    assert sorted(run.round for run in script.run_log().runs) == [1, 2]
     status = subprocess.run([*FLEET, "status", str(script.out)], capture_output=True, text=True).stdout.splitlines()
-    assert "1 cases, 2 to 2 visits each, 0 failed" in status[0]
+    assert "1 cases, 2 to 2 runs each, 0 failed" in status[0]
     assert [line.split(": ", 1)[1] for line in status[1:] if line.startswith("job")] == [
         "share 1/2, here: done",
         "share 2/2, here: done",
@@ -269,10 +269,10 @@ def test_shares_are_all_rounds_once():
         ((str(ENCODER_ONLY), "--rounds", "2", "--jobs", "3"), "'1/3'"),
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2"), "sbatch"),
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--threads", "4096"), "sbatch"),  # nodes may have them
-        ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2", "--fresh"), "--fresh"),
+        ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2", "--restart"), "--restart"),
         ((str(ENCODER_ONLY), "--jobs", "0"), "in 0 jobs"),
         ((str(ROOT / "whole_ct.py"), "--jobs", "2"), "no benchmark"),
-        (("status", "."), "neither a journal nor a job"),
+        (("status", "."), "neither a run log nor a job"),
         (("status",), "takes a folder"),
     ],
 )

@@ -52,8 +52,8 @@ def test_stages_are_measured_and_drawn_beside_whole_cts(tmp_path):
     assert set(frame["mode"]) >= {"baseline", "openvino"} and set(frame.decoder) == {"fpn", "unet"}
     assert (frame[frame.part == "encoder"].ms > 0).all()
     runs = shutil.copytree(WHOLE_CT / "runs", tmp_path / "benchmarks" / "whole_ct" / "runs")
-    for journal in runs.glob("*.csv"):
-        pd.read_csv(journal).assign(machine=frame.machine[0]).to_csv(journal, index=False)
+    for run_log in runs.glob("*.csv"):
+        pd.read_csv(run_log).assign(machine=frame.machine[0]).to_csv(run_log, index=False)
     figure, shown = image_to_labels.picture(tmp_path)
     assert len(figure.axes) == 3 and shown.seconds.notna().all()
 

@@ -1,4 +1,4 @@
-"""What the journal promises: nothing lost, nothing foreign taken in, every measured visit counts."""
+"""What the run log promises: nothing lost, nothing foreign taken in, every measured run counts."""
 
 import shutil
 import uuid
@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from segbench import machine
-from segbench.cases import Case, Floor, Outcome, Visit
-from segbench.journal import SCHEMA, Header, Journal, JournalError, folders, read_all
+from segbench.cases import Case, MachineSpeed, Outcome, Run
+from segbench.run_log import SCHEMA, Header, RunLog, RunLogError, folders, read_all
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(64, 64), threads=1)
-FLOOR = Floor(threads=1, started="2026-01-01T00:00:00+00:00", readings_ms=[(3, 1)], peak_gflops={"fp32": 90})
+FLOOR = MachineSpeed(threads=1, started="2026-01-01T00:00:00+00:00", reference_ms=[(3, 1)], peak_gflops={"fp32": 90})
 
 
 def header(started: str = "2026-01-01T00:00:00+00:00", **changes) -> Header:
@@ -27,59 +27,59 @@ def header(started: str = "2026-01-01T00:00:00+00:00", **changes) -> Header:
 
 
 @pytest.fixture
-def journal(tmp_path) -> Journal:
-    journal = Journal(tmp_path / machine.describe().name)
-    journal.begin(header())
-    journal.append(FLOOR)
+def run_log(tmp_path) -> RunLog:
+    run_log = RunLog(tmp_path / machine.describe().name)
+    run_log.begin(header())
+    run_log.append(FLOOR)
     for number in (1, 2):
-        readings = [(3.0, 1.0), (3.5, 1.25)]
-        journal.append(Visit(case=CASE, round=number, samples_ms=[1.5], readings_ms=readings, cache="warm"))
-    return journal
+        reference_times = [(3.0, 1.0), (3.5, 1.25)]
+        run_log.append(Run(case=CASE, round=number, samples_ms=[1.5], reference_ms=reference_times, cache="warm"))
+    return run_log
 
 
 HERE = machine.describe()
 
 
-def another_session(journal: Journal, *visits: Visit, started: str = "2026-01-02T00:00:00+00:00") -> Journal:
-    later = Journal.read(journal.folder)
+def another_session(run_log: RunLog, *runs: Run, started: str = "2026-01-02T00:00:00+00:00") -> RunLog:
+    later = RunLog.read(run_log.folder)
     later.begin(header(started))
-    for visit in visits:
-        later.append(visit)
-    return Journal.read(journal.folder)
+    for run in runs:
+        later.append(run)
+    return RunLog.read(run_log.folder)
 
 
-def test_what_is_written_is_read_again(journal):
-    again = Journal.read(journal.folder)
-    assert again.difference(journal.header) == "" and again.header.machine == journal.header.machine
+def test_what_is_written_is_read_again(run_log):
+    again = RunLog.read(run_log.folder)
+    assert again.difference(run_log.header) == "" and again.header.machine == run_log.header.machine
     assert again.difference(header(settings={"size": (64, 64), "in_chans": 3})) == "", "older sessions had three"
     assert again.difference(header(settings={"size": (64, 64), "in_chans": 1})) == "in_chans 3, not 1"
-    assert again.visits == journal.visits and again.floors == journal.floors
-    assert [*again.by_case()] == [CASE] and [visit.round for visit in again.by_case()[CASE]] == [1, 2]
-    assert {line.session for line in (*again.visits, *again.floors)} == {journal.session}
+    assert again.runs == run_log.runs and again.machine_speeds == run_log.machine_speeds
+    assert [*again.by_case()] == [CASE] and [run.round for run in again.by_case()[CASE]] == [1, 2]
+    assert {line.session for line in (*again.runs, *again.machine_speeds)} == {run_log.session}
 
 
-def test_a_sweep_reads_the_same_without_the_samples(journal):
-    outcomes = Journal.read(journal.folder, samples=False).visits
-    assert [type(visit) for visit in outcomes] == [Outcome] * 2 and not hasattr(outcomes[0], "samples_ms")
-    assert outcomes == [visit.outcome() for visit in journal.visits] and outcomes[0].cache == "warm"
+def test_a_sweep_reads_the_same_without_the_samples(run_log):
+    outcomes = RunLog.read(run_log.folder, samples=False).runs
+    assert [type(run) for run in outcomes] == [Outcome] * 2 and not hasattr(outcomes[0], "samples_ms")
+    assert outcomes == [run.outcome() for run in run_log.runs] and outcomes[0].cache == "warm"
 
 
-def test_sessions_lie_in_files_of_their_own_and_all_of_their_visits_count(journal):
-    before = journal.path.read_bytes()
-    both = another_session(journal, Visit(case=CASE, round=1, samples_ms=[2.5], readings_ms=[(3, 1)] * 2))
-    assert journal.path.read_bytes() == before and len([*journal.folder.iterdir()]) == 2
-    assert [(visit.round, visit.samples_ms) for visit in both.by_case()[CASE]] == [(1, [1.5]), (1, [2.5]), (2, [1.5])]
-    assert len({visit.session for visit in both.visits}) == 2
+def test_sessions_lie_in_files_of_their_own_and_all_of_their_visits_count(run_log):
+    before = run_log.path.read_bytes()
+    both = another_session(run_log, Run(case=CASE, round=1, samples_ms=[2.5], reference_ms=[(3, 1)] * 2))
+    assert run_log.path.read_bytes() == before and len([*run_log.folder.iterdir()]) == 2
+    assert [(run.round, run.samples_ms) for run in both.by_case()[CASE]] == [(1, [1.5]), (1, [2.5]), (2, [1.5])]
+    assert len({run.session for run in both.runs}) == 2
 
 
-def test_a_failure_counts_until_its_round_went_well(journal):
-    failed = Visit(case=CASE, round=3, status="error", reason="a", samples_ms=[])
+def test_a_failure_counts_until_its_round_went_well(run_log):
+    failed = Run(case=CASE, round=3, status="error", reason="a", samples_ms=[])
     again = msgspec.structs.replace(failed, reason="b")
-    both = another_session(journal, failed, again)
-    assert [visit.reason for visit in both.by_case()[CASE]] == ["", "", "b"]
-    well = Visit(case=CASE, round=3, samples_ms=[1.0])
+    both = another_session(run_log, failed, again)
+    assert [run.reason for run in both.by_case()[CASE]] == ["", "", "b"]
+    well = Run(case=CASE, round=3, samples_ms=[1.0])
     both = another_session(both, well, msgspec.structs.replace(failed, round=1), started="2026-01-03T00:00:00+00:00")
-    assert [visit.status for visit in both.by_case()[CASE]] == ["ok"] * 3
+    assert [run.status for run in both.by_case()[CASE]] == ["ok"] * 3
 
 
 @pytest.mark.parametrize(
@@ -93,24 +93,24 @@ def test_a_failure_counts_until_its_round_went_well(journal):
     ],
 )
 def test_sessions_of_a_host_are_known_by_boot_id_or_machine_id(tmp_path, known_by, hosts):
-    journal = Journal(tmp_path / HERE.name)
+    run_log = RunLog(tmp_path / HERE.name)
     for day, (boot_id, host) in enumerate(known_by, 1):
-        journal.begin(header(f"2026-01-0{day}T00:00:00+00:00", boot_id=boot_id, host=host))
-        journal.append(Visit(case=CASE, round=1))
-    sessions, own = [*journal.headers], journal.header
+        run_log.begin(header(f"2026-01-0{day}T00:00:00+00:00", boot_id=boot_id, host=host))
+        run_log.append(Run(case=CASE, round=1))
+    sessions, own = [*run_log.headers], run_log.header
     wanted = {host: [sessions[number] for number in numbers] for host, numbers in hosts.items()}
-    journal = Journal.read(journal.folder)
-    assert [*journal.hosts().items()] == [*wanted.items()]
-    assert all(journal.host(session) == host for host in wanted for session in wanted[host])
-    assert journal.others(own) == {host: of_host for host, of_host in wanted.items() if sessions[-1] not in of_host}
+    run_log = RunLog.read(run_log.folder)
+    assert [*run_log.hosts().items()] == [*wanted.items()]
+    assert all(run_log.host(session) == host for host in wanted for session in wanted[host])
+    assert run_log.others(own) == {host: of_host for host, of_host in wanted.items() if sessions[-1] not in of_host}
 
 
-def test_a_host_keeps_its_own_failure(journal):
-    journal.begin(header("2026-01-02T00:00:00+00:00", boot_id="another"))
-    journal.append(Visit(case=CASE, round=1, status="oom"))
-    journal.append(Visit(case=CASE, round=2))
-    visits = Journal.read(journal.folder).by_case()[CASE]
-    assert [(visit.round, visit.status) for visit in visits] == [(1, "ok"), (2, "ok"), (1, "oom"), (2, "ok")]
+def test_a_host_keeps_its_own_failure(run_log):
+    run_log.begin(header("2026-01-02T00:00:00+00:00", boot_id="another"))
+    run_log.append(Run(case=CASE, round=1, status="oom"))
+    run_log.append(Run(case=CASE, round=2))
+    runs = RunLog.read(run_log.folder).by_case()[CASE]
+    assert [(run.round, run.status) for run in runs] == [(1, "ok"), (2, "ok"), (1, "oom"), (2, "ok")]
 
 
 @pytest.mark.parametrize(
@@ -133,30 +133,30 @@ def test_a_machine_id_is_hashed_and_none_that_an_image_brought(monkeypatch, mach
 
 
 @pytest.mark.parametrize("name", ["{} (conflicted copy).jsonl", "0 {}.jsonl", "Copy of {}.jsonl"])
-def test_a_copy_of_a_session_counts_once(journal, name):
+def test_a_copy_of_a_session_counts_once(run_log, name):
     """Whichever of both is the longer one, and what was torn in one may be whole in the other."""
-    whole, copy = journal.path.read_bytes(), journal.folder / name.format(journal.session)
-    shutil.copy(journal.path, copy)
-    for short in (journal.path, copy):
+    whole, copy = run_log.path.read_bytes(), run_log.folder / name.format(run_log.session)
+    shutil.copy(run_log.path, copy)
+    for short in (run_log.path, copy):
         for size in (len(whole), len(whole) - 20, whole.index(b"\n") + 1):
             short.write_bytes(whole[:size])
-            again = Journal.read(journal.folder)
-            assert [visit.round for visit in again.visits] == [1, 2] and len(again.floors) == len(again.headers) == 1
+            again = RunLog.read(run_log.folder)
+            assert [run.round for run in again.runs] == [1, 2] and len(again.machine_speeds) == len(again.headers) == 1
         short.write_bytes(whole)
-    assert {visit.session for visit in again.visits} == {min(journal.path.stem, copy.stem)}
+    assert {run.session for run in again.runs} == {min(run_log.path.stem, copy.stem)}
 
 
-def test_two_sessions_that_began_alike_are_two(journal):
-    both = another_session(journal, *journal.visits, started="2026-01-01T00:00:00.001+00:00")
-    assert [visit.round for visit in both.visits] == [1, 2, 1, 2]
+def test_two_sessions_that_began_alike_are_two(run_log):
+    both = another_session(run_log, *run_log.runs, started="2026-01-01T00:00:00.001+00:00")
+    assert [run.round for run in both.runs] == [1, 2, 1, 2]
 
 
-def test_a_torn_last_line_costs_that_line_only(journal):
-    whole = journal.path.read_bytes()
-    journal.path.write_bytes(whole[:-20])
-    both = another_session(journal, Visit(case=CASE, round=2))
-    assert [visit.round for visit in both.visits] == [1, 2]
-    assert journal.path.read_bytes() == whole[:-20], "no session writes to another's file"
+def test_a_torn_last_line_costs_that_line_only(run_log):
+    whole = run_log.path.read_bytes()
+    run_log.path.write_bytes(whole[:-20])
+    both = another_session(run_log, Run(case=CASE, round=2))
+    assert [run.round for run in both.runs] == [1, 2]
+    assert run_log.path.read_bytes() == whole[:-20], "no session writes to another's file"
 
 
 @pytest.mark.parametrize(
@@ -172,23 +172,23 @@ def test_anything_but_a_session_is_refused_in_one_line(tmp_path, text, says):
     path = tmp_path / "a-machine" / "one.jsonl"
     path.parent.mkdir()
     path.write_bytes(text)
-    with pytest.raises(JournalError, match=says) as error:
+    with pytest.raises(RunLogError, match=says) as error:
         read_all(tmp_path)
     assert "\n" not in str(error.value) and path.read_bytes() == text
 
 
 def test_a_journal_of_the_earlier_layout_is_named(tmp_path):
     (tmp_path / "amd-1.2-3c.jsonl").write_text("{}\n")
-    with pytest.raises(JournalError, match=r"amd-1\.2-3c\.jsonl is a journal of an earlier layout"):
+    with pytest.raises(RunLogError, match=r"amd-1\.2-3c\.jsonl is a run log of an earlier layout"):
         folders(tmp_path)
 
 
-def test_a_line_in_the_middle_that_is_damaged_is_named(journal):
-    lines = journal.path.read_bytes().split(b"\n")
+def test_a_line_in_the_middle_that_is_damaged_is_named(run_log):
+    lines = run_log.path.read_bytes().split(b"\n")
     lines[1] = lines[1][:10]
-    journal.path.write_bytes(b"\n".join(lines))
-    with pytest.raises(JournalError, match="line 2"):
-        Journal.read(journal.folder)
+    run_log.path.write_bytes(b"\n".join(lines))
+    with pytest.raises(RunLogError, match="line 2"):
+        RunLog.read(run_log.folder)
 
 
 @pytest.mark.parametrize(
@@ -208,55 +208,55 @@ def test_a_line_in_the_middle_that_is_damaged_is_named(journal):
         ({"machine": msgspec.structs.replace(HERE, ram_gb=0)}, ""),
     ],
 )
-def test_only_what_matters_keeps_sessions_apart(journal, changes, says):
-    difference = journal.difference(header(**changes))
+def test_only_what_matters_keeps_sessions_apart(run_log, changes, says):
+    difference = run_log.difference(header(**changes))
     assert difference.startswith(says) and bool(difference) == bool(says)
     if says:
-        alien = Journal(journal.folder)
+        alien = RunLog(run_log.folder)
         alien.begin(header("2026-01-02T00:00:00+00:00", **changes))
-        with pytest.raises(JournalError, match=r"move it to .*-LABEL"):
-            Journal.read(journal.folder)
-        alone = journal.folder.with_name(f"{journal.name}-other")
+        with pytest.raises(RunLogError, match=r"move it to .*-LABEL"):
+            RunLog.read(run_log.folder)
+        alone = run_log.folder.with_name(f"{run_log.name}-other")
         alone.mkdir()
         alien.path.rename(alone / alien.path.name)
-        assert [one.name for one in read_all(alone.parent)] == [journal.name, f"{journal.name}-other"], "the way out"
+        assert [one.name for one in read_all(alone.parent)] == [run_log.name, f"{run_log.name}-other"], "the way out"
 
 
-def test_memory_does_not_drift_apart_step_by_step(journal):
-    journal.begin(header("2026-01-02T00:00:00+00:00", machine=msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb * 1.5)))
-    assert journal.difference(header(machine=msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb * 2.2)))
+def test_memory_does_not_drift_apart_step_by_step(run_log):
+    run_log.begin(header("2026-01-02T00:00:00+00:00", machine=msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb * 1.5)))
+    assert run_log.difference(header(machine=msgspec.structs.replace(HERE, ram_gb=HERE.ram_gb * 2.2)))
 
 
-def test_a_log_of_another_benchmark_is_refused_even_where_it_is_alone(journal):
+def test_a_log_of_another_benchmark_is_refused_even_where_it_is_alone(run_log):
     for benchmark in ("", "test"):
-        assert len(read_all(journal.folder.parent, benchmark=benchmark)) == 1
-    with pytest.raises(JournalError, match=r"is of the benchmark test, not of labels: move it"):
-        read_all(journal.folder.parent, benchmark="labels")
-    journal.begin(header("2026-01-02T00:00:00+00:00", benchmark="labels"))
-    with pytest.raises(JournalError, match=f"{journal.session}.jsonl is of the benchmark labels, not of test: move it"):
-        read_all(journal.folder.parent)
+        assert len(read_all(run_log.folder.parent, benchmark=benchmark)) == 1
+    with pytest.raises(RunLogError, match=r"is of the benchmark test, not of labels: move it"):
+        read_all(run_log.folder.parent, benchmark="labels")
+    run_log.begin(header("2026-01-02T00:00:00+00:00", benchmark="labels"))
+    with pytest.raises(RunLogError, match=f"{run_log.session}.jsonl is of the benchmark labels, not of test: move it"):
+        read_all(run_log.folder.parent)
 
 
-def test_versions_of_all_sessions_count(journal):
+def test_versions_of_all_sessions_count(run_log):
     for day, versions in ((2, {"onnx": "1"}), (3, {"torch": "1"}), (4, {"onnx": "2"})):
-        journal.begin(header(f"2026-01-0{day}T00:00:00+00:00", versions=versions))
-    with pytest.raises(JournalError, match="onnx '1', not '2'"):
-        Journal.read(journal.folder)
+        run_log.begin(header(f"2026-01-0{day}T00:00:00+00:00", versions=versions))
+    with pytest.raises(RunLogError, match="onnx '1', not '2'"):
+        RunLog.read(run_log.folder)
 
 
-def test_a_folder_is_of_the_machine_that_it_names(journal, tmp_path):
-    journal.folder.rename(tmp_path / "amd-0.0-1c")
-    with pytest.raises(JournalError, match=f"is of {machine.describe().name}: move it"):
+def test_a_folder_is_of_the_machine_that_it_names(run_log, tmp_path):
+    run_log.folder.rename(tmp_path / "amd-0.0-1c")
+    with pytest.raises(RunLogError, match=f"is of {machine.describe().name}: move it"):
         read_all(tmp_path)
 
 
-def test_a_file_that_a_crash_left_without_a_line_is_no_session(journal):
-    (journal.folder / "20260101T000000-000000.jsonl").write_bytes(b'{"kind":"hea')
-    assert len(Journal.read(journal.folder).visits) == 2
+def test_a_file_that_a_crash_left_without_a_line_is_no_session(run_log):
+    (run_log.folder / "20260101T000000-000000.jsonl").write_bytes(b'{"kind":"hea')
+    assert len(RunLog.read(run_log.folder).runs) == 2
 
 
 def test_another_schema_is_refused(tmp_path):
-    alien = Journal(tmp_path / machine.describe().name)
+    alien = RunLog(tmp_path / machine.describe().name)
     alien.begin(header(schema=SCHEMA + 1))
-    with pytest.raises(JournalError, match="schema"):
-        Journal.read(alien.folder)
+    with pytest.raises(RunLogError, match="schema"):
+        RunLog.read(alien.folder)

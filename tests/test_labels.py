@@ -23,7 +23,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def layouts(values: torch.Tensor) -> list[torch.Tensor]:
-    """In planes, with classes innermost, every second value of something larger, and back to front in memory."""
+    """In planes, with NHWC, every second value of something larger, and back to front in memory."""
     innermost = values.movedim(1, -1).contiguous().movedim(-1, 1)
     every_second = torch.stack([values, values + 1], dim=-1)[..., 0]
     turned = values.transpose(-1, -2).contiguous().transpose(-1, -2)
@@ -152,7 +152,7 @@ def test_every_way_gives_the_same_labels(decoder):
             timed, end = models.labelled(network, output, size, 2)
             (first,) = timed(image)
             check(end(first) if end else first, logits)
-    with pytest.raises(ValueError, match="Argmax has no fused end"):
+    with pytest.raises(ValueError, match="Argmax has no fused argmax"):
         models.labelled(models.labelled(network, "graph", size, 1)[0], "labels", size, 1)
 
 

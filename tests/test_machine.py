@@ -207,12 +207,12 @@ def test_neighbours_count_on_the_mask_beyond_what_the_threads_leave_free(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3})
     monkeypatch.setattr(machine.psutil, "cpu_times", lambda percpu: busy)
     monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: 0, process_time=lambda: 0))
-    neighbours = machine.Neighbours(threads, root)
+    load = machine.BackgroundLoad(threads, root)
     busy[:] = [scpu(12), scpu(12), scpu(11, steal=1)]
     monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: 2, process_time=lambda: 2))
     path = next(root.glob("sys/fs/cgroup/**/cpu.stat"))
     path.write_text(f"nr_throttled 9\n{throttled.format(6)}\n")
-    assert neighbours.cpus() == (others, 0.5, 0.5)
+    assert load.cpus() == (others, 0.5, 0.5)
 
 
 def scpu(user: float, steal: float = 0) -> SimpleNamespace:

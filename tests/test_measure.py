@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from segbench import machine, measure, sweep
-from segbench.cases import BUSY_CPUS, Case, Visit
-from segbench.journal import Journal
+from segbench.cases import BUSY_CPUS, Case, Run
+from segbench.run_log import RunLog
 from segbench.schedule import Durations, Plan
 
 from .conftest import ROOT
@@ -20,29 +20,29 @@ ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # bounds in ms that every reading, or no
 
 
 @pytest.fixture(scope="module")
-def yardsticks() -> measure.Yardsticks:
+def reference_workload() -> measure.ReferenceWorkload:
     torch.set_num_threads(1)
-    return measure.Yardsticks()
+    return measure.ReferenceWorkload()
 
 
 def work() -> torch.Tensor:
     return torch.ones(64, 64) @ torch.ones(64, 64)
 
 
-def test_a_visit_ends_with_its_undisturbed_samples_or_its_budget(yardsticks):
+def test_a_visit_ends_with_its_undisturbed_samples_or_its_budget(reference_workload):
     alive = []
-    enough = measure.sample(work, yardsticks, ALWAYS, 7, 60, lambda: alive.append(1))
-    assert len(enough.samples_ms) == 7 and len(enough.readings_ms) == 8 and alive
+    enough = measure.sample(work, reference_workload, ALWAYS, 7, 60, lambda: alive.append(1))
+    assert len(enough.samples_ms) == 7 and len(enough.reference_ms) == 8 and alive
     assert enough.per_sample > 1 and torch.equal(enough.output, torch.full((64, 64), 64.0))
-    spent = measure.sample(work, yardsticks, NEVER, 7, 0.5)
-    assert len(spent.samples_ms) > 1 and len(spent.readings_ms) == len(spent.samples_ms) + 1
-    assert len(measure.sample(work, yardsticks, NEVER, 7, 1e-9).samples_ms) == 1, "at least one, whatever the budget"
+    spent = measure.sample(work, reference_workload, NEVER, 7, 0.5)
+    assert len(spent.samples_ms) > 1 and len(spent.reference_ms) == len(spent.samples_ms) + 1
+    assert len(measure.sample(work, reference_workload, NEVER, 7, 1e-9).samples_ms) == 1, "at least one, whatever the budget"
 
 
-def test_yardsticks_read_their_own_workloads(yardsticks):
-    longer = measure.Yardsticks()
+def test_yardsticks_read_their_own_workloads(reference_workload):
+    longer = measure.ReferenceWorkload()
     longer.weights = longer.weights * 8
-    (conv, gemm), (eight_times, same) = yardsticks.read(), longer.read()
+    (conv, gemm), (eight_times, same) = reference_workload.read(), longer.read()
     assert eight_times > 3 * conv and same < 3 * gemm
 
 
@@ -63,17 +63,17 @@ def test_a_visit_that_others_disturb_is_repeated_once_and_within_bounds(tmp_path
     """In the first of two rounds."""
     case = Case(model="lcnet_100", mode="baseline", size=(64, 64))
     seen, clock = iter([*looks, *[QUIET] * 9]), iter(range(1000))
-    visits = iter([BUSY, *([BUSY] if rounds.count(1) > 1 else []), QUIET])
+    runs = iter([BUSY, *([BUSY] if rounds.count(1) > 1 else []), QUIET])
     monkeypatch.setattr(
-        sweep.Sweep, "visit_case", lambda *_: Visit(case=case, others_cpus=next(visits) / 2, throttled_cpus=0.11)
+        sweep.Sweep, "run_case", lambda *_: Run(case=case, others_cpus=next(runs) / 2, throttled_cpus=0.11)
     )
-    neighbours = SimpleNamespace(cpus=lambda: (next(seen), 0.0, 0.0))
-    monkeypatch.setattr(machine, "Neighbours", lambda threads: neighbours)
+    load = SimpleNamespace(cpus=lambda: (next(seen), 0.0, 0.0))
+    monkeypatch.setattr(machine, "BackgroundLoad", lambda threads: load)
     monkeypatch.setattr(sweep, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(clock)))
     about = header()
-    journal = Journal(tmp_path / about.folder)
-    sweep.Sweep(journal, Plan([case], 2, wait_s=wait_s), about, Durations()).run()
-    assert [visit.round for visit in Journal.read(journal.folder).visits] == rounds
+    run_log = RunLog(tmp_path / about.folder)
+    sweep.Sweep(run_log, Plan([case], 2, wait_s=wait_s), about, Durations()).run()
+    assert [run.round for run in RunLog.read(run_log.folder).runs] == rounds
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Every committed number comes from a committed journal; and two unlike machines go through every table and picture."""
+"""Every committed number comes from a committed run log; and two unlike machines go through every table and picture."""
 
 import re
 import shutil
@@ -13,8 +13,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from segbench import plots
-from segbench.cases import Case, Floor, Visit
-from segbench.journal import Header, Journal, read_all
+from segbench.cases import Case, MachineSpeed, Run
+from segbench.run_log import Header, RunLog, read_all
 
 from .conftest import ROOT
 
@@ -25,7 +25,7 @@ import render
 AMD, OTHER, LABELLED = "amd-25.17-2c", "amd-25.1-2c", "amd-25.17-2c-mine"
 MODELS = ("mobileone_s0", "lcnet_100", "resnet18", "mobilenetv3_small_100", "convnext_small")
 VOLUMES = ("stunet_s", "totalsegmentator")
-SMALL = ROOT / "tests" / "journals"  # what two Intel machines sent: a quick run, and sweeps that were stopped
+SMALL = ROOT / "tests" / "run_logs"  # what two Intel machines sent: a quick run, and sweeps that were stopped
 
 
 def test_what_is_committed_is_what_the_journals_give():
@@ -58,45 +58,45 @@ def test_what_no_journal_accounts_for_is_found():
     assert render.stale(written) == [] and render.stale(written - {gone}) == [ROOT / gone]
 
 
-def shortened(journal: Journal, folder: Path, keep: int, native_bf16: bool) -> None:
-    """The first sessions' visits to a few models, with a few samples each; without native BF16 as a machine that skips
+def shortened(run_log: RunLog, folder: Path, keep: int, native_bf16: bool) -> None:
+    """The first sessions' runs of a few models, with a few samples each; without native BF16 as a machine that skips
     what it would have to emulate, slower by a half."""
-    sessions = [*journal.headers][:keep]
+    sessions = [*run_log.headers][:keep]
     name = AMD if native_bf16 else OTHER
     for session in sessions:
-        header = journal.headers[session]
+        header = run_log.headers[session]
         machine = msgspec.structs.replace(header.machine, name=name, native_bf16=native_bf16, isa=["AVX2"])
         header = msgspec.structs.replace(header, machine=machine)
-        copy = Journal(folder / header.folder)
+        copy = RunLog(folder / header.folder)
         copy.begin(header)
-        for line in (*journal.floors, *journal.visits):
-            if line.session == session and (isinstance(line, Floor) or line.case.model in MODELS + VOLUMES):
+        for line in (*run_log.machine_speeds, *run_log.runs):
+            if line.session == session and (isinstance(line, MachineSpeed) or line.case.model in MODELS + VOLUMES):
                 copy.append(smaller(line, native_bf16))
 
 
-def smaller(line: Floor | Visit, native_bf16: bool) -> Floor | Visit:
-    readings = line.readings_ms[:13]
-    if isinstance(line, Floor):
-        return msgspec.structs.replace(line, readings_ms=readings)
+def smaller(line: MachineSpeed | Run, native_bf16: bool) -> MachineSpeed | Run:
+    reference_times = line.reference_ms[:13]
+    if isinstance(line, MachineSpeed):
+        return msgspec.structs.replace(line, reference_ms=reference_times)
     if not native_bf16 and line.case.mode.startswith("autocast"):
-        return Visit(case=line.case, round=line.round, started=line.started, status="skipped", reason="no native BF16")
+        return Run(case=line.case, round=line.round, started=line.started, status="skipped", reason="no native BF16")
     samples = [ms if native_bf16 else 1.5 * ms for ms in line.samples_ms[:12]]
-    return msgspec.structs.replace(line, samples_ms=samples, readings_ms=readings)
+    return msgspec.structs.replace(line, samples_ms=samples, reference_ms=reference_times)
 
 
 @pytest.fixture(scope="module")
 def two_machines(tmp_path_factory) -> tuple[Path, Path]:
-    """Journals of two machines, one without native BF16, as small as they can be; and all that is made of them."""
-    root, out = (tmp_path_factory.mktemp(name) for name in ("journals", "rendered"))
+    """Run logs of two machines, one without native BF16, as small as they can be; and all that is made of them."""
+    root, out = (tmp_path_factory.mktemp(name) for name in ("run_logs", "rendered"))
     for name in all_journals.SCRIPTS:
         benchmark = all_journals.load(ROOT / name).BENCHMARK
-        for journal in read_all(benchmark.journals(benchmark.script.parent)):
-            if journal.header.machine.name == AMD:
+        for run_log in read_all(benchmark.run_logs(benchmark.script.parent)):
+            if run_log.header.machine.name == AMD:
                 repeated = benchmark.name == "repeatability"
-                folder = benchmark.journals((root / name).parent)
+                folder = benchmark.run_logs((root / name).parent)
                 for native in (True, False):
-                    shortened(journal, folder, 2 if repeated else 3, native)
-                if journal.name == AMD and not repeated:  # a journal of one's own beside it
+                    shortened(run_log, folder, 2 if repeated else 3, native)
+                if run_log.name == AMD and not repeated:  # a run log of one's own beside it
                     shutil.copytree(folder / AMD, folder / LABELLED)
     shutil.copy(ROOT / "README.md", root / "README.md")
     render.render(root, out)
@@ -109,7 +109,7 @@ def test_two_unlike_machines_have_every_table(two_machines):
     studies = {name for name in frames if "study_" in name}
     assert len(frames) - len(studies) == 13 and studies
     for name, frame in frames.items():
-        assert {AMD, OTHER} <= {machine.removesuffix("-stress").removesuffix("-long") for machine in frame.machine}, (
+        assert {AMD, OTHER} <= {machine.removesuffix("-background-load").removesuffix("-long") for machine in frame.machine}, (
             name
         )
     rows = frames["benchmarks/encoder_only/benchmark_results_all.csv"].set_index(["machine", "model", "mode"])
@@ -125,7 +125,7 @@ def test_two_unlike_machines_have_every_page(two_machines):
     _, out = two_machines
     pages = {name: (out / "results" / f"{name}.md").read_text() for name in (AMD, OTHER)}
     for name, page in pages.items():
-        elsewhere = ("Deployment runtimes", "From image to labels")  # journals that these machines lack
+        elsewhere = ("Deployment runtimes", "From image to labels")  # run logs that these machines lack
         measured = [title for title in all_journals.SCRIPTS.values() if title not in elsewhere]
         assert re.findall("^## (.*)", page, re.MULTILINE) == measured
         tables = re.findall(r"^\|(?: -+:? \|)+$", page, re.MULTILINE)
@@ -133,10 +133,10 @@ def test_two_unlike_machines_have_every_page(two_machines):
         assert len(tables) == len(sources) >= 15, name
         for _, path, function in sources:
             assert f"def {function}(" in (ROOT / path).read_text()
-        assert all(name in journals and " visits, 2026-" in journals for journals, _, _ in sources)
-    assert pages[AMD].count("### Labelled `mine`") == 7 and "### Labelled `stress`" in pages[AMD]
+        assert all(name in run_logs and " runs, 2026-" in run_logs for run_logs, _, _ in sources)
+    assert pages[AMD].count("### Labelled `mine`") == 7 and "### Labelled `background_load`" in pages[AMD]
     ranking = pages[AMD].split("### Labelled")[0].split("<sub>")[0]
-    assert ranking.count("| mobileone_s0 |") == 1, "a row per encoder and journal"
+    assert ranking.count("| mobileone_s0 |") == 1, "a row per encoder and run log"
     assert "nan" not in pages[AMD] + pages[OTHER]
 
 
@@ -165,22 +165,22 @@ def test_sweeps_that_were_stopped_and_other_versions_are_rows_too(name):
     script = "benchmark_official.py" if name == "benchmark_official" else "benchmarks/encoder_only/benchmark.py"
     report, results = all_journals.load(ROOT / script).BENCHMARK.report(), Results(read_all(SMALL / name))
     rows = results.rows
-    assert len(rows) == len({visit.case for journal in results.journals for visit in journal.visits})
+    assert len(rows) == len({run.case for run_log in results.run_logs for run in run_log.runs})
     assert rows.torch.unique().tolist() == (["2.15.0"] if name == "encoder_only_quick" else ["2.11.0"])
     assert rows.throughput_img_s.notna().all() and report.show(results)
 
 
 def test_a_mode_that_only_a_journal_knows_comes_last(tmp_path):
-    (journal,) = read_all(SMALL / "encoder_only_quick")
-    copy = Journal(tmp_path / journal.name)
-    copy.begin(journal.header)
-    for line in (*journal.floors, *journal.visits):
+    (run_log,) = read_all(SMALL / "encoder_only_quick")
+    copy = RunLog(tmp_path / run_log.name)
+    copy.begin(run_log.header)
+    for line in (*run_log.machine_speeds, *run_log.runs):
         copy.append(line)
-        if isinstance(line, Visit) and line.case.mode == "compile":
+        if isinstance(line, Run) and line.case.mode == "compile":
             copy.append(msgspec.structs.replace(line, case=Case(**as_fields(line.case) | {"mode": "a mode of old"})))
     from segbench import tables
 
-    results = tables.Results([Journal.read(copy.folder)])
+    results = tables.Results([RunLog.read(copy.folder)])
     of_model = results.rows[results.rows.model == "lcnet_100"]
     assert of_model["mode"].tolist() == ["baseline", "compile", "a mode of old"]
     assert of_model.precision.tolist() == ["fp32", "fp32", ""]
@@ -195,7 +195,7 @@ def as_fields(struct: msgspec.Struct) -> dict:
 
 
 def test_headers_of_committed_journals_are_of_this_schema():
-    for path in ROOT.glob("**/journals/**/*.jsonl"):
+    for path in ROOT.glob("**/run_logs/**/*.jsonl"):
         if ".venv" not in path.parts:
             first = path.read_bytes().split(b"\n", 1)[0]
             assert msgspec.json.decode(first, type=Header).started, path

@@ -1,4 +1,4 @@
-"""Repetitions, warnings, comparisons and stopping, on journals of a made-up machine whose truth is known."""
+"""Repetitions, warnings, comparisons and stopping, on run logs of a made-up machine whose truth is known."""
 
 import sys
 
@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segbench import health, modes, schedule, tables
-from segbench.cases import Case, Floor, Visit
+from segbench import diagnostics, modes, schedule, tables
+from segbench.cases import Case, MachineSpeed, Run
 from segbench.compare import compare
-from segbench.journal import Journal
+from segbench.run_log import RunLog
 from segbench.tables import Results
 
 from .conftest import ENCODER_ONLY, REPEATABILITY
@@ -27,24 +27,24 @@ FLOORS_MS = np.array([3.4, 1.3])
 
 BASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(BASE, mode="compile")
-USUAL = msgspec.structs.replace(BASE, protocol="usual", allocator="plain")
+USUAL = msgspec.structs.replace(BASE, protocol="fixed-iteration", allocator="default")
 
 
-def visit(rng, case: Case, number: int, day: int, ms: float, slow_share: float = 0.3, scatter: float = 0.01):
-    """Samples at `ms`, or 1.5 times that in the slow state, which the convolution yardstick sees too."""
+def run(rng, case: Case, number: int, day: int, ms: float, slow_share: float = 0.3, scatter: float = 0.01):
+    """Samples at `ms`, or 1.5 times that in the slow state, which the convolution reference workload sees too."""
     ms = ms * rng.lognormal(0, scatter)
     slow = np.where(rng.random(41) < slow_share, 1.5, 1.0)
     samples = ms * slow[:-1] * rng.uniform(0.995, 1.005, 40)
-    if case.protocol == "usual":
-        return Visit(case=case, round=number, samples_ms=samples.tolist(), seconds=10)
+    if case.protocol == "fixed-iteration":
+        return Run(case=case, round=number, samples_ms=samples.tolist(), seconds=10)
     # A sample is disturbed by the state that it begins in.
-    readings = FLOORS_MS * np.column_stack([slow, np.ones(41)]) * rng.uniform(1, 1.01, (41, 2))
-    return Visit(
+    reference_times = FLOORS_MS * np.column_stack([slow, np.ones(41)]) * rng.uniform(1, 1.01, (41, 2))
+    return Run(
         case=case,
         round=number,
         started=f"2026-01-0{day}T00:00:00+00:00",
         samples_ms=samples.tolist(),
-        readings_ms=readings.tolist(),
+        reference_ms=reference_times.tolist(),
         phases_s={"prepare": 2.0},
         cache="warm" if case.mode == "compile" else "",
         seconds=5,
@@ -55,50 +55,50 @@ def visit(rng, case: Case, number: int, day: int, ms: float, slow_share: float =
 
 def journal_of(folder, latencies_ms: dict[Case, float], repetitions: int = 4, rounds: int = 3, seed: int = 0, **how):
     rng = np.random.default_rng(seed)
-    journal = Journal(folder)
+    run_log = RunLog(folder)
     for repetition in range(1, repetitions + 1):
         started = f"2026-01-0{repetition}T00:00:00+00:00"
-        journal.begin(header(started, settings={"rounds": rounds}))
-        readings = (FLOORS_MS * rng.uniform(1, 1.01, (60, 2))).tolist()
-        journal.append(Floor(threads=2, started=started, readings_ms=readings, peak_gflops={}, seconds=6))
+        run_log.begin(header(started, settings={"rounds": rounds}))
+        reference_times = (FLOORS_MS * rng.uniform(1, 1.01, (60, 2))).tolist()
+        run_log.append(MachineSpeed(threads=2, started=started, reference_ms=reference_times, peak_gflops={}, seconds=6))
         for number in range((repetition - 1) * rounds + 1, repetition * rounds + 1):
             for case, ms in latencies_ms.items():
-                if case.protocol != "usual" or number % rounds == 0:
-                    journal.append(visit(rng, case, number, repetition, ms, **how))
-    return journal
+                if case.protocol != "fixed-iteration" or number % rounds == 0:
+                    run_log.append(run(rng, case, number, repetition, ms, **how))
+    return run_log
 
 
 def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
-    journal = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0, USUAL: 24.0})
-    rows = repetitions.protocols(Results([journal])).set_index(["protocol", "mode"])
-    quiet = rows.loc["corrected", "baseline"]
+    run_log = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0, USUAL: 24.0})
+    rows = repetitions.protocols(Results([run_log])).set_index(["protocol", "mode"])
+    quiet = rows.loc["drift-corrected", "baseline"]
     assert quiet.repetitions == 4 and quiet.throughput_img_s == pytest.approx(50, rel=0.01)
     assert quiet.spread < 1.03
-    # Three visits of 5 s, and half of the floors' 6 s; compiling is counted apart.
+    # Three runs of 5 s, and half of the floors' 6 s; compiling is counted apart.
     assert quiet.seconds == 3 * 5 + 3
     assert (
-        rows.loc["corrected", "compile"].seconds == 3 * (5 - 2) + 3 and rows.loc["corrected", "compile"].prepare_s == 6
+        rows.loc["drift-corrected", "compile"].seconds == 3 * (5 - 2) + 3 and rows.loc["drift-corrected", "compile"].prepare_s == 6
     )
-    assert rows.loc["corrected", "compile"].speedup == pytest.approx(2, rel=0.02)
-    usual = rows.loc["usual", "baseline"]
-    assert usual.seconds == 10 and usual.throughput_img_s == pytest.approx(1e3 / (24 * 1.15), rel=0.05)
-    assert usual.spread > quiet.spread
+    assert rows.loc["drift-corrected", "compile"].speedup == pytest.approx(2, rel=0.02)
+    fixed_iterations = rows.loc["fixed-iteration", "baseline"]
+    assert fixed_iterations.seconds == 10 and fixed_iterations.throughput_img_s == pytest.approx(1e3 / (24 * 1.15), rel=0.05)
+    assert fixed_iterations.spread > quiet.spread
 
 
 def test_a_repetition_knows_nothing_of_the_others(tmp_path):
-    journal = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0})
-    before = repetitions.alone(repetitions.by_repetition(journal)[BASE][1], journal)
+    run_log = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0})
+    before = repetitions.alone(repetitions.by_repetition(run_log)[BASE][1], run_log)
     other = journal_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0})
-    for one in other.visits:
+    for one in other.runs:
         if repetitions.repetition(one, other) > 1:
             one.samples_ms = (np.array(one.samples_ms) * np.random.default_rng(one.round).lognormal(0, 0.2)).tolist()
     assert repetitions.alone(repetitions.by_repetition(other)[BASE][1], other) == before
 
 
 def test_a_repetition_that_is_not_complete_is_left_out(tmp_path):
-    journal = journal_of(tmp_path / "a", {BASE: 20.0})
-    journal.append(visit(np.random.default_rng(1), BASE, 13, 4, 90.0))
-    assert repetitions.protocols(Results([journal])).repetitions.tolist() == [4, 4, 4], "one row a protocol"
+    run_log = journal_of(tmp_path / "a", {BASE: 20.0})
+    run_log.append(run(np.random.default_rng(1), BASE, 13, 4, 90.0))
+    assert repetitions.protocols(Results([run_log])).repetitions.tolist() == [4, 4, 4], "one row a protocol"
 
 
 def test_coverage_counts_intervals_that_hold_the_median_of_the_others():
@@ -110,7 +110,7 @@ def test_the_study_finds_reference_slope_and_scatter(tmp_path):
     results = Results([journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0}, slow_share=0.5)])
     (row,) = study.kinds(results).to_dict("records")
     assert row["convolution, ms"] == pytest.approx(FLOORS_MS[0], rel=0.02) and row["cases"] == 2
-    assert row["undisturbed"] <= row["visits"] == 24 and 0 < row["corrected, %"] < row["all samples, %"]
+    assert row["valid"] <= row["runs"] == 24 and 0 < row["corrected, %"] < row["all samples, %"]
 
 
 def test_sessions_are_set_against_each_other_case_by_case(tmp_path):
@@ -130,14 +130,14 @@ def test_sessions_are_set_against_each_other_case_by_case(tmp_path):
     ],
 )
 def test_what_disturbed_a_run_is_said_once(tmp_path, how, says):
-    journal = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=2)
-    for one in journal.visits:
+    run_log = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=2)
+    for one in run_log.runs:
         for field, value in how.items():
             setattr(one, field, value)
-    lines = health.warnings(journal.visits)
+    lines = diagnostics.warnings(run_log.runs)
     assert len(lines) == bool(says) and all(says in line for line in lines)
-    journal.visits[0].others_cpus = 3.0
-    assert len(health.warnings(journal.visits)) == bool(says), "one visit of six is no matter"
+    run_log.runs[0].others_cpus = 3.0
+    assert len(diagnostics.warnings(run_log.runs)) == bool(says), "one run of six is no matter"
 
 
 def test_compare_tells_runs_apart_that_differ_and_only_those(tmp_path):
@@ -157,7 +157,7 @@ def test_compare_refuses_what_was_measured_otherwise(tmp_path):
     first = journal_of(tmp_path / "a", {BASE: 20.0})
     larger = journal_of(tmp_path / "b", {msgspec.structs.replace(BASE, size=(640, 640)): 30.0})
     other = journal_of(tmp_path / "c", {BASE: 20.0})
-    for one in other.visits:
+    for one in other.runs:
         one.params = 200
     assert compare(first, larger).verdict.tolist() == ["refused: size (512, 512) against (640, 640)"]
     assert "another network" in compare(first, other).verdict[0]
@@ -165,20 +165,20 @@ def test_compare_refuses_what_was_measured_otherwise(tmp_path):
 
 def test_until_goes_on_with_the_cases_that_are_wide(tmp_path):
     others = {msgspec.structs.replace(BASE, model=f"model_{number}"): 20.0 for number in range(8)}
-    journal = journal_of(tmp_path / "a", {BASE: 20.0, **others}, repetitions=1, scatter=0.001)
+    run_log = journal_of(tmp_path / "a", {BASE: 20.0, **others}, repetitions=1, scatter=0.001)
     rng = np.random.default_rng(4)
     for number, ms in ((1, 10.0), (2, 14.0), (3, 12.0)):
-        journal.append(visit(rng, COMPILED, number, 1, ms))
+        run_log.append(run(rng, COMPILED, number, 1, ms))
 
     def further(until: float, most: int = 20) -> list[schedule.Step]:
         plan = schedule.Plan([BASE, COMPILED], 3, until=until, max_rounds=most)
-        assert plan.steps(journal.visits) == []
-        return plan.further_steps(journal)
+        assert plan.steps(run_log.runs) == []
+        return plan.further_steps(run_log)
 
     assert further(0.06) == [(4, COMPILED)]
     assert {case for _, case in further(1e-9)} == {BASE, COMPILED}
     assert further(0.04, most=3) == [] == further(5.0) == further(0)
-    journal.append(visit(rng, COMPILED, 4, 1, 12.0))
+    run_log.append(run(rng, COMPILED, 4, 1, 12.0))
     assert {case for _, case in further(1e-9)} == {BASE}, "round 4 was begun and is ended first"
 
 
@@ -189,7 +189,7 @@ FRAME = pd.DataFrame(
         "decoder": "",
         "mode": "baseline",
         "precision": ["fp32"] * 5 + [""],
-        "allocator": "pinned",
+        "allocator": "retained",
         "status": ["ok"] * 4 + ["wrong", "ok"],
         "throughput_img_s": [10.0, 30.0, 29.0, 5.0, 99.0, 99.0],
         "half_width": [0.1, 0.07, 0.07, 0.07, 0.01, 0.01],

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 
 from segbench import modes, runtimes
-from segbench.journal import read_all
+from segbench.run_log import read_all
 
 from .conftest import ENCODER_ONLY, ROOT, TINY
 
@@ -77,7 +77,7 @@ def test_no_other_module_reads_a_modes_options():
 
 def test_a_mode_added_by_a_line_and_a_runtime_by_a_file(tmp_path):
     copy = shutil.copytree(ROOT / "segbench", tmp_path / "segbench", ignore=shutil.ignore_patterns("__pycache__"))
-    script = shutil.copytree(ENCODER_ONLY.parent, tmp_path / "own", ignore=shutil.ignore_patterns("journals", "*.csv"))
+    script = shutil.copytree(ENCODER_ONLY.parent, tmp_path / "own", ignore=shutil.ignore_patterns("run_logs", "*.csv"))
     (copy / "runtimes" / "halved.py").write_text(RUNTIME)
     text = (copy / "modes.py").read_text()
     first = "        Mode(BASELINE,"
@@ -95,8 +95,8 @@ def test_a_mode_added_by_a_line_and_a_runtime_by_a_file(tmp_path):
     assert done.returncode == 1, done.stdout + done.stderr
     assert rows.status["half a network"] == "wrong" and rows.status["baseline"] == "ok"
     assert rows.runtime["half a network"] == "halved"
-    (journal,) = read_all(script / "journals")
-    assert {"torch", "msgspec", "timm"} <= journal.header.versions.keys()
-    (visit,) = (visit for visit in journal.visits if visit.case.mode == "half a network")
-    assert visit.samples_ms and visit.readings_ms
-    assert visit.ran == {"threads": "1", "rows": "32"} and visit.phases_s["halve"] == 0.25
+    (run_log,) = read_all(script / "run_logs")
+    assert {"torch", "msgspec", "timm"} <= run_log.header.versions.keys()
+    (run,) = (run for run in run_log.runs if run.case.mode == "half a network")
+    assert run.samples_ms and run.reference_ms
+    assert run.ran == {"threads": "1", "rows": "32"} and run.phases_s["halve"] == 0.25

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from segbench import inputs, modes, runtimes, worker
-from segbench.cases import Case, Visit
-from segbench.journal import Journal
+from segbench.cases import Case, Run
+from segbench.run_log import RunLog
 from segbench.machine import cache_folder, describe
 from segbench.models import build
 from segbench.runtimes import conversion, ncnn, openvino
@@ -159,7 +159,7 @@ def test_from_the_command_to_the_heat_map(script, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = script.table()
     assert set(rows["mode"]) == set(names) and (rows.status == "ok").all()
-    assert rows[rows["mode"] == "baseline"].allocator.value_counts().to_dict() == {"pinned": 3, "plain": 3}
+    assert rows[rows["mode"] == "baseline"].allocator.value_counts().to_dict() == {"retained": 3, "default": 3}
     converted = rows[rows["mode"] != "baseline"]
     assert (converted.model_mb > 1).all() and (converted.compile_s > 0).all() and converted.rel_error.max() < 5e-3
     assert (script.out / "benchmark_plot.png").exists()
@@ -168,20 +168,20 @@ def test_from_the_command_to_the_heat_map(script, tmp_path):
 def test_what_a_mode_keeps_beside_a_neighbour_is_images_over_seconds(tmp_path):
     """Half of the samples take three times as long: the mean doubles, the median would say nothing of it."""
     case = Case(model="lcnet_100", mode="baseline", size=(64, 64), threads=1)
-    journals = []
-    for label, samples in (("", [10.0] * 40), ("stress", [10.0, 30.0] * 20)):
+    run_logs = []
+    for label, samples in (("", [10.0] * 40), ("background_load", [10.0, 30.0] * 20)):
         about = header(label=label)
-        journal = Journal(tmp_path / about.folder)
-        journal.begin(about)
-        journal.append(FLOOR)
+        run_log = RunLog(tmp_path / about.folder)
+        run_log.begin(about)
+        run_log.append(FLOOR)
         for number in (1, 2):
-            journal.append(Visit(case=case, round=number, samples_ms=samples, readings_ms=[(3.0, 1.0)] * 41))
-        journals.append(Journal.read(journal.folder))
-    (row,) = runtime_report.kept(Results(journals)).to_dict("records")
+            run_log.append(Run(case=case, round=number, samples_ms=samples, reference_ms=[(3.0, 1.0)] * 41))
+        run_logs.append(RunLog.read(run_log.folder))
+    (row,) = runtime_report.kept(Results(run_logs)).to_dict("records")
     assert (
         row["kept"] == pytest.approx(0.5, rel=0.01) and row["p95_ms"] == 30 and row["latency_ms"] == pytest.approx(10)
     )
-    assert runtime_report.kept(Results(journals[:1])).empty
+    assert runtime_report.kept(Results(run_logs[:1])).empty
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which visits are left, and how long they will take."""
+"""Which runs are left, and how long they will take."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from segbench import estimates, sweep
-from segbench.cases import Case, Visit
+from segbench.cases import Case, Run
 from segbench.schedule import Durations, Plan, remaining_s
 
 EAGER = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(EAGER, mode="compile")
-USUAL = msgspec.structs.replace(EAGER, protocol="usual", allocator="plain")
+USUAL = msgspec.structs.replace(EAGER, protocol="fixed-iteration", allocator="default")
 AUTOCAST = msgspec.structs.replace(EAGER, mode="autocast")
 
 
@@ -40,7 +40,7 @@ def test_repetitions_and_the_usual_protocol():
 
 
 @pytest.mark.parametrize(
-    ("visit", "left"),
+    ("run", "left"),
     [
         ({}, [2, 3]),
         ({"status": "wrong"}, [2, 3]),
@@ -52,29 +52,29 @@ def test_repetitions_and_the_usual_protocol():
     ],
     ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
-def test_what_went_well_is_done_and_what_failed_is_tried_again(visit, left):
-    """A timeout only under a larger budget; the case is not visited in any round until then."""
-    assert [number for number, _ in plan(EAGER).steps([Visit(case=EAGER, round=1, **visit)])] == left
+def test_what_went_well_is_done_and_what_failed_is_tried_again(run, left):
+    """A timeout only under a larger budget; the case is not measured in any round until then."""
+    assert [number for number, _ in plan(EAGER).steps([Run(case=EAGER, round=1, **run)])] == left
 
 
 def test_another_hosts_rounds_do_not_count():
     alone, joined = plan(EAGER, COMPILED, others=frozenset({"theirs"})), plan(EAGER, COMPILED)
-    theirs = [Visit(case=EAGER, round=number, session="theirs") for number in (1, 2, 3)]
-    theirs.append(Visit(case=COMPILED, round=1, session="theirs", status="timeout", budget_s=15))
-    own = Visit(case=EAGER, round=2, session="mine")
+    theirs = [Run(case=EAGER, round=number, session="theirs") for number in (1, 2, 3)]
+    theirs.append(Run(case=COMPILED, round=1, session="theirs", status="timeout", budget_s=15))
+    own = Run(case=EAGER, round=2, session="mine")
     left = [(1, EAGER), (3, EAGER), (1, COMPILED), (2, COMPILED), (3, COMPILED)]
     assert sorted(map(str, alone.steps([*theirs, own]))) == sorted(map(str, left)) and joined.steps(theirs) == []
 
 
 def test_further_rounds_follow_those_of_the_own_host(monkeypatch):
-    visits = [Visit(case=EAGER, round=number, session="theirs") for number in range(1, 10)]
-    visits += [Visit(case=EAGER, round=10, session="theirs", status="error")]
-    visits += [Visit(case=EAGER, round=number, session="mine") for number in (1, 2, 3)]
-    wide = SimpleNamespace(raw=visits, centre=(0, 1))
-    monkeypatch.setattr(estimates, "of_journal", lambda journal, host: {EAGER: wide})
+    runs = [Run(case=EAGER, round=number, session="theirs") for number in range(1, 10)]
+    runs += [Run(case=EAGER, round=10, session="theirs", status="error")]
+    runs += [Run(case=EAGER, round=number, session="mine") for number in (1, 2, 3)]
+    wide = SimpleNamespace(raw=runs, centre=(0, 1))
+    monkeypatch.setattr(estimates, "of_run_log", lambda run_log, host: {EAGER: wide})
     for others, left in (({"theirs"}, [(4, EAGER)]), (set(), [])):
         further = plan(EAGER, until=0.05, max_rounds=9, others=frozenset(others))
-        assert further.further_steps(SimpleNamespace(visits=visits, session="", host=str)) == left
+        assert further.further_steps(SimpleNamespace(runs=runs, session="", host=str)) == left
 
 
 def test_emulated_bf16_is_visited_once():
@@ -83,25 +83,25 @@ def test_emulated_bf16_is_visited_once():
 
 
 def test_the_time_left_is_that_of_the_visits_before():
-    """Two rounds, an eager and a compiled case: nothing seen, then two visits here, then only elsewhere."""
+    """Two rounds, an eager and a compiled case: nothing seen, then two runs here, then only elsewhere."""
     steps = plan(EAGER, COMPILED, rounds=2).steps([])
-    # 5 s a visit; compiling takes 35 s at first and 5 s with its graph on disk.
+    # 5 s a run; compiling takes 35 s at first and 5 s with its graph on disk.
     assert remaining_s(steps, Durations(), Durations()) == 5 + 5 + 40 + 10
     seen = [
-        Visit(case=EAGER, round=1, seconds=4),
-        Visit(case=COMPILED, round=1, seconds=30, cache="cold"),
-        Visit(case=COMPILED, round=1, seconds=7, cache="warm"),
+        Run(case=EAGER, round=1, seconds=4),
+        Run(case=COMPILED, round=1, seconds=30, cache="cold"),
+        Run(case=COMPILED, round=1, seconds=7, cache="warm"),
     ]
     assert remaining_s(steps, Durations(seen), Durations()) == 4 + 4 + 7 + 7, "the graph is on disk now"
     assert remaining_s(steps, Durations(), Durations(seen)) == 4 + 4 + 30 + 7
     other = [(number, msgspec.structs.replace(case, model="resnet18")) for number, case in steps]
     assert remaining_s(other, Durations(seen), Durations()) == 4 + 4 + 30 + 7, "of its mode"
-    long = [Visit(case=COMPILED, round=1, seconds=60, cache="warm")]
+    long = [Run(case=COMPILED, round=1, seconds=60, cache="warm")]
     assert remaining_s([(number, COMPILED) for number in (2, 3)], Durations(long), Durations()) == 120
 
 
 def test_a_batch_is_judged_by_what_smaller_ones_took():
-    seen = [Visit(case=msgspec.structs.replace(EAGER, batch_size=size), memory_mb=300 * size) for size in (1, 2)]
+    seen = [Run(case=msgspec.structs.replace(EAGER, batch_size=size), memory_mb=300 * size) for size in (1, 2)]
     assert sweep.too_large(msgspec.structs.replace(EAGER, batch_size=4), []) == ""
     assert sweep.too_large(msgspec.structs.replace(COMPILED, batch_size=4), seen) == ""
     assert "needs about 900000.0 GB" in sweep.too_large(msgspec.structs.replace(EAGER, batch_size=1_000_000), seen)

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from segbench import machine
-from segbench.journal import Journal
+from segbench.run_log import RunLog
 from segbench.machine import usable_cores
 
 from .conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
@@ -31,8 +31,8 @@ def wait_for(condition, seconds: float = 90):
     return found
 
 
-def visits(script: Script) -> int:
-    paths = [*(script.out / "journals").glob("*/[!.]*.jsonl")]
+def runs(script: Script) -> int:
+    paths = [*(script.out / "run_logs").glob("*/[!.]*.jsonl")]
     return sum(b'"kind":"visit"' in line for path in paths for line in path.read_bytes().splitlines())
 
 
@@ -55,25 +55,25 @@ def test_from_the_command_to_csv_and_png_and_again(script):
     assert (rows.gmacs > 0).all()
     assert (rows.page_faults <= 50).all() and (rows.memory_mb_img > 0).all()
     assert rows.prepare_s.notna().all() and rows.prepare_warm_s[rows["mode"] == "compile"].notna().all()
-    for visit in script.journal().visits:
-        assert len(visit.readings_ms) == len(visit.samples_ms) + 1
+    for run in script.run_log().runs:
+        assert len(run.reference_ms) == len(run.samples_ms) + 1
     assert len(script.table("benchmark_results.csv")) == len(script.table("benchmark_results_comparison.csv")) == 1
     assert Image.open(script.out / "benchmark_plot.png").info["Description"].startswith("data ")
 
     before = {path.name: path.read_bytes() for path in script.out.glob("*.csv")}
-    journal = files(script)
+    run_log = files(script)
     again = script.run("--models", "lcnet_100", "--modes", "baseline", "compile")
     assert again.returncode == 0 and "Nothing to measure" in again.stdout
     assert script.run("--report").returncode == 0
-    assert files(script) == journal
+    assert files(script) == run_log
     assert {path.name: path.read_bytes() for path in script.out.glob("*.csv")} == before
 
     further = script.run(
         *("--models", "lcnet_100", "--modes", "baseline", "compile", "--until", "0.001%", "--max-rounds", "3")
     )
     assert further.returncode == 0, further.stderr
-    assert [[v.round for v in visits] for visits in script.journal().by_case().values()] == [[1, 2, 3]] * 2
-    assert len(files(script)) == 2 and journal.items() <= files(script).items(), "a session is a file of its own"
+    assert [[v.round for v in runs] for runs in script.run_log().by_case().values()] == [[1, 2, 3]] * 2
+    assert len(files(script)) == 2 and run_log.items() <= files(script).items(), "a session is a file of its own"
     compared = subprocess.run(
         [sys.executable, COMPARE, script.folder(), script.folder(), "--modes", "baseline", "compile"],
         capture_output=True,
@@ -81,48 +81,48 @@ def test_from_the_command_to_csv_and_png_and_again(script):
     )
     assert compared.returncode == 0 and "baseline / compile" in compared.stdout, compared.stderr
 
-    journal = files(script)
+    run_log = files(script)
     other = script.run(*MODELS, "--size", "32", "32")
     assert other.returncode == 2 and "--label" in other.stderr and len(other.stderr.strip().splitlines()) == 1
-    assert files(script) == journal
+    assert files(script) == run_log
 
 
 def test_fresh_begins_anew_and_loses_nothing(script):
-    flags = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--iterations", "1")
+    flags = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--samples", "1")
     assert script.run(*flags).returncode == 0
     first = files(script)
     for _ in range(2):
-        assert "kept in" in script.run(*flags, "--fresh").stdout
+        assert "kept in" in script.run(*flags, "--restart").stdout
     first_session = next(script.folder().iterdir())
     first_session.write_text("damaged\n")  # beginning anew is the way out of that too
-    assert script.run(*flags).returncode == 2 and script.run(*flags, "--fresh").returncode == 0
-    kept = [path for path in (script.out / "journals" / "old").rglob("*.jsonl")]
+    assert script.run(*flags).returncode == 2 and script.run(*flags, "--restart").returncode == 0
+    kept = [path for path in (script.out / "run_logs" / "old").rglob("*.jsonl")]
     assert len(kept) == 3 and first.items() <= {path.name: path.read_bytes() for path in kept}.items()
-    assert len([*(script.out / "journals").glob("*/[!.]*.jsonl")]) == 1
+    assert len([*(script.out / "run_logs").glob("*/[!.]*.jsonl")]) == 1
 
 
 def test_a_run_beside_another_hosts_visits_measures_its_own(script):
     flags = ("--models", "lcnet_100", "--modes", "baseline")
     assert script.run(*flags).returncode == 0
-    first = script.journal()
-    theirs = Journal(first.folder)
+    first = script.run_log()
+    theirs = RunLog(first.folder)
     theirs.begin(msgspec.structs.replace(first.header, boot_id="another-host", host="", started="2026-01-01T00:00Z"))
-    for line in (*first.floors, *first.visits):
+    for line in (*first.machine_speeds, *first.runs):
         theirs.append(line)
     next(path for path in first.folder.iterdir() if path != theirs.path).unlink()
 
-    for join in (("--join",), ("--share", "1/1")):
+    for join in (("--join",), ("--shard", "1/1")):
         done = script.run(*flags, *join, "--list")
-        assert "0 visits to go" in done.stdout and "Nothing to measure" in done.stdout, done.stdout + done.stderr
-        assert "2 visits since 2026-01-01, with those of another host of this kind of CPU (another-)" in done.stdout
+        assert "0 runs of go" in done.stdout and "Nothing to measure" in done.stdout, done.stdout + done.stderr
+        assert "2 runs since 2026-01-01, with those of another host of this kind of CPU (another-)" in done.stdout
     done = script.run(*flags)
-    assert done.returncode == 0 and "2 visits to go" in done.stdout, done.stdout + done.stderr
-    assert "holds 2 visits of another host of this kind of CPU (another-); --join counts" in done.stdout
-    journal = script.journal()
-    assert [visit.round for visit in journal.by_case()[first.visits[0].case]] == [1, 2, 1, 2]
-    assert journal.header.boot_id == machine.boot_id() and journal.header.host == machine.host_id()
+    assert done.returncode == 0 and "2 runs of go" in done.stdout, done.stdout + done.stderr
+    assert "holds 2 runs of another host of this kind of CPU (another-); --join counts" in done.stdout
+    run_log = script.run_log()
+    assert [run.round for run in run_log.by_case()[first.runs[0].case]] == [1, 2, 1, 2]
+    assert run_log.header.boot_id == machine.boot_id() and run_log.header.host == machine.host_id()
     again = script.run(*flags, "--list")
-    assert "Nothing to measure" in again.stdout and "also holds 2 visits of another host" in again.stdout
+    assert "Nothing to measure" in again.stdout and "also holds 2 runs of another host" in again.stdout
 
     theirs.path.write_bytes(theirs.path.read_bytes().replace(b"encoder_only", b"labels", 1))
     for flag in ("--report", "--list"):
@@ -138,7 +138,7 @@ def test_a_run_beside_another_hosts_visits_measures_its_own(script):
         (("--models", "hf-hub:timm/resnet18.a1_in1k"), "timm's own names: resnet18.a1_in1k"),
         (("--modes", "compiled"), "did you mean compile"),
         (("--size", "0", "64"), "--size 0 64"),
-        (("--iterations", "-1"), "--iterations -1"),
+        (("--samples", "-1"), "--samples -1"),
         (("--rounds", "0"), "--rounds 0"),
         (("--batch-size", "0"), "--batch-size 0"),
         (("--in-chans", "0"), "--in-chans 0"),
@@ -153,13 +153,13 @@ def test_a_run_beside_another_hosts_visits_measures_its_own(script):
         (("--until", "5%", "--max-rounds", "1"), "--max-rounds 1"),
         (("--until", "soon"), "--until 'soon'"),
         (("--until", "5%", "--repetitions", "2"), "exclude each other"),
-        (("--share", "3/4"), "at most 2"),
-        (("--share", "2"), "--share '2'"),
-        (("--share", "1/2", "--until", "5%"), "exclude each other"),
-        (("--share", "1/2", "--fresh"), "exclude each other"),
-        (("--join", "--fresh"), "exclude each other"),
+        (("--shard", "3/4"), "at most 2"),
+        (("--shard", "2"), "--shard '2'"),
+        (("--shard", "1/2", "--until", "5%"), "exclude each other"),
+        (("--shard", "1/2", "--restart"), "exclude each other"),
+        (("--join", "--restart"), "exclude each other"),
         (("--out", "/proc/nowhere"), "cannot be written"),
-        (("--report",), "no journal"),
+        (("--report",), "no run log"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -179,25 +179,25 @@ def test_compare_says_what_is_wrong_in_a_line(tmp_path):
 @pytest.mark.slow
 def test_repetitions_of_both_protocols_beside_a_noisy_neighbour(script):
     script.path = REPEATABILITY
-    all_cores = ("--threads", str(usable_cores()))  # else the neighbour has one of its own
-    done = script.run("--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--stress", *all_cores)
+    all_cores = ("--threads", str(usable_cores()))  # else the background load has one of its own
+    done = script.run("--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--background-load", *all_cores)
     assert done.returncode == 0, done.stderr
     rows = script.table("benchmark_results.csv")
     assert (
-        rows.protocol.tolist() == ["corrected", "alone", "all_samples", "usual"]
-        and rows.machine.str.endswith("-stress").all()
+        rows.protocol.tolist() == ["drift-corrected", "alone", "all_samples", "fixed-iteration"]
+        and rows.machine.str.endswith("-background-load").all()
     )
     assert rows.repetitions.tolist() == [2, 2, 2, 2]
-    journal = script.journal()
-    assert len(journal.headers) == 2, "each repetition is a session"
-    assert {len(visit.samples_ms) for visit in journal.visits if visit.case.protocol == "usual"} == {50}
-    assert max(visit.others_cpus for visit in journal.visits) > 0.01, "the neighbour is seen"
+    run_log = script.run_log()
+    assert len(run_log.headers) == 2, "each repetition is a session"
+    assert {len(run.samples_ms) for run in run_log.runs if run.case.protocol == "fixed-iteration"} == {50}
+    assert max(run.others_cpus for run in run_log.runs) > 0.01, "the background load is seen"
     assert not script.processes()
     assert {path.name for path in script.out.glob("*.png")} == {"benchmark_plot.png", "states_plot.png"}
 
 
 def test_somebody_elses_damaged_journal_is_left_as_it_is(script):
-    path = script.out / "journals" / "amd-0.0-1c" / "one.jsonl"
+    path = script.out / "run_logs" / "amd-0.0-1c" / "one.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("{}\n")
     done = script.run("--models", "lcnet_100")
@@ -257,7 +257,7 @@ def test_beside_a_busy_loop_the_quick_run_ends_in_a_full_ranking(script):
     assert len(everything) == 5 and (everything.status == "ok").all() and everything.throughput_low.gt(0).all()
     answer = " ".join(done.stdout.strip().split("\n\n")[-1].split())
     assert re.search(r"(is fastest for \d of 5 networks|order shown is the best guess).* Of 5 figures", answer)
-    assert max(visit.busy_cpus for visit in script.journal().visits) > 0.2, "the loop is seen"
+    assert max(run.busy_cpus for run in script.run_log().runs) > 0.2, "the loop is seen"
 
 
 @pytest.mark.slow
@@ -295,8 +295,8 @@ def test_kill_9_loses_no_visit_and_leaves_no_process(script):
     flags = ("--models", "lcnet_100", "--modes", "baseline", "compile", "channels_last", "--rounds", "3")
 
     def another_visit() -> None:
-        before = visits(script)
-        wait_for(lambda: visits(script) > before)
+        before = runs(script)
+        wait_for(lambda: runs(script) > before)
 
     running = script.start(*flags)
     another_visit()
@@ -316,35 +316,35 @@ def test_kill_9_loses_no_visit_and_leaves_no_process(script):
     running.communicate()
     wait_for(lambda: not script.processes(), 30)
 
-    done = visits(script)
+    done = runs(script)
     again = script.run(*flags)
     assert again.returncode == 0, again.stdout
-    assert visits(script) > done and not script.processes()
+    assert runs(script) > done and not script.processes()
     assert [*script.table().status] == ["ok"] * 3
-    journal = script.journal()
-    assert sum(visit.status == "error" for visit in journal.visits) <= 2, "a kill costs one visit"
-    assert [sorted(v.round for v in visits) for visits in journal.by_case().values()] == [[1, 2, 3]] * 3
+    run_log = script.run_log()
+    assert sum(run.status == "error" for run in run_log.runs) <= 2, "a kill costs one run"
+    assert [sorted(v.round for v in runs) for runs in run_log.by_case().values()] == [[1, 2, 3]] * 3
 
 
 def fill(script: Script, wanted: int) -> None:
-    """Add a session of as many visits of other models to this machine's journal."""
-    journal = script.journal()
-    journal.begin(msgspec.structs.replace(journal.header, started="2026-01-01T00:00:00+00:00"))
-    template = next(visit for visit in journal.visits if visit.samples_ms)
-    samples, readings = template.samples_ms[:1] * 60, template.readings_ms[:1] * 61
+    """Add a session of as many runs of other models to this machine's run log."""
+    run_log = script.run_log()
+    run_log.begin(msgspec.structs.replace(run_log.header, started="2026-01-01T00:00:00+00:00"))
+    template = next(run for run in run_log.runs if run.samples_ms)
+    samples, reference_times = template.samples_ms[:1] * 60, template.reference_ms[:1] * 61
     for number in range(wanted):
         case = msgspec.structs.replace(template.case, model=f"model_{number % 50}")
-        changes = {"case": case, "round": number // 50 + 1, "samples_ms": samples, "readings_ms": readings}
-        journal.append(msgspec.structs.replace(template, session="", **changes))
+        changes = {"case": case, "round": number // 50 + 1, "samples_ms": samples, "reference_ms": reference_times}
+        run_log.append(msgspec.structs.replace(template, session="", **changes))
 
 
 def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
     flags = (*MODELS, "--modes", "baseline", "--rounds", "400")
     assert script.run("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1").returncode == 0
     fill(script, 1000)
-    before = visits(script)
+    before = runs(script)
     running = script.start(*flags)
-    wait_for(lambda: visits(script) > before + 1)
+    wait_for(lambda: runs(script) > before + 1)
     status = Path(f"/proc/{running.pid}/status").read_text()
     peak_mb = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024 / 1e6
     assert before == 1001 and peak_mb < 150, "the sweeping process imports something heavy, or keeps samples"
@@ -360,9 +360,9 @@ def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
 def test_other_signals_end_it_as_ctrl_c_does(script, number):
-    modes = ("--modes", "channels_last", "--allocator", "plain")  # a name of 41 letters
+    modes = ("--modes", "channels_last", "--allocator", "default")  # a name of 41 letters
     running = script.start("--models", "mobilenetv3_small_100", *modes, "--rounds", "400")
-    wait_for(lambda: visits(script) > 1 and script.worker())
+    wait_for(lambda: runs(script) > 1 and script.worker())
     running.send_signal(number)
     said, _ = running.communicate(timeout=30)
     assert running.returncode == 128 + number and "same command goes on" in said and "Traceback" not in said
@@ -373,8 +373,8 @@ def test_other_signals_end_it_as_ctrl_c_does(script, number):
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_ends_as_timeout(script):
-    running = script.start(*MODELS, "--modes", "baseline", "--rounds", "1", "--iterations", "100000", "--budget", "6")
-    wait_for(lambda: visits(script))
+    running = script.start(*MODELS, "--modes", "baseline", "--rounds", "1", "--samples", "100000", "--budget", "6")
+    wait_for(lambda: runs(script))
     worker = wait_for(script.worker)
     wait_for(lambda: worker.cpu_times().user > 1.5)  # it is built and measures
     worker.suspend()

@@ -1,4 +1,4 @@
-"""The tools that choose and that export, on the committed journals and on tiny networks."""
+"""The tools that choose and that export, on the committed run logs and on tiny networks."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def test_a_front_holds_what_nothing_beats_in_everything():
         (("--size", "7", "7"), "there are "),
         (
             ("--machine", "z80-1c", "--decoder", "unet"),
-            "z80-1c has no journal yet: run `uv run benchmarks/unet_d",
+            "z80-1c has no run log yet: run `uv run benchmarks/unet_d",
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_what_cannot_be_recommended_is_one_line_and_status_2(flags, says):
         (("--out", "{tmp}/new"), "name a model"),
         (("resnet18", "--out", "{tmp}/new", "--runtime", "onnxruntime", "--precision", "bf16"), "no --precision bf16"),
         (("resnet18", "--out", "{tmp}/new", "--weights", "{tmp}/none.pt"), "no such file"),
-        (("resnet18", "--out", "{tmp}/new", "--output", "labels"), "only those have a fused end"),
+        (("resnet18", "--out", "{tmp}/new", "--output", "labels"), "only those have a fused argmax"),
         (("resnet18", "--out", "{tmp}/new", "--size", "64"), "--size 64: height and width"),
         (("resnet18", "--out", "{tmp}/new", "--threads", "0"), "--threads 0"),
     ],

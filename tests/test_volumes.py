@@ -17,8 +17,8 @@ import count_params
 import official_report
 import whole_ct
 from segbench import counting, inputs, machine, models, worker
-from segbench.cases import Case, Floor, Visit
-from segbench.journal import Journal
+from segbench.cases import Case, MachineSpeed, Run
+from segbench.run_log import RunLog
 from segbench.models import states, totalsegmentator, volume
 from segbench.models.stunet import VARIANTS, STUNet
 from segbench.tables import Results
@@ -217,18 +217,18 @@ def test_costs_by_hand(tmp_path):
     patch = Case(model="stunet_s", mode="baseline", size=(128, 128, 64), classes=117)
     cube = msgspec.structs.replace(patch, size=(128, 128, 128))
     fifth = Case(model="totalsegmentator", mode="baseline", size=(128, 128, 128), classes=25)
-    journal = Journal(tmp_path / "a")
+    run_log = RunLog(tmp_path / "a")
     for number in (1, 2):
         started = f"2026-01-0{number}T00:00:00+00:00"
-        journal.begin(header(started))
-        journal.append(Floor(threads=1, started=started, readings_ms=[(3, 1)] * 60, peak_gflops={}))
+        run_log.begin(header(started))
+        run_log.append(MachineSpeed(threads=1, started=started, reference_ms=[(3, 1)] * 60, peak_gflops={}))
         for case, latency in {flat: 50, patch: 1000, cube: 2000, fifth: 3000}.items():
             ms = latency * (1.1 if number == 2 and case == cube else 1)
-            visit = Visit(case=case, round=number, started=started)
-            visit.samples_ms, visit.readings_ms, visit.gmacs, visit.params = [ms] * 4, [(3, 1)] * 5, 100, 10**7
-            visit.memory_mb, visit.phases_s = 460, {"prepare": 1}
-            journal.append(visit)
-    results = Results([journal])
+            run = Run(case=case, round=number, started=started)
+            run.samples_ms, run.reference_ms, run.gmacs, run.params = [ms] * 4, [(3, 1)] * 5, 100, 10**7
+            run.memory_mb, run.phases_s = 460, {"prepare": 1}
+            run_log.append(run)
+    results = Results([run_log])
     rows = whole_ct.equivalents(results).set_index(["model", "size"])
     assert rows.eq_s["resnet18", "512x512"] == pytest.approx(20) and rows.eq_s[
         "stunet_s", "128x128x64"
@@ -250,14 +250,14 @@ def test_a_slice_and_a_volume_side_by_side(script):
     script.path = OFFICIAL
     done = script.run(
         *("--models", "lcnet_100", "--volumes", "stunet_s", "--modes", "baseline", "--num-classes", "3"),
-        *("--rounds", "1", "--iterations", "1"),
+        *("--rounds", "1", "--samples", "1"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = script.table("benchmark_official_results.csv")
     assert (rows.status == "ok").all() and len(rows) == 4
     patch = rows[rows["size"] == "128x128x64"].iloc[0]
     assert patch.eq_s == pytest.approx(4e3 / patch.latency_ms, rel=1e-4)
-    # Beside other tests a network may find no undisturbed sample; it then has no rank and no cost.
+    # Beside other tests a network may find no valid sample; it then has no rank and no cost.
     rows = pd.read_csv(script.out / "benchmark_official_results.csv", keep_default_na=False)
     settled = rows[(rows.status == "ok") & (rows["size"] != "128x128x64")]
     whole = script.table("benchmark_official_costs.csv")

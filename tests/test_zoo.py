@@ -17,7 +17,7 @@ def test_names_mean_models_families_and_patterns():
     assert zoo.match("resnet18") == ["resnet18"]
     assert zoo.match("lcnet") == ["lcnet_100", "lcnet_150"]
     assert zoo.match("regnet?_002") == ["regnetx_002", "regnety_002"]
-    assert len(zoo.match("all")) == 48 and zoo.match("headline") == list(zoo.HEADLINE)
+    assert len(zoo.match("all")) == 48 and zoo.match("five") == list(zoo.FIVE)
     assert zoo.match("no_such_model") == []
     assert zoo.family("resnet18.a1_in1k") == zoo.family("resnet18") == "ResNet"
     assert zoo.family("swin_tiny_patch4_window7_224.ms_in1k") == "swin"
@@ -26,7 +26,7 @@ def test_names_mean_models_families_and_patterns():
 @pytest.mark.parametrize(
     "known",
     [
-        pytest.param(known, id=known.model, marks=() if known.model in zoo.HEADLINE else pytest.mark.slow)
+        pytest.param(known, id=known.model, marks=() if known.model in zoo.FIVE else pytest.mark.slow)
         for known in zoo.ENCODERS
     ],
 )

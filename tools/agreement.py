@@ -1,4 +1,4 @@
-"""How far an order of networks carries over to another CPU: rank correlations of what the journals say with what others
+"""How far an order of networks carries over to another CPU: rank correlations of what the run logs say with what others
 published (tools/published), and of machines with each other. Measures nothing.
 
     uv run tools/agreement.py
@@ -81,7 +81,7 @@ def by_network(rows: pd.DataFrame) -> pd.Series:
 
 
 def ours(results_of: AllResults) -> Orders:
-    """The same of the journals, machines in the order of the README."""
+    """The same of the run logs, machines in the order of the README."""
     orders = {}
     for machine in machines(results_of):
         both = []
@@ -98,9 +98,9 @@ def ours(results_of: AllResults) -> Orders:
 
 
 def right(results_of: AllResults, benchmark: str, machine: str) -> pd.DataFrame:
-    """Rows of a machine's journal that ended well, with `img_s`."""
+    """Rows of a machine's run log that ended well, with `img_s`."""
     rows = of_machine(results_of, benchmark, machine).rows
-    return tables.pinned(rows[rows.status == "ok"]).assign(img_s=rows.throughput_img_s) if len(rows) else rows
+    return tables.one_allocator(rows[rows.status == "ok"]).assign(img_s=rows.throughput_img_s) if len(rows) else rows
 
 
 def volumes(results_of: AllResults, machine: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What the journals of all benchmarks hold."""
+"""What the run logs of all benchmarks hold."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ from types import ModuleType
 import pandas as pd
 
 from segbench import cli
-from segbench.journal import read_all
+from segbench.run_log import read_all
 from segbench.tables import Results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,28 +40,28 @@ def load(script: Path) -> ModuleType:
 
 
 def benchmarks(root: Path) -> Iterator[tuple[str, cli.Benchmark, Results]]:
-    """Title, benchmark and results of every script that has a journal below `root`."""
+    """Title, benchmark and results of every script that has a run log below `root`."""
     for name, title in SCRIPTS.items():
         benchmark = load(ROOT / name).BENCHMARK
-        results = Results(read_all(benchmark.journals((root / name).parent)))
-        if results.journals:
+        results = Results(read_all(benchmark.run_logs((root / name).parent)))
+        if results.run_logs:
             yield title, benchmark, results
 
 
 def rows(machine: str = "", model: str = "") -> pd.DataFrame:
-    """Every row of the journals without a label, with `benchmark`, or of one machine's, or of journals that have a
+    """Every row of the run logs without a label, with `benchmark`, or of one machine's, or of run logs that have a
     model; empty where there is none."""
     frames = []
     for _, benchmark, results in benchmarks(ROOT):
-        own = [journal for journal in results.journals if journal.name == (machine or journal.header.machine.name)]
-        own = [journal for journal in own if not model or any(v.case.model == model for v in journal.visits)]
+        own = [run_log for run_log in results.run_logs if run_log.name == (machine or run_log.header.machine.name)]
+        own = [run_log for run_log in own if not model or any(v.case.model == model for v in run_log.runs)]
         if own and benchmark.name != REPEATS:
             frames.append(results.of(*own).rows.assign(benchmark=benchmark.script.relative_to(ROOT).as_posix()))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def all_results() -> AllResults:
-    """Those of every script that has a journal."""
+    """Those of every script that has a run log."""
     return {benchmark.name: results for _, benchmark, results in benchmarks(ROOT)}
 
 
@@ -69,14 +69,14 @@ def machines(results_of: AllResults) -> list[str]:
     """That with the most cases first."""
     cases: dict[str, int] = {}
     for results in results_of.values():
-        for journal in results.journals:
-            name = journal.header.machine.name
-            cases[name] = cases.get(name, 0) + len(results.estimates(journal))
+        for run_log in results.run_logs:
+            name = run_log.header.machine.name
+            cases[name] = cases.get(name, 0) + len(results.estimates(run_log))
     return sorted(cases, key=lambda name: (-cases[name], name))
 
 
 def of_machine(results_of: AllResults, benchmark: str, machine: str) -> Results:
-    """Of a machine's journals the one without a label, or else that with the most cases."""
+    """Of a machine's run logs the one without a label, or else that with the most cases."""
     results = results_of.get(benchmark, NOTHING).of_machine(machine)
-    journals = sorted(results.journals, key=lambda j: (j.name != machine, -len(results.estimates(j)), j.name))
-    return results.of(*journals[:1])
+    run_logs = sorted(results.run_logs, key=lambda j: (j.name != machine, -len(results.estimates(j)), j.name))
+    return results.of(*run_logs[:1])

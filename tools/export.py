@@ -74,7 +74,7 @@ def case_of(given: Settings) -> tuple[Case, str]:
     if given.weights and not given.weights.is_file():
         raise Problem(f"--weights {given.weights}: no such file")
     if given.output == "labels" and not given.decoder:
-        raise Problem("--output labels is for --decoder fpn or unet: only those have a fused end")
+        raise Problem("--output labels is for --decoder fpn or unet: only those have a fused argmax")
     mode = next((m for m in modes.MODES.values() if (m.runtime, m.precision) == (given.runtime, given.precision)), None)
     if mode is None:
         raise Problem(f"--runtime {given.runtime} has no --precision {given.precision} here")
@@ -132,7 +132,7 @@ def write(case: Case, source: str, draft: Path) -> dict:
     places = np.sort(np.random.default_rng(0).choice(flat.size, min(VALUES, flat.size), replace=False))
     expected |= {"places": places, "expected": flat[places]}
     np.savez_compressed(draft / "check.npz", image=image.numpy(), **expected)
-    end = fused_end(network, draft) if case.output == "labels" else None
+    end = fused_argmax(network, draft) if case.output == "labels" else None
     shutil.copyfile(Path(__file__).parent / "artefact" / f"run_{mode.runtime}.py", draft / "run.py")
     kind = "(B, C, H, W)" if len(case.size) == 2 else "(B, C, D, H, W)"
     innermost = mode.runtime == "openvino"
@@ -158,7 +158,7 @@ def write(case: Case, source: str, draft: Path) -> dict:
     }
 
 
-def fused_end(network, draft: Path) -> dict:
+def fused_argmax(network, draft: Path) -> dict:
     """What run.py needs to make labels of what the cut network returns: the kernels, and for UNet its last weights."""
     import numpy as np
 
@@ -200,7 +200,7 @@ def weights_source(case: Case) -> str:
 
 
 def measured(case: Case) -> list[dict]:
-    """What the journals hold of this network, mode and size, whatever its weights: a row per machine and benchmark."""
+    """What the run logs hold of this network, mode and size, whatever its weights: a row per machine and benchmark."""
     import all_journals
 
     frame = all_journals.rows(model=case.model)
@@ -210,7 +210,7 @@ def measured(case: Case) -> list[dict]:
     same = (frame.decoder == case.decoder) & (frame["mode"] == case.mode) & (frame["size"] == sides(case.size))
     same &= (frame.model == case.model) & (frame.in_chans == case.channels) & (frame.batch_size == 1)
     same &= (frame.classes == classes) | (frame.classes.isna() & (classes != classes))
-    same &= (frame.status == "ok") & (frame.allocator == "pinned") & (frame.output == case.output)
+    same &= (frame.status == "ok") & (frame.allocator == "retained") & (frame.output == case.output)
     return [
         {"machine": row.machine, "cpu": row.cpu, "threads": row.threads, "benchmark": row.benchmark}
         | {"img_s": round(row.throughput_img_s, 2)}

@@ -3,9 +3,9 @@
     uv run tools/fleet.py benchmarks/encoder_only/benchmark.py --partition cpu --constraint zen4 --jobs 4 --time 4:00:00
     uv run tools/fleet.py status benchmarks/encoder_only
 
-Flags other than those below are the script's. A job measures whole rounds of all cases (--share), so that a lost node
+Flags other than those below are the script's. A job measures whole rounds of all cases (--shard), so that a lost node
 costs rounds and no case. The nodes share the clone and the folder that all write to. A job that is preempted, runs out
-of time or loses its node goes on where the journals end; so does the same command.
+of time or loses its node goes on where the run logs end; so does the same command.
 """
 
 import argparse
@@ -25,27 +25,27 @@ from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 from segbench import machine
-from segbench.journal import JournalError
+from segbench.run_log import RunLogError
 from segbench.settings import Problem
 from segbench.worker import die_with_parent
 
-NOT_HERE = ("--share", "--until", "--fresh", "--report")  # what a share cannot have, or would be done by every job
+NOT_HERE = ("--shard", "--until", "--restart", "--report")  # what a share cannot have, or would be done by every job
 
 
-class Share(Checkpointable):
-    """What a job runs, and runs again after a requeue: the journals are its state."""
+class Shard(Checkpointable):
+    """What a job runs, and runs again after a requeue: the run logs are its state."""
 
-    def __init__(self, command: list[str], share: str, nodes: str, records: Path):
-        self.command, self.share, self.nodes, self.records = command, share, nodes, records
+    def __init__(self, command: list[str], shard: str, nodes: str, records: Path):
+        self.command, self.shard, self.nodes, self.records = command, shard, nodes, records
 
     def __call__(self) -> int:
         """The script's exit status: 0, or 1 where a case failed, which is a row. Raises RuntimeError for any other."""
         (self.records / f"node-{machine.boot_id()}").write_text(platform.node())
         # The controller may give up a node that still measures, and two constraints may lead to one kind of CPU: who
         # has the same share of a kind waits. The lock is the script's while it lives, whatever becomes of this process.
-        with (self.records / f".{machine.describe().name}-{self.share.replace('/', '-')}.lock").open("w") as lock:
+        with (self.records / f".{machine.describe().name}-{self.shard.replace('/', '-')}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            command = [*self.command, "--share", self.share]
+            command = [*self.command, "--shard", self.shard]
             status = subprocess.run(command, pass_fds=[lock.fileno()], preexec_fn=bind_to_parent).returncode
         if status in (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGUSR2):
             # SLURM signals all processes, and ends or requeues the job later: to return before would be to fail.
@@ -74,11 +74,11 @@ def submit(given: argparse.Namespace, flags: list[str]) -> None:
     command = [sys.executable, str(script), *flags, *(["--out", str(out)] if given.out else [])]
     command += [] if given.threads is None else [f"--threads={given.threads}"]
     here = command if (given.threads or 1) <= machine.usable_cores() else command[:-1]  # nodes may have more cores
-    listed = subprocess.run([*here, "--share", f"1/{jobs}", "--list"], stdout=subprocess.PIPE, text=True)
+    listed = subprocess.run([*here, "--shard", f"1/{jobs}", "--list"], stdout=subprocess.PIPE, text=True)
     print(listed.stdout, end="", flush=True)
     if listed.returncode or "--list" in flags:
         sys.exit(listed.returncode)  # it said why
-    if "visits to go" not in listed.stdout:
+    if "runs of go" not in listed.stdout:
         raise Problem(f"{given.script} is no benchmark whose rounds can be shared")
     common = {"time": given.time} | ({"partition": given.partition} if given.partition else {})
     groups = [common | ({"constraint": kind} if kind else {}) for kind in given.constraint[: 1 if local else None]]
@@ -86,8 +86,8 @@ def submit(given: argparse.Namespace, flags: list[str]) -> None:
         ask_cluster(groups)
     kinds = [fleet_jobs.HERE if local else group.get("constraint", "any node") for group in groups]
     for job in fleet_jobs.of_folder(out):  # two jobs of one share would wait for each other, unlike shares overlap
-        if job.alive and (job.nodes in kinds or job.share.split("/")[1] != str(jobs)):
-            raise Problem(f"job {job.name}, share {job.share} on {job.nodes}, is not over: wait, or cancel it")
+        if job.alive and (job.nodes in kinds or job.shard.split("/")[1] != str(jobs)):
+            raise Problem(f"job {job.name}, share {job.shard} on {job.nodes}, is not over: wait, or cancel it")
     executor = submitit.AutoExecutor(out / "fleet", "local" if local else "slurm", slurm_max_num_timeout=100)
     if local:  # Ctrl-C is the script's
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -98,12 +98,12 @@ def submit(given: argparse.Namespace, flags: list[str]) -> None:
             slurm_srun_args=["--cpu-bind=none"],  # else perhaps one core of all that it was given
             slurm_additional_parameters=group | {"exclusive": True, "mem": 0, "requeue": True},  # 0: all of the node's
         )
-        calls = [Share(command, f"{part}/{jobs}", nodes, out / "fleet") for part in range(1, jobs + 1)]
+        calls = [Shard(command, f"{part}/{jobs}", nodes, out / "fleet") for part in range(1, jobs + 1)]
         handed_in = map(executor.submit, calls) if local else executor.submit_array(calls)
         for job, call in zip(handed_in, calls, strict=True):
-            print(f"job {job.job_id}: share {call.share}, {nodes}", flush=True)
+            print(f"job {job.job_id}: share {call.shard}, {nodes}", flush=True)
             if local and job.exception():
-                raise Problem(f"share {call.share} ended early; fleet.py status {out} says why")
+                raise Problem(f"share {call.shard} ended early; fleet.py status {out} says why")
     print(f"fleet.py status {out} says how far they are")
 
 
@@ -133,7 +133,7 @@ def main() -> int:
     given, flags = parser.parse_known_args()
     try:
         fleet_jobs.status(flags) if given.script == "status" else submit(given, flags)
-    except (Problem, JournalError, FailedJobError, OSError) as problem:
+    except (Problem, RunLogError, FailedJobError, OSError) as problem:
         print(f"fleet.py: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What became of the jobs that fleet.py handed in, by submitit's records, SLURM's queue, the logs and the journals."""
+"""What became of the jobs that fleet.py handed in, by submitit's records, SLURM's queue, the logs and the run logs."""
 
 import contextlib
 import re
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 from submitit.core.utils import DelayedSubmission, pickle_load
 
-from segbench.journal import read_all
+from segbench.run_log import read_all
 from segbench.settings import Problem
 
 HERE = "here"  # where the shares of --local run
@@ -19,7 +19,7 @@ NAME = "segbench"  # of all jobs, in the queue
 
 class Job(NamedTuple):
     name: str  # SLURM's number, or that of a process
-    share: str
+    shard: str
     nodes: str
     state: str
     alive: bool  # it waits or runs
@@ -32,8 +32,8 @@ def of_folder(folder: Path) -> list[Job]:
     for path in sorted(folder.glob("fleet/*_submitted.pkl"), key=lambda path: path.stat().st_mtime):
         name = path.name.removesuffix("_submitted.pkl")
         try:
-            share = DelayedSubmission.load(path).function
-            command, part, nodes = share.command, share.share, share.nodes
+            shard = DelayedSubmission.load(path).function
+            command, part, nodes = shard.command, shard.shard, shard.nodes
         except Exception as error:  # whatever unpickling raises
             raise Problem(f"{path} is no record of a job of fleet.py ({error}); move it") from None
         if nodes == HERE:
@@ -85,25 +85,25 @@ def ended(path: Path, name: str) -> str:
 
 
 def status(arguments: list[str]) -> None:
-    """Per machine what the journals of a folder hold, per share what became of it. Raises Problem where there is
+    """Per machine what the run logs of a folder hold, per share what became of it. Raises Problem where there is
     neither."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise Problem("status takes a folder, and nothing else")
     folder = Path(arguments[0]).expanduser().resolve()
-    files = [path for path in folder.glob("**/journals/**/*.jsonl") if "old" not in path.parts]
+    files = [path for path in folder.glob("**/run_logs/**/*.jsonl") if "old" not in path.parts]
     nodes = {path.name[5:13]: path.read_text(errors="replace") for path in folder.glob("fleet/node-*")}
-    for journal in (journal for root in sorted({path.parent.parent for path in files}) for journal in read_all(root)):
-        cases = journal.by_case()
-        visits = [len(visits) for visits in cases.values()] or [0]
-        bad = [visit for visits in cases.values() for visit in visits if visit.status not in ("ok", "skipped")]
-        name = journal.folder.relative_to(folder)
-        print(f"{name}: {len(cases)} cases, {min(visits)} to {max(visits)} visits each, {len(bad)} failed")
-        for visit in bad[-1:]:
-            print(f"  {visit.case.name}: {visit.status}, {visit.reason}")
-        for host, sessions in journal.hosts().items():
+    for run_log in (run_log for root in sorted({path.parent.parent for path in files}) for run_log in read_all(root)):
+        cases = run_log.by_case()
+        runs = [len(runs) for runs in cases.values()] or [0]
+        bad = [run for runs in cases.values() for run in runs if run.status not in ("ok", "skipped")]
+        name = run_log.folder.relative_to(folder)
+        print(f"{name}: {len(cases)} cases, {min(runs)} to {max(runs)} runs each, {len(bad)} failed")
+        for run in bad[-1:]:
+            print(f"  {run.case.name}: {run.status}, {run.reason}")
+        for host, sessions in run_log.hosts().items():
             print(f"  {nodes.get(host, host)}: {len(sessions)} sessions")
     jobs = of_folder(folder)
     for job in jobs:
-        print(f"job {job.name}: share {job.share}, {job.nodes}: {job.state}")
+        print(f"job {job.name}: share {job.shard}, {job.nodes}: {job.state}")
     if not files and not jobs:
-        raise Problem(f"{folder} holds neither a journal nor a job: name the folder that a benchmark writes to")
+        raise Problem(f"{folder} holds neither a run log nor a job: name the folder that a benchmark writes to")

@@ -1,4 +1,4 @@
-"""One picture of where the time goes on the way to labels, as it comes and with the fused end: an image through a 2D
+"""One picture of where the time goes on the way to labels, stock and with the fused argmax: an image through a 2D
 network (benchmarks/labels/parts.py), and whole CTs through 3D ones (benchmarks/whole_ct)."""
 
 from pathlib import Path
@@ -19,7 +19,7 @@ PURPOSES = {
     "labels": ("argmax", "labels", "labels_merged"),
     "CT and labels resampled": ("resampling_in", "labels_resampled"),
 }
-BEHIND = {"argmax": "argmax", "labels": "fused end"}
+BEHIND = {"argmax": "argmax", "labels": "fused argmax"}
 CTS = ("stunet_s", "totalsegmentator")  # one panel each
 
 

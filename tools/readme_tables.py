@@ -11,15 +11,15 @@ from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 from segbench.tables import Results
 
-LABELLED = re.compile("-(long|hours|stress)$")  # repetitions over hours, or beside a noisy neighbour
+LABELLED = re.compile("-(long|hours|background_load)$")  # repetitions over hours, or beside a background load
 PROTOCOLS = {
-    "corrected": "this protocol",
+    "drift-corrected": "this protocol",
     "alone": "a session by itself",
     "all_samples": "all its samples",
-    "usual": "the usual protocol",
+    "fixed-iteration": "the fixed-iteration protocol",
 }
 # Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
-WAYS = ("mobileone_s0 + UNet", *(run.name for run in zoo.RUNS))
+WAYS = ("mobileone_s0 + UNet", *(run.name for run in zoo.RELEASED))
 
 
 def largest(results_of: AllResults, benchmark: str) -> Results:
@@ -32,7 +32,7 @@ def answers(results_of: AllResults) -> str:
     """A row per machine and precision: the fastest ways that any benchmark of encoders found."""
     rows = []
     for machine in machines(results_of):
-        cpu = next(r.of_machine(machine).journals[0] for r in results_of.values() if r.of_machine(machine).journals)
+        cpu = next(r.of_machine(machine).run_logs[0] for r in results_of.values() if r.of_machine(machine).run_logs)
         frame = measured(results_of, machine)
         shown = f"[{machine}](results/{machine}.md): {cpu.header.machine.label}".rsplit(",", 1)[0]
         for precision in modes.PRECISIONS:
@@ -47,7 +47,7 @@ def answers(results_of: AllResults) -> str:
 
 def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
     """The rows of a machine's encoders, alone and with decoders, whatever benchmark they are from; of what several
-    measured the one with the most visits, not the fastest, which would be luck."""
+    measured the one with the most runs, not the fastest, which would be luck."""
     names = ("encoder_only", "fpn_decoder", "unet_decoder", "runtimes")
     frames = [of_machine(results_of, name, machine).rows for name in names]
     frames = [frame.assign(machine=machine) for frame in frames if len(frame)]
@@ -72,7 +72,7 @@ def winner(frame: pd.DataFrame) -> str:
 
 def gain(frame: pd.DataFrame) -> str:
     """The mode that brings most in the median over the networks; at least half as many as another mode ran on."""
-    gains = tables.gains(tables.pinned(frame))
+    gains = tables.gains(tables.one_allocator(frame))
     gains = gains[gains.encoders >= gains.encoders.max() / 2].sort_values("median")
     if gains.empty:
         return ""
@@ -80,15 +80,15 @@ def gain(frame: pd.DataFrame) -> str:
     return f"{best['median']:.2f} ({best['mode']})"
 
 
-def headline(results_of: AllResults) -> str:
+def five_encoders(results_of: AllResults) -> str:
     """The five headline encoders on the machine with the most cases."""
     rows = largest(results_of, "encoder_only").rows
-    top = tables.fastest(rows[rows.model.isin(zoo.HEADLINE)])
+    top = tables.fastest(rows[rows.model.isin(zoo.FIVE)])
     spans = markdown.spans(top.throughput_low, top.throughput_high)
     columns = {
         "encoder": top.model,
         "params, M": top.params_m,
-        "fastest right mode": top.best_mode,
+        "fastest valid mode": top.best_mode,
         "img/s (95 % interval)": [f"{v:.1f} ({s})" for v, s in zip(top.throughput_img_s, spans, strict=True)],
         "img/s per M": top.efficiency_img_s_m,
         "MB per image": top.memory_mb_img,
@@ -120,12 +120,12 @@ def runtimes(results_of: AllResults) -> str:
     import runtime_report
 
     results = largest(results_of, "runtimes")
-    if not results.journals:
+    if not results.run_logs:
         return ""
     shown = runtime_report.gains(results)
     frame = shown.frame[shown.frame.networks >= 0.8 * shown.frame.networks.max()]
     frame = frame[frame["mode"] != modes.BASELINE]
-    head = {"mode": f"mode, on {results.journals[0].name}"}
+    head = {"mode": f"mode, on {results.run_logs[0].name}"}
     frame = frame.drop(columns=["networks", "prepare, s", "from disk, s"]).rename(columns=head)
     return markdown.table(frame, shown.digits)
 
@@ -138,7 +138,7 @@ def shares(results_of: AllResults) -> str:
     return markdown.table(shown.frame, shown.digits)
 
 
-def neighbour(results_of: AllResults) -> str:
+def background_load(results_of: AllResults) -> str:
     """What modes keep beside a busy process: means over the networks, a column per machine."""
     import runtime_report
 
@@ -168,7 +168,7 @@ def label_ways(results_of: AllResults) -> str:
     import labels_report
 
     results = largest(results_of, "labels")
-    return markdown.table(*labels_report.means(results)[:2]) if results.journals else ""
+    return markdown.table(*labels_report.means(results)[:2]) if results.run_logs else ""
 
 
 def label_kernels(results_of: AllResults) -> str:
@@ -188,7 +188,7 @@ def whole_ct_runs(results_of: AllResults) -> str:
 
 
 def whole_ct_short(results_of: AllResults) -> str:
-    """The same in one line a network: seconds and peak memory as it comes, and fast at each precision."""
+    """The same in one line a network: seconds and peak memory stock, and fast at each precision."""
     import ct_report
 
     frame = ct_report.summary(ct_report.evidence(ROOT / "benchmarks" / "whole_ct"))
@@ -197,7 +197,7 @@ def whole_ct_short(results_of: AllResults) -> str:
         came, fast = group[group.way != "fast"], group[group.way == "fast"]
         if came.empty:
             continue
-        row = {f"network, on {machine}": model, "CT, voxels": voxels, "as it comes": seconds_and_memory(came)}
+        row = {f"network, on {machine}": model, "CT, voxels": voxels, "stock": seconds_and_memory(came)}
         for precision in ("fp32", "bf16"):
             row[f"fast, {precision.upper()}"] = seconds_and_memory(fast[fast.precision == precision])
         rows.append(row)
@@ -244,7 +244,7 @@ def whole_cts(results_of: AllResults) -> str:
     top = top[top.way.isin([*WAYS, *fastest])]
     columns = {
         f"network, on {', '.join(results.machines())}": top.way,
-        "fastest right mode": top["mode"],
+        "fastest valid mode": top["mode"],
         "s per CT": top.ct_s,
         "eager FP32": top.way.map(slow),
         "TMAC": top.ct_tmac,
@@ -254,13 +254,13 @@ def whole_cts(results_of: AllResults) -> str:
 
 
 def promises(results_of: AllResults, protocols: tuple[str, ...] = (*PROTOCOLS,), labelled: bool = True) -> str:
-    """What each protocol keeps, worst and median case: a row per journal."""
+    """What each protocol keeps, worst and median case: a row per run log."""
     import repetition_report
 
     frame, rows = repetition_report.promises(results_of.get("repeatability", NOTHING)).frame, []
     for machine, group in frame.groupby("machine", sort=False):
         found = group.set_index("protocol")
-        row = {"machine": machine, "cases": found.cases["corrected"]}
+        row = {"machine": machine, "cases": found.cases["drift-corrected"]}
         for protocol in protocols:
             worst, median = (found[f"spread, {which}"][protocol] for which in ("worst", "median"))
             row[PROTOCOLS[protocol]] = f"{worst:.2f} / {median:.2f} / {found.coverage[protocol]:.2f}"
@@ -270,7 +270,7 @@ def promises(results_of: AllResults, protocols: tuple[str, ...] = (*PROTOCOLS,),
 
 def promises_short(results_of: AllResults) -> str:
     """This protocol and the usual one, on machines that nothing was run beside on purpose."""
-    return promises(results_of, ("corrected", "usual"), labelled=False)
+    return promises(results_of, ("drift-corrected", "fixed-iteration"), labelled=False)
 
 
 def agreement(results_of: AllResults) -> str:
@@ -289,11 +289,11 @@ def agreement_families(results_of: AllResults) -> str:
 
 TABLES = {
     "answers": answers,
-    "headline": headline,
+    "five": five_encoders,
     "families": families,
     "runtimes": runtimes,
     "shares": shares,
-    "neighbour": neighbour,
+    "background_load": background_load,
     "precision": precision,
     "label-ways": label_ways,
     "label-kernels": label_kernels,
@@ -303,7 +303,7 @@ TABLES = {
     "whole-cts": whole_cts,
     "agreement": agreement,
     "agreement-families": agreement_families,
-    "told-apart": sweep_tables.told_apart,
+    "told-apart": sweep_tables.significantly_different,
     "sweeps": sweep_tables.sweeps,
     "all-of-timm": sweep_tables.all_of_timm,
     "promises": promises,

@@ -4,7 +4,7 @@ no other row beats in everything named with --by.
     uv run tools/recommend.py --decoder fpn --latency 50ms --min-top1 72
     uv run tools/recommend.py --machine amd-25.17-2c --precision fp32 --memory 200MB --format json
 
-Without a journal of the machine it says which script makes one. Top-1 is that of the encoder's published weights on
+Without a run log of the machine it says which script makes one. Top-1 is that of the encoder's published weights on
 ImageNet: a hint of what it can learn, not of how well it segments.
 """
 
@@ -21,7 +21,7 @@ import tyro
 
 from segbench import machine, markdown, modes
 from segbench.cases import DECODERS, FEATURES, OUTPUTS
-from segbench.journal import JournalError
+from segbench.run_log import RunLogError
 
 UNITS = {"ms": 1, "s": 1e3, "MB": 1, "GB": 1e3, "M": 1}  # in those of the columns
 SMALLER = {"latency": "latency_ms", "memory": "memory_mb", "params": "params_m"}  # better
@@ -66,7 +66,7 @@ class Settings:
     by: tuple[Literal["latency", "memory", "params", "top1"], ...] = ("latency", "top1")
     """What no other row may beat in all of."""
     machine: str = ""
-    """Of a journal; by default this one's name."""
+    """Of a run log; by default this one's name."""
     format: Literal["table", "json"] = "table"
 
 
@@ -88,7 +88,7 @@ def quantity(flag: str, text: str, units: tuple[str, ...]) -> float:
 
 def constraints(settings: Settings) -> dict[str, Callable[[pd.DataFrame], pd.Series]]:
     """In words -> the rows that meet it."""
-    tests = {"right": lambda rows: (rows.status == "ok") & (rows.allocator == "pinned")}
+    tests = {"right": lambda rows: (rows.status == "ok") & (rows.allocator == "retained")}
     tests[f"--output {settings.output}"] = lambda rows: (rows.output == "logits") == (settings.output == "logits")
     tests["one image at a time"] = lambda rows: rows.batch_size == 1
     size = "x".join(map(str, settings.size))
@@ -158,7 +158,7 @@ def recommend(settings: Settings) -> pd.DataFrame:
         known = ", ".join(sorted(all_journals.machines(all_journals.all_results())))
         script = "encoder_only" if settings.decoder == "any" else MAKERS[settings.decoder.replace("none", "")]
         raise Problem(
-            f"{name} has no journal yet: run `uv run benchmarks/{script}/benchmark.py`, or name a machine with "
+            f"{name} has no run log yet: run `uv run benchmarks/{script}/benchmark.py`, or name a machine with "
             f"--machine ({known})"
         )
     return front(once(meeting(rows.assign(memory_mb=memory_mb), settings)), settings.by)
@@ -202,6 +202,6 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (Problem, JournalError) as problem:
+    except (Problem, RunLogError) as problem:
         print(f"recommend.py: {problem}", file=sys.stderr)
         sys.exit(2)

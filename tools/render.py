@@ -1,9 +1,9 @@
-"""Write every CSV, PNG, results page and README table anew from the committed journals, or with --check say what
+"""Write every CSV, PNG, results page and README table anew from the committed run logs, or with --check say what
 differs from them.
 
 A machine's page, results/<machine>.md, holds the tables of all benchmarks. In other pages a table stands between
 `<!-- table: NAME -->` and `<!-- end -->`; what is between them is replaced.
-Exit status 1 if --check finds a difference, 2 if a journal cannot be read.
+Exit status 1 if --check finds a difference, 2 if a run log cannot be read.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from all_journals import ROOT, benchmarks
 from PIL import Image
 
 from segbench import plots, reports
-from segbench.journal import JournalError
+from segbench.run_log import RunLogError
 from segbench.tables import Results
 
 MARKS = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def render(root: Path, out: Path) -> list[Path]:
-    """Everything that the journals below `root` say, into the same places below `out`. Returns the paths."""
+    """Everything that the run logs below `root` say, into the same places below `out`. Returns the paths."""
     written, pages, results_of = [], {}, {}
     for title, benchmark, results in benchmarks(root):
         report, results_of[benchmark.name] = benchmark.report(), results
@@ -53,7 +53,7 @@ def render(root: Path, out: Path) -> list[Path]:
 
 
 def without_journals(root: Path, out: Path) -> list[Path]:
-    """What is no journal's: scores of images, kernels against torch, whole CTs, and where the time goes."""
+    """What is no run log's: scores of images, kernels against torch, whole CTs, and where the time goes."""
     for name in ("precision", "labels", "whole_ct"):
         folder = ROOT / "benchmarks" / name
         if str(folder) not in sys.path:
@@ -75,10 +75,10 @@ def without_journals(root: Path, out: Path) -> list[Path]:
 
 def page(machine: str, sections: list[str], results_of: dict[str, Results]) -> str:
     """A machine's page."""
-    journals = (journal for results in results_of.values() for journal in results.of_machine(machine).journals)
+    run_logs = (run_log for results in results_of.values() for run_log in results.of_machine(machine).run_logs)
     head = (
-        f"# {machine}: {next(journals).header.machine.label}\n\n"
-        "All tables of this machine, written by `tools/render.py` from the journals named below each. What the\n"
+        f"# {machine}: {next(run_logs).header.machine.label}\n\n"
+        "All tables of this machine, written by `tools/render.py` from the run logs named below each. What the\n"
         "columns mean stands in [benchmarks/encoder_only](../benchmarks/encoder_only/README.md#columns).\n\n"
     )
     return head + "\n".join(sections)
@@ -109,7 +109,7 @@ def rendered_files() -> list[Path]:
 
 
 def stale(written: set[Path]) -> list[Path]:
-    """Those that no journal accounts for any more."""
+    """Those that no run log accounts for any more."""
     return [path for path in rendered_files() if path.relative_to(ROOT) not in written]
 
 
@@ -123,12 +123,12 @@ def main() -> int:
         different = [name for name in names if differs(ROOT / name, out / name)]
         extra = stale(set(names))
         for name in different:
-            print(f"{name} {'differs from what the journals give' if check else 'written'}")
+            print(f"{name} {'differs from what the run_logs give' if check else 'written'}")
         for name in [] if check else names:  # all: a picture of the same data may be drawn otherwise
             (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(out / name, ROOT / name)
         for path in extra:
-            print(f"{path.relative_to(ROOT)} {'belongs to no journal' if check else 'removed'}")
+            print(f"{path.relative_to(ROOT)} {'belongs to no run_log' if check else 'removed'}")
             if not check:
                 path.unlink()
     return 1 if check and (different or extra) else 0
@@ -137,6 +137,6 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except JournalError as error:
+    except RunLogError as error:
         print(f"render.py: {error}", file=sys.stderr)
         sys.exit(2)

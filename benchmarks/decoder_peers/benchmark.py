@@ -1,7 +1,7 @@
 """This project's decoders against those of segmentation-models-pytorch, same encoder, same modes, same rounds.
 
 Writes benchmark_results.csv (a row per machine, model, decoder and mode: both side by side, ours over theirs with its
-interval) and benchmark_plot.png from the journals of all machines. It needs the development dependencies.
+interval) and benchmark_plot.png from the run logs of all machines. It needs the development dependencies.
 """
 
 from dataclasses import dataclass

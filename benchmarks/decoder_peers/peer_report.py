@@ -8,7 +8,7 @@ from segbench import markdown
 from segbench.cases import DECODERS
 from segbench.markdown import Shown
 from segbench.plots import COLOURS, WIDTH, Picture
-from segbench.tables import Results, pinned
+from segbench.tables import Results, one_allocator
 
 COLUMNS = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
 DIGITS = {"img_s": 2, "smp_img_s": 2, "over_peer": 2, "over_peer_low": 2, "over_peer_high": 2, "params_m": 2}
@@ -18,7 +18,7 @@ DIGITS |= {"smp_params_m": 2, "gmacs": 2, "smp_gmacs": 2, "gflop_s": 0, "smp_gfl
 def side_by_side(results: Results) -> pd.DataFrame:
     """A row per machine, model, decoder and mode: this project's decoder and the library's of the same name."""
     ratios = results.ratios("over_peer", lambda case: msgspec.structs.replace(case, decoder=f"smp-{case.decoder}"))
-    frame = pinned(results.rows.join(ratios)).rename(columns={"throughput_img_s": "img_s"})
+    frame = one_allocator(results.rows.join(ratios)).rename(columns={"throughput_img_s": "img_s"})
     keys = ["machine", "cpu", "family", "model", "decoder", "mode"]
     peers = frame.decoder.str.startswith("smp-")
     theirs, ours = frame[peers].assign(decoder=frame.decoder.str.removeprefix("smp-")), frame[~peers]
@@ -53,7 +53,7 @@ def by_encoder(results: Results) -> Shown:
 
 
 def picture(results: Results) -> Picture:
-    """A panel per journal: this project's decoder over the library's of the same name, with the interval."""
+    """A panel per run log: this project's decoder over the library's of the same name, with the interval."""
     frame = side_by_side(results)
     machines, modes = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame["mode"])]
     figure, axes = plt.subplots(

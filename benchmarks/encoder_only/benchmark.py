@@ -1,7 +1,7 @@
 """Encoders alone: which timm encoder is fastest on this CPU, and what autocast, torch.compile and OpenVINO bring.
 
 Writes benchmark_results_all.csv (everything), benchmark_results_comparison.csv (modes side by side),
-benchmark_results.csv (each model at its fastest right mode) and benchmark_plot.png from the journals of all machines.
+benchmark_results.csv (each model at its fastest valid mode) and benchmark_plot.png from the run logs of all machines.
 """
 
 from pathlib import Path

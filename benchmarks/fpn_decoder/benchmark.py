@@ -1,7 +1,7 @@
 """Encoders with Semantic FPN: how fast is which timm encoder with this decoder on this CPU?
 
 Writes benchmark_results_all.csv (everything, the encoder's feature maps alone included), benchmark_results.csv (each
-model at its fastest right mode) and benchmark_plot.png from the journals of all machines.
+model at its fastest valid mode) and benchmark_plot.png from the run logs of all machines.
 """
 
 from segbench import cli, decoder_benchmark

@@ -1,9 +1,9 @@
-"""From image to a map of labels: argmax behind the network, argmax in its graph, or the fused end, which never writes
+"""From image to a map of labels: argmax behind the network, argmax in its graph, or the fused argmax, which never writes
 the logits of every pixel. For a dozen encoders with both decoders, in FP32, BF16 and INT8, and beside them the decoders
 of segmentation-models-pytorch with argmax, as people use them.
 
-Writes benchmark_results_all.csv (everything), benchmark_results.csv (per network and precision the fused end against
-the fastest of all other ways) and benchmark_plot.png from the journals of all machines.
+Writes benchmark_results_all.csv (everything), benchmark_results.csv (per network and precision the fused argmax against
+the fastest of all other ways) and benchmark_plot.png from the run logs of all machines.
 """
 
 import dataclasses
@@ -54,8 +54,8 @@ BENCHMARK = cli.Benchmark(
     report=report,
     modes=MODES,
     modes_without_bf16=MODES_WITHOUT_BF16,
-    defaults=DecoderSettings(models=("dozen",)),
-    quick={"models": ("mobileone_s0",), "rounds": 2, "iterations": 24},
+    defaults=DecoderSettings(models=("twelve",)),
+    quick={"models": ("mobileone_s0",), "rounds": 2, "samples": 24},
 )
 
 if __name__ == "__main__":

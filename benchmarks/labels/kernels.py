@@ -76,7 +76,7 @@ def measure(settings: Settings) -> list[dict]:
     threads = machine.usable_cores()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    measure.pin_allocator(2000)
+    measure.retain_memory(2000)
     rows = []
     case = Case(model="mobilenetv4_conv_small", mode="baseline", size=(512, 512), decoder="fpn", classes=CLASSES)
     trunk, _ = models.labelled(models.build(case), "labels", case.size, threads)
@@ -87,7 +87,7 @@ def measure(settings: Settings) -> list[dict]:
     with torch.inference_mode():
         (network,) = trunk(inputs.photograph(case.size))
         for name, values in (("noise", torch.randn(network.shape)), ("a network's", network)):
-            for layout, form in (("planes", torch.contiguous_format), ("classes innermost", torch.channels_last)):
+            for layout, form in (("planes", torch.contiguous_format), ("NHWC", torch.channels_last)):
                 logits = values.clone().contiguous(memory_format=form)
                 compiled = torch.compile(upsampled)
                 calls = {
@@ -115,7 +115,7 @@ def measure(settings: Settings) -> list[dict]:
         rows.append(compared("head_labels", calls, work, settings.pairs))
 
         size = (40, 256, 256)
-        for layout, form in (("planes", torch.contiguous_format), ("classes innermost", torch.channels_last_3d)):
+        for layout, form in (("planes", torch.contiguous_format), ("NHWC", torch.channels_last_3d)):
             volume = torch.randn(1, CLASSES, 40, 128, 128).contiguous(memory_format=form)
             whole = torch.compile(lambda values: F.interpolate(values, size=size, mode="trilinear").argmax(1))
             calls = {

@@ -1,4 +1,4 @@
-"""What benchmark.py shows: the fused end against every other way from an image to labels."""
+"""What benchmark.py shows: the fused argmax against every other way from an image to labels."""
 
 import statistics
 from pathlib import Path
@@ -20,7 +20,7 @@ KEYS = [*NETWORK, "precision"]
 
 
 def won(results: Results) -> pd.DataFrame:
-    """A row per machine, network and precision: the fastest right way with the fused end, the fastest right one without
+    """A row per machine, network and precision: the fastest valid way with the fused argmax, the fastest valid one without
     it, and throughput of the first over that of the second with its interval; and over segmentation-models-pytorch's
     decoder of that kind with argmax, at its fastest."""
     frame = results.rows
@@ -33,9 +33,9 @@ def won(results: Results) -> pd.DataFrame:
         if tuple(names.values()) not in other.index:
             continue
         second = other.loc[tuple(names.values())]
-        (journal, case), (_, before) = results.cases[row.Index], results.cases[second["index"]]
-        of_journal = results.estimates(journal)
-        ratio = estimates.speedup(of_journal[before], of_journal[case])
+        (run_log, case), (_, before) = results.cases[row.Index], results.cases[second["index"]]
+        of_run_log = results.estimates(run_log)
+        ratio = estimates.speedup(of_run_log[before], of_run_log[case])
         peers = frame[(frame.machine == row.machine) & (frame.model == row.model) & (frame.status == "ok")]
         peer = peers[(peers.decoder == f"smp-{row.decoder}")].throughput_img_s.max()
         rows.append(
@@ -51,7 +51,7 @@ def won(results: Results) -> pd.DataFrame:
 
 
 def means(results: Results) -> Shown:
-    """What the fused end brings: throughput over the fastest other way from image to labels at the same precision,
+    """What the fused argmax brings: throughput over the fastest other way from image to labels at the same precision,
     geometric mean over the encoders (lowest to highest); in how many the 95 % interval is above 1; over
     segmentation-models-pytorch's decoder with argmax in FP32, the faster of eager mode and OpenVINO, where it takes the
     encoder (no ViT); and the smallest share of pixels with FP32 eager's label."""
@@ -77,7 +77,7 @@ def means(results: Results) -> Shown:
 
 
 def ways(results: Results) -> Shown:
-    """From image to labels, in ms: the fastest right mode of each way and precision."""
+    """From image to labels, in ms: the fastest valid mode of each way and precision."""
     frame = results.rows
     right = frame[frame.decoder.isin(OWN)]
     best = tables.best(right, keys=[*KEYS, "output"])
@@ -92,14 +92,14 @@ def ways(results: Results) -> Shown:
 
 
 def pairs(results: Results) -> Shown:
-    """The fused end against the fastest other way, network by network, in img/s."""
+    """The fused argmax against the fastest other way, network by network, in img/s."""
     frame = won(results)
     if frame.empty:
         return Shown(frame, {})
     columns = {
         "network": frame.model + " + " + frame.decoder.map(DECODERS),
         "precision": frame.precision.map(PRECISIONS),
-        "fused end behind": frame["mode"],
+        "fused argmax behind": frame["mode"],
         "img/s": frame.throughput_img_s,
         "fastest other way": frame.other_mode + ", " + frame.other_output.map(OUTPUTS),
         "its img/s": frame.other_img_s,
@@ -119,7 +119,7 @@ def terminal(results: Results) -> str:
 
 
 def picture(results: Results) -> Picture:
-    """A row per journal, a column per decoder: ms from image to labels, the fused end (full) against the fastest other
+    """A row per run log, a column per decoder: ms from image to labels, the fused argmax (full) against the fastest other
     way (hollow), precision by precision."""
     frame, dates = won(results), results.dates()
     if frame.empty:

@@ -1,5 +1,5 @@
 """Where the time goes from an image to its labels: a network stage by stage in eager mode and in OpenVINO, each with
-argmax behind it, and in OpenVINO with the fused end. One call of every stage in turn; a part is what a stage takes
+argmax behind it, and in OpenVINO with the fused argmax. One call of every stage in turn; a part is what a stage takes
 beyond the one before it.
 
 Writes parts/<machine>.csv, from which tools/render.py draws results/image_to_labels.png.
@@ -31,7 +31,7 @@ WAYS = {"argmax": ("encoder", "decoder", "logits", "argmax"), "labels": ("encode
 
 @dataclass
 class Settings:
-    model: str = zoo.HEADLINE[0]
+    model: str = zoo.FIVE[0]
     turns: int = 15
     """Calls of every stage, in turn."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = HERE
@@ -39,7 +39,7 @@ class Settings:
 
 def stages(case: Case) -> dict[str, Callable[[], object]]:
     """Calls of a network with a decoder, under its mode: the encoder alone, with the decoder up to its last linear
-    layer, to the logits, with argmax behind them, and the fused end behind the decoder."""
+    layer, to the logits, with argmax behind them, and the fused argmax behind the decoder."""
     from segbench import inputs, models
 
     image, mode = inputs.picture(case), modes.find(case.mode)
@@ -76,7 +76,7 @@ def measure(settings: Settings) -> pd.DataFrame:
 
     here, threads = machine.describe(), machine.usable_cores()
     torch.set_num_threads(threads)
-    measure.pin_allocator(2000)
+    measure.retain_memory(2000)
     found = []
     for decoder in ("fpn", "unet"):
         for mode in (BASELINE, "openvino", *["openvino-bf16"] * here.native_bf16):

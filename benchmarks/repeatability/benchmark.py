@@ -3,37 +3,37 @@ iterations), each several times in turn.
 
 Writes benchmark_results.csv (a row per machine, protocol, model and mode: spread over the repetitions, coverage of the
 intervals, cost), study_*.csv (what else could have been made of the same samples), benchmark_plot.png, and
-states_plot.png (latency against the yardstick) from the journals of all machines.
+states_plot.png (latency against the reference workload) from the run logs of all machines.
 """
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench import cli, neighbour, settings
+from segbench import cli, background_load, settings
 from segbench.cases import Case
 from segbench.reports import Report
 
 
 @dataclass
 class Settings(settings.Settings):
-    stress: bool = False
-    """Let a noisy neighbour compute and copy memory in bursts meanwhile; its journal is labelled `stress`."""
+    background_load: bool = False
+    """Let a background load compute and copy memory in bursts meanwhile; its run log is labelled `background_load`."""
 
     def __post_init__(self) -> None:
-        self.label = self.label or "stress" * self.stress
-        self.no_wait = self.no_wait or self.stress
+        self.label = self.label or "background_load" * self.background_load
+        self.no_wait = self.no_wait or self.background_load
 
     def header(self) -> dict[str, object]:
-        own = {key: getattr(self, key) for key in ("iterations", "rounds", "budget", "stress")}
+        own = {key: getattr(self, key) for key in ("samples", "rounds", "budget", "background_load")}
         return super().header() | own  # a repetition is a number of rounds
 
 
 def cases(settings: Settings) -> list[Case]:
-    """Every model and mode under both protocols, the usual one with glibc's allocator as it comes."""
-    quiet = settings.cases(protocol="quiet", allocator="pinned")
-    usual = settings.cases(protocol="usual", allocator="plain")
-    return [*dict.fromkeys(case for pair in zip(quiet, usual, strict=True) for case in pair)]
+    """Every model and mode under both protocols, the usual one with glibc's allocator stock."""
+    quiet = settings.cases(protocol="quiet", allocator="retained")
+    fixed_iterations = settings.cases(protocol="fixed-iteration", allocator="default")
+    return [*dict.fromkeys(case for pair in zip(quiet, fixed_iterations, strict=True) for case in pair)]
 
 
 def report() -> Report:
@@ -53,7 +53,7 @@ def report() -> Report:
 
 
 def beside(settings: Settings) -> AbstractContextManager:
-    return neighbour.running() if settings.stress else nullcontext()
+    return background_load.running() if settings.background_load else nullcontext()
 
 
 BENCHMARK = cli.Benchmark(
@@ -66,7 +66,7 @@ BENCHMARK = cli.Benchmark(
     defaults=Settings(
         models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"), repetitions=6
     ),
-    quick={"models": ("lcnet_100",), "modes": ("baseline",), "iterations": 24, "rounds": 2, "repetitions": 2},
+    quick={"models": ("lcnet_100",), "modes": ("baseline",), "samples": 24, "rounds": 2, "repetitions": 2},
     beside=beside,
 )
 

@@ -15,11 +15,11 @@ from segbench.plots import COLOURS, WIDTH, Picture
 from segbench.tables import Results
 
 DIGITS = {"repetitions": 0, "throughput_img_s": 1, "spread": 3, "speedup": 2, "speedup_spread": 3, "coverage": 2}
-DIGITS |= {"seconds": 1, "prepare_s": 1, "quiet_share": 2}
+DIGITS |= {"seconds": 1, "prepare_s": 1, "valid_share": 2}
 # What was asked of this project's protocol; the seconds are twice those of the usual one.
 LIMITS = {"spread, worst": 1.06, "spread, median": 1.04, "speedup's spread, worst": 1.06, "coverage": 0.93}
 LIMITS |= {"eager models together, s": None}
-BESIDE_NEIGHBOUR = {"spread, worst": 1.10, "spread, median": 1.05}
+BESIDE_LOAD = {"spread, worst": 1.10, "spread, median": 1.05}
 
 
 def terminal(results: Results) -> str:
@@ -31,10 +31,10 @@ def promises(results: Results) -> Shown:
     """What each protocol keeps over all cases. Spread is max/min over the repetitions, coverage how often a 95 %
     interval contains what the others found; `corrected` is this project's rule, each repetition at the
     level that its host has in all of them, `alone` at that of its own session; `all_samples` counts the disturbed
-    samples of the same visits too."""
+    samples of the same runs too."""
     kept = []
-    for journal in results.journals:
-        alone = Results([journal])
+    for run_log in results.run_logs:
+        alone = Results([run_log])
         rows, single = repetitions.protocols(alone), repetitions.repetitions(alone)
         if rows.empty:
             continue
@@ -42,7 +42,7 @@ def promises(results: Results) -> Shown:
             eager = single[(single.protocol == protocol) & (single["mode"] == BASELINE)]
             kept.append(
                 {
-                    "machine": journal.name,
+                    "machine": run_log.name,
                     "protocol": protocol,
                     "cases": len(cases),
                     "spread, worst": cases.spread.max(),
@@ -60,13 +60,13 @@ def targets(results: Results) -> Shown:
     """What was asked of this project's protocol, and what it keeps."""
     rows, checks = promises(results).frame.set_index(["machine", "protocol"]), []
     for machine in dict.fromkeys(machine for machine, _ in rows.index):
-        quiet, usual = rows.loc[machine, "corrected"], rows.loc[machine, "usual"]
-        for what, limit in (LIMITS | (BESIDE_NEIGHBOUR if machine.endswith("-stress") else {})).items():
-            limit = 2 * usual[what] if limit is None else limit
+        quiet, fixed_iterations = rows.loc[machine, "drift-corrected"], rows.loc[machine, "fixed-iteration"]
+        for what, limit in (LIMITS | (BESIDE_LOAD if machine.endswith("-background-load") else {})).items():
+            limit = 2 * fixed_iterations[what] if limit is None else limit
             held = quiet[what] >= limit if what == "coverage" else quiet[what] <= limit
             if quiet[what] == quiet[what]:
                 row = {"machine": machine, "what": what, "asked for": limit, "this protocol": quiet[what]}
-                checks.append(row | {"usual protocol": usual[what], "": "held" if held else "missed"})
+                checks.append(row | {"usual protocol": fixed_iterations[what], "": "held" if held else "missed"})
     return Shown(pd.DataFrame(checks), {"asked for": 2, "this protocol": 3, "usual protocol": 3})
 
 
@@ -80,15 +80,15 @@ def verdicts(results: Results) -> Shown:
     """tools/compare.py on each repetition against the next, where nothing changed, and on compile against baseline
     within each."""
     summary = []
-    for journal in results.journals:
-        parts = [*repetitions.parts(journal).values()]
+    for run_log in results.run_logs:
+        parts = [*repetitions.parts(run_log).values()]
         same = [compare(one, two) for one, two in pairwise(parts)]
         modes_apart = [compare(part, part, (BASELINE, "compile")) for part in parts]
         for what, tables in (("a repetition against the next", same), ("compile against baseline", modes_apart)):
             verdicts = pd.concat(tables).verdict if tables else pd.Series(dtype=str)
             counts = {name: int((verdicts == name).sum()) for name in ("faster", "slower", "not separable")}
             if len(verdicts):
-                summary.append({"machine": journal.name, "what": what, "pairs": len(verdicts), **counts})
+                summary.append({"machine": run_log.name, "what": what, "pairs": len(verdicts), **counts})
     return Shown(pd.DataFrame(summary), {"pairs": 0, "faster": 0, "slower": 0, "not separable": 0})
 
 
@@ -96,7 +96,7 @@ TABLES = (promises, targets, all_cases, verdicts)
 
 
 def picture(results: Results) -> Picture:
-    """A panel per journal: the throughput that each repetition of both protocols found, over this project's median,
+    """A panel per run log: the throughput that each repetition of both protocols found, over this project's median,
     with the repetition's own 95 % interval."""
     single = repetitions.repetitions(results)
     if single.empty:
@@ -113,13 +113,13 @@ def picture(results: Results) -> Picture:
         layout="constrained",
         sharex=True,
     )
-    shades = {"corrected": (COLOURS[0], "o", -0.2), "usual": (COLOURS[1], "s", 0.2)}
+    shades = {"drift-corrected": (COLOURS[0], "o", -0.2), "fixed-iteration": (COLOURS[1], "s", 0.2)}
     for panel, machine in zip(axes[:, 0], machines, strict=True):
         rows = single[single.machine == machine]
         cases = [*rows.groupby(["model", "mode"], sort=False).groups]
         for place, (model, mode) in enumerate(cases):
             of_case = rows[(rows.model == model) & (rows["mode"] == mode)]
-            middle = of_case[of_case.protocol == "corrected"].latency_ms.median()
+            middle = of_case[of_case.protocol == "drift-corrected"].latency_ms.median()
             for protocol, (colour, marker, shift) in shades.items():
                 chosen = of_case[of_case.protocol == protocol]
                 spots = place + shift + np.linspace(-0.14, 0.14, len(chosen))
@@ -141,7 +141,7 @@ def picture(results: Results) -> Picture:
         panel.grid(color="0.92", axis="x")
         panel.set_title(f"{machine}: {rows.cpu.iloc[0]}, {results.dates()[machine]}", loc="left", fontsize=9)
     axes[-1, 0].set_xlabel("throughput that a repetition found, over this project's median")
-    names = {"corrected": "this project's protocol", "usual": "the usual protocol"}
+    names = {"drift-corrected": "this project's protocol", "fixed-iteration": "the fixed-iteration protocol"}
     handles = [
         plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=names[name])
         for name, (colour, marker, _) in shades.items()
@@ -151,23 +151,23 @@ def picture(results: Results) -> Picture:
 
 
 def samples(results: Results) -> pd.DataFrame:
-    """A row per sample of this project's protocol: latency, and the mean of the readings beside it, over the
+    """A row per sample of this project's protocol: latency, and the mean of the reference times beside it, over the
     reference."""
     frames = []
-    for journal, case in results.cases:
-        for key, visit in results.estimates(journal)[case].visits.items():
-            reference = visit.reference
-            readings = visit.readings_ms / reference.level_ms
-            beside = (readings[:-1] + readings[1:]) / 2
-            rows = pd.DataFrame({"latency_ms": visit.samples_ms, "convolution": beside[:, 0], "gemm": beside[:, 1]})
-            rows["in_band"], rows["bound"] = visit.in_band, reference.bound_ms[0] / reference.level_ms[0]
-            rows[["machine", "model", "mode", "round"]] = journal.name, case.model, case.mode, key.round
+    for run_log, case in results.cases:
+        for key, run in results.estimates(run_log)[case].runs.items():
+            reference = run.reference
+            reference_times = run.reference_ms / reference.level_ms
+            beside = (reference_times[:-1] + reference_times[1:]) / 2
+            rows = pd.DataFrame({"latency_ms": run.samples_ms, "convolution": beside[:, 0], "gemm": beside[:, 1]})
+            rows["valid"], rows["bound"] = run.valid_samples, reference.bound_ms[0] / reference.level_ms[0]
+            rows[["machine", "model", "mode", "round"]] = run_log.name, case.model, case.mode, key.round
             frames.append(rows)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def states(results: Results) -> Picture:
-    """Latency of every sample against the convolution yardstick beside it: a panel per journal and eager model."""
+    """Latency of every sample against the convolution reference workload beside it: a panel per run log and eager model."""
     frame = samples(results)
     if frame.empty:
         return None
@@ -182,19 +182,19 @@ def states(results: Results) -> Picture:
             panel.set_axis_off()
         for panel, model in zip(panels, models, strict=False):
             rows = frame[(frame.machine == machine) & (frame.model == model)]
-            for in_band, colour in ((False, "0.6"), (True, COLOURS[0])):
-                some = rows[rows.in_band == in_band]
+            for valid_samples, colour in ((False, "0.6"), (True, COLOURS[0])):
+                some = rows[rows.valid_samples == valid_samples]
                 panel.scatter(some.convolution, some.latency_ms, s=5, color=colour, alpha=0.4, linewidths=0)
             panel.axvline(1, color="0.6", lw=1, zorder=1)
             panel.axvline(rows.bound.iloc[0], color=COLOURS[1], lw=1, ls="--")
             panel.set_xlim(0.9, 2)
             panel.set_ylim(rows.latency_ms.min() * 0.9, rows.latency_ms.min() * 2.4)
             panel.set_title(f"{model}\n{machine}", loc="left", fontsize=8)
-            panel.set_xlabel("yardstick over its reference")
+            panel.set_xlabel("reference workload over its reference")
         panels[0].set_ylabel("latency (ms)")
     handles = [
         plt.Line2D([], [], linestyle="", marker="o", color=colour, label=label)
-        for colour, label in (("0.6", "disturbed"), (COLOURS[0], "in the band: both yardsticks, before and after"))
+        for colour, label in (("0.6", "disturbed"), (COLOURS[0], "in the band: both reference workload, before and after"))
     ]
     handles.append(plt.Line2D([], [], color=COLOURS[1], ls="--", label="end of the convolution's band"))
     figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)

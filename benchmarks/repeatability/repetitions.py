@@ -13,157 +13,157 @@ import numpy as np
 import pandas as pd
 
 from segbench import estimates, stats
-from segbench.cases import Case, Visit
+from segbench.cases import Case, Run
 from segbench.estimates import NAN, CaseEstimate
-from segbench.journal import Journal
+from segbench.run_log import RunLog
 from segbench.modes import BASELINE
 from segbench.tables import Results
 
 COLUMNS = ("machine", "cpu", "protocol", "model", "mode")  # what names a row
 
 
-def by_repetition(journal: Journal) -> dict[Case, dict[int, list[Visit]]]:
-    """Case -> repetition -> its visits, of repetitions that are complete and went well."""
-    rounds = journal.header.settings["rounds"]
-    complete: dict[Case, dict[int, list[Visit]]] = {}
-    for case, visits in journal.by_case().items():
+def by_repetition(run_log: RunLog) -> dict[Case, dict[int, list[Run]]]:
+    """Case -> repetition -> its runs, of repetitions that are complete and went well."""
+    rounds = run_log.header.settings["rounds"]
+    complete: dict[Case, dict[int, list[Run]]] = {}
+    for case, runs in run_log.by_case().items():
         repetitions = defaultdict(list)
-        for visit in sorted(visits, key=lambda visit: visit.round):
-            if visit.status == "ok" and visit.samples_ms:
-                repetitions[repetition(visit, journal)].append(visit)
-        wanted = 1 if case.protocol == "usual" else rounds
+        for run in sorted(runs, key=lambda run: run.round):
+            if run.status == "ok" and run.samples_ms:
+                repetitions[repetition(run, run_log)].append(run)
+        wanted = 1 if case.protocol == "fixed-iteration" else rounds
         complete[case] = {number: some for number, some in repetitions.items() if len(some) == wanted}
     return complete
 
 
-def repetition(visit: Visit, journal: Journal) -> int:
-    """The number, from 1, of that which a visit belongs to."""
-    return in_repetition(visit.round, journal)
+def repetition(run: Run, run_log: RunLog) -> int:
+    """The number, from 1, of that which a run belongs to."""
+    return in_repetition(run.round, run_log)
 
 
-def in_repetition(number: int, journal: Journal) -> int:
-    return (number - 1) // journal.header.settings["rounds"] + 1
+def in_repetition(number: int, run_log: RunLog) -> int:
+    return (number - 1) // run_log.header.settings["rounds"] + 1
 
 
-def parts(journal: Journal) -> dict[int, Journal]:
-    """Repetition -> a journal of its own."""
-    journals: dict[int, Journal] = {}
-    for repetitions in by_repetition(journal).values():
-        for number, visits in repetitions.items():
-            if number not in journals:
-                part = journals[number] = Journal(journal.folder / f"repetition {number}")
-                part.headers, part.floors = journal.headers, journal.floors
-            journals[number].visits += visits
-    return dict(sorted(journals.items()))
-
-
-@cache
-def whole(journal: Journal) -> dict[Case, CaseEstimate]:
-    return estimates.of_journal(journal)
+def parts(run_log: RunLog) -> dict[int, RunLog]:
+    """Repetition -> a run log of its own."""
+    run_logs: dict[int, RunLog] = {}
+    for repetitions in by_repetition(run_log).values():
+        for number, runs in repetitions.items():
+            if number not in run_logs:
+                part = run_logs[number] = RunLog(run_log.folder / f"repetition {number}")
+                part.headers, part.machine_speeds = run_log.headers, run_log.machine_speeds
+            run_logs[number].runs += runs
+    return dict(sorted(run_logs.items()))
 
 
 @cache
-def own_sessions(number: int, journal: Journal) -> dict[Case, CaseEstimate]:
+def whole(run_log: RunLog) -> dict[Case, CaseEstimate]:
+    return estimates.of_run_log(run_log)
+
+
+@cache
+def own_sessions(number: int, run_log: RunLog) -> dict[Case, CaseEstimate]:
     """Of one repetition as if there were no other."""
-    cases = by_repetition(journal)
+    cases = by_repetition(run_log)
     return estimates.of_cases({case: each[number] for case, each in cases.items() if number in each})
 
 
-def alone(visits: list[Visit], journal: Journal) -> dict:
+def alone(runs: list[Run], run_log: RunLog) -> dict:
     """The same of one repetition that knows nothing of the others, nor the level of its host beyond its own session."""
-    return described(own_sessions(repetition(visits[0], journal), journal)[visits[0].case])
+    return described(own_sessions(repetition(runs[0], run_log), run_log)[runs[0].case])
 
 
-def corrected(visits: list[Visit], journal: Journal) -> dict:
+def drift_corrected(runs: list[Run], run_log: RunLog) -> dict:
     """This project's protocol."""
-    return described(of_visits(visits, journal))
+    return described(of_runs(runs, run_log))
 
 
 def described(estimate: CaseEstimate) -> dict:
     low, high = estimate.interval_ms
     row = {"latency_ms": estimate.latency_ms, "low_ms": low, "high_ms": high}
-    return row | {"quiet_share": estimate.quiet_share}
+    return row | {"valid_share": estimate.valid_share}
 
 
-def of_visits(visits: list[Visit], journal: Journal) -> CaseEstimate:
-    """Of one repetition of a case: its own visits, at the level that its host has in all repetitions."""
-    own = repetition(visits[0], journal)
-    return whole(journal)[visits[0].case].only(lambda _, number: in_repetition(number, journal) == own)
+def of_runs(runs: list[Run], run_log: RunLog) -> CaseEstimate:
+    """Of one repetition of a case: its own runs, at the level that its host has in all repetitions."""
+    own = repetition(runs[0], run_log)
+    return whole(run_log)[runs[0].case].only(lambda _, number: in_repetition(number, run_log) == own)
 
 
-def all_samples(visits: list[Visit], journal: Journal) -> dict:
-    """The same visits, all samples counted."""
-    latencies = [np.median(visit.samples_ms) for visit in visits]
+def all_samples(runs: list[Run], run_log: RunLog) -> dict:
+    """The same runs, all samples counted."""
+    latencies = [np.median(run.samples_ms) for run in runs]
     low, high = stats.interval(latencies)
     row = {"latency_ms": float(np.median(latencies)), "low_ms": low, "high_ms": high}
-    return row | {"quiet_share": NAN}
+    return row | {"valid_share": NAN}
 
 
-def usual(visits: list[Visit], journal: Journal) -> dict:
+def fixed_iterations(runs: list[Run], run_log: RunLog) -> dict:
     """The mean of the iterations of its one process, and the interval that they give."""
     from scipy.stats import sem, t
 
-    (visit,) = visits
-    samples = visit.samples_ms
+    (run,) = runs
+    samples = run.samples_ms
     mean = float(np.mean(samples))
     low, high = t.interval(0.95, len(samples) - 1, mean, sem(samples))
     row = {"latency_ms": mean, "low_ms": float(low), "high_ms": float(high)}
-    return row | {"quiet_share": NAN}
+    return row | {"valid_share": NAN}
 
 
-# Whose visits, how they are estimated.
+# Whose runs, how they are estimated.
 PROTOCOLS = {
-    "corrected": ("quiet", corrected),
+    "drift-corrected": ("quiet", drift_corrected),
     "alone": ("quiet", alone),
     "all_samples": ("quiet", all_samples),
-    "usual": ("usual", usual),
+    "fixed-iteration": ("fixed-iteration", fixed_iterations),
 }
 
 
 def repetitions(results: Results) -> pd.DataFrame:
     """A row per machine, protocol, model, mode and repetition."""
-    rows = [row for journal in results.journals for row in of_journal(journal)]
+    rows = [row for run_log in results.run_logs for row in of_run_log(run_log)]
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else COLUMNS)
 
 
-def of_journal(journal: Journal) -> Iterator[dict]:
-    complete = by_repetition(journal)
-    starts = start_s(journal, complete)
-    for protocol, (visited, estimate) in PROTOCOLS.items():
-        for case in (case for case in complete if case.protocol == visited):
+def of_run_log(run_log: RunLog) -> Iterator[dict]:
+    complete = by_repetition(run_log)
+    starts = start_s(run_log, complete)
+    for protocol, (measured_with, estimate) in PROTOCOLS.items():
+        for case in (case for case in complete if case.protocol == measured_with):
             eager = complete.get(msgspec.structs.replace(case, mode=BASELINE), {})
-            for number, visits in complete[case].items():
-                row = {"machine": journal.name, "cpu": journal.header.machine.label, "protocol": protocol}
+            for number, runs in complete[case].items():
+                row = {"machine": run_log.name, "cpu": run_log.header.machine.label, "protocol": protocol}
                 row |= {"model": case.model, "mode": case.mode, "repetition": number}
-                row |= estimate(visits, journal)
+                row |= estimate(runs, run_log)
                 row["speedup"] = NAN
                 if case.mode != BASELINE and number in eager:
                     baseline = eager[number]
                     row["speedup"] = (
-                        estimates.speedup(of_visits(baseline, journal), of_visits(visits, journal))[0]
-                        if protocol == "corrected"
-                        else estimate(baseline, journal)["latency_ms"] / row["latency_ms"]
+                        estimates.speedup(of_runs(baseline, run_log), of_runs(runs, run_log))[0]
+                        if protocol == "drift-corrected"
+                        else estimate(baseline, run_log)["latency_ms"] / row["latency_ms"]
                     )
-                row["seconds"] = sum(visit.seconds - preparing(visit) for visit in visits)
-                row["seconds"] += starts[number] if visited == "quiet" else 0
-                row["prepare_s"] = sum(preparing(visit) for visit in visits)
+                row["seconds"] = sum(run.seconds - preparing(run) for run in runs)
+                row["seconds"] += starts[number] if measured_with == "quiet" else 0
+                row["prepare_s"] = sum(preparing(run) for run in runs)
                 yield row
 
 
-def preparing(visit: Visit) -> float:
+def preparing(run: Run) -> float:
     """Seconds of compiling, which are counted apart."""
-    return visit.phases_s["prepare"] if visit.cache else 0.0
+    return run.phases_s["prepare"] if run.cache else 0.0
 
 
-def start_s(journal: Journal, complete: dict) -> dict[int, float]:
+def start_s(run_log: RunLog, complete: dict) -> dict[int, float]:
     """Repetition -> seconds per case of starting the server and finding the floors."""
     sessions, cases = defaultdict(set), defaultdict(int)
     for case, repetitions in complete.items():
-        for number, visits in repetitions.items():
-            sessions[number] |= {visit.session for visit in visits}
-            cases[number] += case.protocol != "usual"
+        for number, runs in repetitions.items():
+            sessions[number] |= {run.session for run in runs}
+            cases[number] += case.protocol != "fixed-iteration"
     spent = {
-        number: sum(floor.seconds for floor in journal.floors if floor.session in some)
+        number: sum(machine_speed.seconds for machine_speed in run_log.machine_speeds if machine_speed.session in some)
         for number, some in sessions.items()
     }
     return {number: spent[number] / max(1, cases[number]) for number in spent}
@@ -182,7 +182,7 @@ def protocols(results: Results) -> pd.DataFrame:
             "coverage": covered(rows).mean(),
             "seconds": rows.seconds.median(),
             "prepare_s": rows.prepare_s.median(),
-            "quiet_share": rows.quiet_share.mean(),
+            "valid_share": rows.valid_share.mean(),
         }
         for key, rows in repetitions(results).groupby([*COLUMNS], sort=False)
     ]

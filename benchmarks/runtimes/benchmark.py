@@ -2,9 +2,9 @@
 decoders, and for the official 3D models on a patch of 128x128x64 voxels; or for a network of your own.
 
 Writes benchmark_results_all.csv (everything, with what preparing took and after how many images it has paid),
-benchmark_results.csv (the fastest mode per network and precision), with --stress benchmark_stress.csv (what each mode
+benchmark_results.csv (the fastest mode per network and precision), with --background-load benchmark_stress.csv (what each mode
 keeps beside a busy process) and benchmark_plot.png (speedup over baseline) from
-the journals of all machines.
+the run logs of all machines.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 import tyro
 
-from segbench import cli, decoder_benchmark, neighbour, own, zoo
+from segbench import cli, decoder_benchmark, background_load, own, zoo
 from segbench.cases import Case
 from segbench.modes import BASELINE
 from segbench.reports import Report
@@ -36,12 +36,12 @@ class Settings(decoder_benchmark.DecoderSettings):
     folder too. Results go into own/."""
     size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="H W | D H W")] = (512, 512)
     """Height and width of the input in pixels; three sides for a network of your own that takes volumes."""
-    stress: bool = False
-    """Beside a process that keeps one core busy all the time; its journal is labelled `stress`."""
+    background_load: bool = False
+    """Beside a process that keeps one core busy all the time; its run log is labelled `background_load`."""
 
     def __post_init__(self) -> None:
-        self.label = self.label or "stress" * self.stress
-        self.no_wait = self.no_wait or self.stress
+        self.label = self.label or "background_load" * self.background_load
+        self.no_wait = self.no_wait or self.background_load
 
     def check(self) -> None:
         super().check()
@@ -49,46 +49,46 @@ class Settings(decoder_benchmark.DecoderSettings):
         if len(self.size) != 2 and not (self.network and len(self.size) == 3):
             raise Problem(f"--size {' '.join(map(str, self.size))}: height and width, or three sides with --network")
         if self.network:
-            self.own_network()
+            self.custom_network()
 
-    def own_network(self) -> Case:
+    def custom_network(self) -> Case:
         """Under baseline; it says which network it is."""
         case = Case(model=self.network, mode=BASELINE, size=tuple(self.size), in_chans=self.in_chans, seed=self.seed)
         digest, classes = own.describe(case, str(Path.cwd()))
         return msgspec.structs.replace(case, weights=digest, classes=classes)
 
     def files(self) -> dict[str, str]:
-        return {self.own_network().weights: str(Path.cwd())} if self.network else {}
+        return {self.custom_network().weights: str(Path.cwd())} if self.network else {}
 
     def folder(self, script: Path) -> Path:
         """A network with other weights is another network."""
         if not self.network:
             return super().folder(script)
-        return script / "own" / f"{self.network.replace(':', '.')}-{self.own_network().weights[:8]}"
+        return script / "own" / f"{self.network.replace(':', '.')}-{self.custom_network().weights[:8]}"
 
     def header(self) -> dict[str, object]:
-        return super().header() | ({"stress": True} if self.stress else {})
+        return super().header() | ({"background_load": True} if self.background_load else {})
 
 
 def cases(settings: Settings) -> list[Case]:
     if settings.network:
-        own_case = settings.own_network()
+        own_case = settings.custom_network()
         alone = dataclasses.replace(settings, models=(settings.network,))
-        return with_plain(alone.cases(classes=own_case.classes, weights=own_case.weights))
+        return with_default_allocator(alone.cases(classes=own_case.classes, weights=own_case.weights))
     alone = settings.cases()  # with their classifiers, for nobody deploys maps
     decoders = [settings.cases(decoder=name, classes=settings.num_classes) for name in ("fpn", "unet")]
     volumes = dataclasses.replace(settings, models=settings.volumes, size=zoo.PATCH)
-    return [*with_plain([*alone, *decoders[0], *decoders[1]]), *volumes.cases(classes=settings.num_classes)]
+    return [*with_default_allocator([*alone, *decoders[0], *decoders[1]]), *volumes.cases(classes=settings.num_classes)]
 
 
-def with_plain(cases: list[Case]) -> list[Case]:
-    """And eager mode with the allocator as it comes, what torch's steps begin with."""
-    plain = [msgspec.structs.replace(case, allocator="plain") for case in cases if case.mode == BASELINE]
-    return [*dict.fromkeys([*cases, *plain])]
+def with_default_allocator(cases: list[Case]) -> list[Case]:
+    """And eager mode with the allocator stock, what torch's steps begin with."""
+    default_allocator = [msgspec.structs.replace(case, allocator="default") for case in cases if case.mode == BASELINE]
+    return [*dict.fromkeys([*cases, *default_allocator])]
 
 
 def beside(settings: Settings) -> AbstractContextManager:
-    return neighbour.running(pause_s=0) if settings.stress else nullcontext()
+    return background_load.running(pause_s=0) if settings.background_load else nullcontext()
 
 
 def report() -> Report:
@@ -114,8 +114,8 @@ BENCHMARK = cli.Benchmark(
     report=report,
     modes=(*TORCH, *RUNTIMES),
     modes_without_bf16=tuple(mode for mode in (*TORCH, *RUNTIMES) if not mode.startswith("autocast")),
-    defaults=Settings(models=("dozen",)),
-    quick={"models": ("mobilenetv4_conv_small",), "volumes": (), "rounds": 2, "iterations": 24},
+    defaults=Settings(models=("twelve",)),
+    quick={"models": ("mobilenetv4_conv_small",), "volumes": (), "rounds": 2, "samples": 24},
     beside=beside,
 )
 

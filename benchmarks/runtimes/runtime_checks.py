@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 from tabulate import tabulate
 
-from segbench import machine, modes, neighbour, runtimes, server, stats
+from segbench import machine, modes, background_load, runtimes, server, stats
 from segbench.cases import DECODERS, Case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ for line in sys.stdin:
 
 @dataclass
 class Settings:
-    checks: Annotated[tuple[Literal["bare", "neighbour"], ...], tyro.conf.Positional]
+    checks: Annotated[tuple[Literal["bare", "background_load"], ...], tyro.conf.Positional]
     """Which of them."""
     networks: tuple[str, ...] = (
         "mobilenetv4_conv_small",
@@ -178,14 +178,14 @@ def ways(threads: int) -> dict[str, tuple[str, int, dict[str, str]]]:
 
 
 def beside(settings: Settings, threads: int) -> list[dict]:
-    """Blocks with the neighbour and without, each way in turn. Throughput is inferences over seconds."""
+    """Blocks with the background load and without, each way in turn. Throughput is inferences over seconds."""
     network, rates = settings.networks[0], {}
     for busy in (False, True):
         for _ in range(max(1, settings.pairs // 4)):
             for name, (mode, count, environment) in ways(threads).items():
                 with of_mode(case_of(network, mode, count), environment) as process:
                     process.read()
-                    with neighbour.running(pause_s=0) if busy else nullcontext():
+                    with background_load.running(pause_s=0) if busy else nullcontext():
                         time.sleep(1.5 * busy)  # until it has imported NumPy
                         taken = np.concatenate([process.take() for _ in range(4)])
                 rates.setdefault((name, busy), []).append(len(taken) / taken.sum())
@@ -197,7 +197,7 @@ def beside(settings: Settings, threads: int) -> list[dict]:
     return rows
 
 
-CHECKS = {"bare": bare, "neighbour": beside}
+CHECKS = {"bare": bare, "background_load": beside}
 
 
 def main() -> None:

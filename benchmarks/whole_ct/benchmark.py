@@ -1,4 +1,4 @@
-"""A whole CT from voxels to labels at the original spacing: nnU-Net and TotalSegmentator as they come on a CPU, beside
+"""A whole CT from voxels to labels at the original spacing: nnU-Net and TotalSegmentator stock on a CPU, beside
 the same networks and tiles with a deployment runtime and logits resampled to labels without writing them.
 
 Every run is a fresh process; the ways take turns. Writes runs/<machine>.csv (a line per run: seconds and peak memory of
@@ -29,7 +29,7 @@ from job import Job
 
 from segbench import machine, modes, runtimes, zoo
 from segbench.cases import Case, sides
-from segbench.journal import replacing
+from segbench.run_log import replacing
 from segbench.settings import Problem, find_modes
 
 HERE = Path(__file__).resolve().parent
@@ -42,7 +42,7 @@ NETWORKS = {
     "totalsegmentator": ("official", "TotalSegmentator, 1.5 mm"),
     "totalsegmentator_fast": ("official", "TotalSegmentator --fast, 3 mm"),
 }
-RUNS = {run.name: run for run in zoo.RUNS}
+RELEASED = {run.name: run for run in zoo.RELEASED}
 TASKS = (291, 292, 293, 294, 295)  # TotalSegmentator's five networks: organs, vertebrae, cardiac, muscles, ribs
 STEPS = {"nnunet": 0.5, "official": 0.8}  # of a tile, from one to the next: nnU-Net's default, TotalSegmentator's
 
@@ -50,7 +50,7 @@ STEPS = {"nnunet": 0.5, "official": 0.8}  # of a tile, from one to the next: nnU
 @dataclass
 class Settings:
     models: tuple[Literal[*NETWORKS], ...] = ("stunet_s", "totalsegmentator_fast")
-    ways: tuple[Literal["as it comes", "fast"], ...] = ("as it comes", "fast")
+    ways: tuple[Literal["stock", "fast"], ...] = ("stock", "fast")
     modes: tuple[str, ...] = ("openvino", "openvino-bf16")
     """Of the fast way; what this machine has no native precision for is left out."""
     export: tuple[Literal["torch", "scipy"], ...] = ("torch",)
@@ -106,7 +106,7 @@ class Scan:
 def jobs(settings: Settings, model: str, folder: Path, scan: Scan | None) -> list[Job]:
     """Of a model: what gives the labels to compare with, then what is run in each repeat."""
     kind, name = NETWORKS[model]
-    run = RUNS[name]
+    run = RELEASED[name]
     parts = tables_of_parts() if run.networks > 1 else ()
     common = {
         "as_in": kind,
@@ -122,7 +122,7 @@ def jobs(settings: Settings, model: str, folder: Path, scan: Scan | None) -> lis
         "merge": parts,
     }
     chosen = []
-    if "as it comes" in settings.ways:
+    if "stock" in settings.ways:
         chosen.append(Job(way=kind, mode="baseline", export="torch", labels="", exact=True, **common))
         exports = settings.export if kind == "nnunet" else ("",)
         chosen += [Job(way=kind, mode="baseline", export=export, labels="", **common) for export in exports]
@@ -271,7 +271,7 @@ def check(settings: Settings) -> Settings:
     if settings.labels:
         check_labels(settings)
     for model in settings.models:
-        wanted = RUNS[NETWORKS[model][1]].networks
+        wanted = RELEASED[NETWORKS[model][1]].networks
         if settings.weights and len(settings.weights) != wanted:
             raise Problem(f"--weights: {model} has {wanted} networks, {len(settings.weights)} files are named")
         if settings.weights:
@@ -306,7 +306,7 @@ def check_weights(model: str, weights: tuple[Path, ...]) -> None:
     """Raises Problem for a checkpoint that is not of its network."""
     from segbench.models import states, volume
 
-    run = RUNS[NETWORKS[model][1]]
+    run = RELEASED[NETWORKS[model][1]]
     classes = [len(part) for part in tables_of_parts()] if run.networks > 1 else [run.classes or CLASSES]
     for path, count in zip(weights, classes, strict=True):
         try:

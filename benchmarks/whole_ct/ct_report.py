@@ -48,7 +48,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     for setting, group in runs.groupby(SETTING, sort=False):
         came = group[group.way != "fast"]
         means = came.groupby("export").whole_s.mean()
-        usual = came[came.export == means.idxmin()].set_index("repeat") if len(means) else None
+        fixed_iterations = came[came.export == means.idxmin()].set_index("repeat") if len(means) else None
         for way, own in group.groupby(WAY, sort=False):
             parts = [f"{part}_s" for part in PARTS if f"{part}_s" in own and own[f"{part}_s"].notna().any()]
             row = dict(zip([*SETTING, *WAY], [*setting, *way], strict=True))
@@ -62,12 +62,12 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             row |= {"prepare_s": own.prepare_s.max(), "prepare_peak_mb": own.preparing_mb.max(), "peak_mb": peaks.max()}
             row |= {"same_labels": own.same_labels.min()}
             row |= dict.fromkeys(("ratio", "ratio_low", "ratio_high", "memory_ratio"), np.nan)
-            if usual is not None:
-                pairs = own.set_index("repeat").join(usual[["whole_s"]].add_suffix("_usual"), how="inner")
+            if fixed_iterations is not None:
+                pairs = own.set_index("repeat").join(fixed_iterations[["whole_s"]].add_suffix("_usual"), how="inner")
                 ratios = pairs.whole_s_usual / pairs.whole_s
                 row |= {"ratio": statistics.geometric_mean(ratios) if len(ratios) else np.nan}
                 row["ratio_low"], row["ratio_high"] = stats.interval(ratios)
-                row["memory_ratio"] = peaks.max() / usual[[name for name in worked if name in usual]].max(axis=None)
+                row["memory_ratio"] = peaks.max() / fixed_iterations[[name for name in worked if name in fixed_iterations]].max(axis=None)
             rows.append(row)
     return pd.DataFrame(rows)
 

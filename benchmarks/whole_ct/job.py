@@ -22,7 +22,7 @@ class Job(msgspec.Struct):
     exact: bool = False  # nnU-Net's sums in FP32: for labels to compare with, not to be timed
 
 
-class Run(msgspec.Struct):
+class JobResult(msgspec.Struct):
     parts_s: dict[str, float]
     peaks_mb: dict[str, float]  # of the resident set, by part
     whole_s: float

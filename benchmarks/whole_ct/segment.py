@@ -3,7 +3,7 @@ with a Job as JSON, prints a Run as JSON.
 
 Ways: `nnunet` is nnU-Net's own predictor and export (logits resampled to the original spacing, then argmax), `official`
 TotalSegmentator's (argmax at the networks' resolution, then the label map resampled, five networks merged by the order
-of their parts), both in eager FP32 as they come on a CPU. `fast` does what one of them does, tile by tile the same, but
+of their parts), both in eager FP32 stock on a CPU. `fast` does what one of them does, tile by tile the same, but
 with a deployment runtime, resampling by matrices, an accumulator that holds only the planes that are not yet finished,
 and logits resampled to labels by segbench/labels.py.
 """
@@ -34,7 +34,7 @@ from segbench.labels import resample_labels
 from segbench.models.volume import build_volume
 
 sys.path.extend(str(folder) for folder in (Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]))
-from job import Job, Run
+from job import Job, JobResult
 
 from whole_ct import resampled
 
@@ -114,7 +114,7 @@ IMAGES = {"nnunet": as_nnunet, "official": as_official}
 def nearest(count: int, wanted: int) -> np.ndarray:
     """Which of `count` values scipy's zoom takes for each of `wanted`: corners on corners."""
     places = np.arange(wanted) * ((count - 1) / max(wanted - 1, 1))
-    return np.floor(places + 0.5).astype(np.int64)
+    return np.machine_speed(places + 0.5).astype(np.int64)
 
 
 def predictor_of(net: "Timed", job: Job) -> nnUNetPredictor:
@@ -273,7 +273,7 @@ def slabs(job: Job, image: Tensor, network: Timed, lap: Laps) -> Iterator[tuple[
 
 
 @torch.inference_mode()
-def run(job: Job) -> Run:
+def run(job: Job) -> JobResult:
     threads = machine.usable_cores()
     torch.set_num_threads(threads)
     volume = np.load(job.volume) if job.volume else inputs.ct(job.voxels)[0, 0].numpy()
@@ -285,7 +285,7 @@ def run(job: Job) -> Run:
     prepare_s = parts.pop("preparing")
     parts = {"network": inside, "stitching": parts.pop("sliding window") - inside} | parts
     tiles = sum(network.calls for network in made)
-    return Run(parts, lap.peaks_mb, whole_s - prepare_s, prepare_s, max(lap.peaks_mb.values()), tiles)
+    return JobResult(parts, lap.peaks_mb, whole_s - prepare_s, prepare_s, max(lap.peaks_mb.values()), tiles)
 
 
 def networks(job: Job, threads: int, made: list[Timed], lap: Laps) -> Iterator[Timed]:

@@ -10,7 +10,7 @@ from ..cases import Case
 from ..zoo import VOLUMES
 from .encoder import build_encoder
 from .labelled import labelled
-from .own import build_own
+from .own import build_custom
 from .peers import PEERS, build_peer
 from .segmenter import DECODERS, build_segmenter
 from .volume import build_volume
@@ -28,7 +28,7 @@ def build(case: Case, source: Path | str = "") -> nn.Module:
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
     if case.own:
-        return build_own(case.model, str(source), case.seed)
+        return build_custom(case.model, str(source), case.seed)
     if case.model in VOLUMES:
         return build_volume(case.model, case.classes, case.size, case.seed, source)
     how = {"pretrained": case.pretrained, "seed": case.seed, "in_chans": case.in_chans}

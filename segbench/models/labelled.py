@@ -33,7 +33,7 @@ class Trunk(nn.Module):
 
 def labelled(network: nn.Module, output: str, size: tuple[int, ...], threads: int) -> tuple[nn.Module, End | None]:
     """What of a network to prepare for an output of cases.OUTPUTS, and what makes labels (B, *size) of its first
-    output; None where there is nothing to do. Raises ValueError for a network that has no fused end."""
+    output; None where there is nothing to do. Raises ValueError for a network that has no fused argmax."""
     if output == "logits":
         return network, None
     if output == "argmax":
@@ -41,7 +41,7 @@ def labelled(network: nn.Module, output: str, size: tuple[int, ...], threads: in
     if output == "graph":
         return Argmax(network), None
     if not isinstance(network, Segmenter) or network.decoder is None:
-        raise ValueError(f"{type(network).__name__} has no fused end: only FPN and UNet have")
+        raise ValueError(f"{type(network).__name__} has no fused argmax: only FPN and UNet have")
     trunk = Segmenter(network.encoder, network.neck, Trunk(network.decoder), network.levels).eval()
     end, (height, width) = network.decoder.end(threads), size
     return trunk, lambda maps: end(maps)[:, :height, :width]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 
-class Own(nn.Module):
+class CustomNetwork(nn.Module):
     """A network as it is, (B, C, H, W) or (B, C, D, H, W) -> a tuple of its tensors, whatever held them."""
 
     def __init__(self, network: nn.Module):
@@ -20,7 +20,7 @@ class Own(nn.Module):
         return tuple(leaf for leaf in tree_leaves(self.encoder(image)) if isinstance(leaf, Tensor))
 
 
-def build_own(name: str, folder: str, seed: int = 0) -> Own:
+def build_custom(name: str, folder: str, seed: int = 0) -> CustomNetwork:
     """The network that `package.module:function` returns, in eval mode, its weights as they are. The module is one that
     is installed, or else lies in `folder`.
 
@@ -34,4 +34,4 @@ def build_own(name: str, folder: str, seed: int = 0) -> Own:
     network = operator.attrgetter(function)(importlib.import_module(module))()
     if not isinstance(network, nn.Module):
         raise TypeError(f"{name} returned {type(network).__name__}, not a torch.nn.Module")
-    return Own(network).eval().requires_grad_(False)
+    return CustomNetwork(network).eval().requires_grad_(False)

@@ -3,7 +3,7 @@
 missing(mode, case, machine) -> str
     Why a mode cannot run a case on a machine, "" where it can.
 emulates(mode, machine) -> bool
-    Whether it runs there only by emulating the mode's precision: too slow to be ranked, visited once, on demand.
+    Whether it runs there only by emulating the mode's precision: too slow to be ranked, measured once, on demand.
 versions() -> dict[str, str]
     The builds that its numbers depend on, by package.
 environment(threads) -> dict[str, str]
@@ -11,7 +11,7 @@ environment(threads) -> dict[str, str]
 expected_prepare_s(mode) -> tuple[float, float]
     A first guess of the seconds that preparing takes with its result found on disk, and without.
 preload(mode) -> None
-    Import what every visit needs, in the process that forks them.
+    Import what every run needs, in the process that forks them.
 prepare(network, example, mode, threads, cache, calibration=None) -> Prepared
     Make a network run on an input, (B, C, H, W) or (B, C, D, H, W), and run it once. `cache` is a folder;
     `calibration` gives for an input others like it, by which INT8 chooses its ranges, or else inputs.calibration does.

@@ -23,8 +23,8 @@ INPUT = "image"
 OPSET = 18
 EXPORT = ("onnx", "onnxscript")  # what torch exports with
 # After a reading torch's OpenMP threads would spin for 7 ms on a core that a runtime's own threads need: samples
-# between readings were 16 to 18 % slower than back-to-back ones. With 20000 they are within 1 to 2 % of these, and
-# readings as in torch's own processes; 2000 made readings 20 to 30 % longer where a hypervisor wakes threads slowly.
+# between reference times were 16 to 18 % slower than back-to-back ones. With 20000 they are within 1 to 2 % of these, and
+# reference times as in torch's own processes; 2000 made reference times 20 to 30 % longer where a hypervisor wakes threads slowly.
 SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
 
 

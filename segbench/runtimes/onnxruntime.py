@@ -69,7 +69,7 @@ def prepare(
     start = time.perf_counter()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # else it spins on into the yardsticks
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else it spins on into the reference workload
     options.enable_profiling, options.profile_file_prefix = True, str(Path(tempfile.gettempdir()) / "onnxruntime")
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     # Bound, for `run` would copy every output into a new array: 123 MB with a decoder.

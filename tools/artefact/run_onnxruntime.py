@@ -1,6 +1,6 @@
 """Runs model.onnx, on an image or on the one that it was checked with: python run.py [image.npy [labels.npy]]
 
-Needs onnxruntime and numpy; with a fused end numba too. The image is float32 and normalised as card.json says.
+Needs onnxruntime and numpy; with a fused argmax numba too. The image is float32 and normalised as card.json says.
 """
 
 import json
