@@ -42,8 +42,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     in_chans: int = 3  # of an image; see `channels`
     batch_size: int = 1
     threads: int = 1
-    allocator: str = "retained"  # "pinned" or "plain", see measure.pin_allocator
-    protocol: str = "quiet"  # or "usual", see measure.usual
+    allocator: str = "retained"  # "pinned" or "plain", see timing.pin_allocator
+    protocol: str = "quiet"  # or "usual", see timing.usual
     decoder: str = ""  # one of DECODERS
     classes: int = 0  # of the decoder, or of a 3D network
     output: str = "logits"  # one of OUTPUTS

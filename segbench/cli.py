@@ -18,12 +18,13 @@ from typing import NoReturn
 import tyro
 from filelock import FileLock, Timeout
 
-from . import machine, modes, reports, runtimes, zoo
+from . import machine, modes, runtimes, zoo
+from .analysis import reports
 from .cases import MEASURED, Case
+from .measure.schedule import Durations, Plan, duration, remaining_s
+from .measure.sweep import Sweep
 from .run_log import SCHEMA, Header, RunLog, RunLogError, folders, of_another_host, read_all, session_files
-from .schedule import Durations, Plan, duration, remaining_s
 from .settings import Problem, Settings, percent, resolve, shard
-from .sweep import Sweep
 
 QUICK = {"models": ("five",), "modes": ("baseline", "compile", "openvino")}
 QUICK |= {"samples": 24, "rounds": 2, "budget": 1.0}
@@ -292,8 +293,8 @@ class Session:
 def report(benchmark: Benchmark, out: Path, header: Header, own: Path | None = None) -> None:
     """CSV and PNG from all run logs of the folder; on the terminal the table of one of them, `own`, or of all. Figures
     are those of this host where it has some; `header` says which it is."""
-    from . import diagnostics
-    from .tables import Results
+    from .analysis import diagnostics
+    from .analysis.tables import Results
 
     run_logs = read_all(benchmark.run_logs(out), benchmark=benchmark.name)
     shown = [run_log for run_log in run_logs if own in (None, run_log.folder)]

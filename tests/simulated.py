@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from tabulate import tabulate
 
-from segbench import estimates, stats
+from segbench.analysis import estimates, stats
 from segbench.cases import Case, Run
 
 READINGS_MS = np.array([3.4, 1.3])  # of the reference workload on the valid host: convolution, GEMM
@@ -76,7 +76,9 @@ class Machine:
         # A spinning barrier loses other shares of a reading and of a sample, and never less than half of the factor.
         beside = contention ** rng.uniform(0.7, 1.0, (SAMPLES + 1, 2))
         reference_times = np.column_stack([np.exp(level) * states * offset, np.full(SAMPLES + 1, np.exp(0.3 * level))])
-        reference_times = self.level * READINGS_MS * reference_times * beside * rng.lognormal(0, (0.02, 0.01), (SAMPLES + 1, 2))
+        reference_times = (
+            self.level * READINGS_MS * reference_times * beside * rng.lognormal(0, (0.02, 0.01), (SAMPLES + 1, 2))
+        )
         samples = latency_ms * rng.lognormal(0, self.luck) * slow * np.exp(slope * level) * contention
         samples = samples * np.maximum(states[1:], states[:-1]) * rng.lognormal(0, 0.01, SAMPLES)
         others = 1.0 if contention > 1 and not self.hidden else 0.0

@@ -5,10 +5,9 @@ import sys
 
 import pandas as pd
 import pytest
+from segbench.conftest import ROOT
 
 from segbench import zoo
-
-from .conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 agreement = importlib.import_module("agreement")

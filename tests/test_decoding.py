@@ -2,14 +2,13 @@
 
 import msgspec
 import pytest
+from segbench.conftest import ROOT
+from segbench.test_journal import header
 
 from segbench.cases import Case
+from segbench.measure.schedule import Durations, Plan
+from segbench.measure.sweep import Sweep
 from segbench.run_log import RunLog
-from segbench.schedule import Durations, Plan
-from segbench.sweep import Sweep
-
-from .conftest import ROOT
-from .test_journal import header
 
 FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
 UNET = ROOT / "benchmarks" / "unet_decoder" / "benchmark.py"

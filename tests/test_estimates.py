@@ -4,16 +4,15 @@ import msgspec
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from segbench.conftest import ROOT
+from segbench.simulated import MACHINES, READINGS_MS, Machine, outcome
 
-from segbench import estimates, stats, tables
+from segbench import simulated
+from segbench.analysis import estimates, stats, tables
+from segbench.analysis.estimates import NOTHING, CaseEstimate
+from segbench.analysis.tables import Results
 from segbench.cases import Case, Run
-from segbench.estimates import NOTHING, CaseEstimate
 from segbench.run_log import read_all
-from segbench.tables import Results
-
-from . import simulated
-from .conftest import ROOT
-from .simulated import MACHINES, READINGS_MS, Machine, outcome
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(CASE, mode="compile")

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from segbench.conftest import ENCODER_ONLY, TINY
+from segbench.test_journal import CASE, header
 
-from segbench import counting, machine, models, server, worker
+from segbench import counting, machine, models
 from segbench.cases import Case, Run
+from segbench.measure import server, worker
 from segbench.run_log import RunLog, RunLogError
 from segbench.runtimes import torch as torch_runtime
-
-from .conftest import ENCODER_ONLY, TINY
-from .test_journal import CASE, header
 
 QUICK = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--samples", "2")
 

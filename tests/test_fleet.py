@@ -13,12 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from segbench.conftest import ENCODER_ONLY, ROOT, TINY
 
 from segbench.cases import Case
+from segbench.measure.schedule import Plan
 from segbench.run_log import read_all
-from segbench.schedule import Plan
-
-from .conftest import ENCODER_ONLY, ROOT, TINY
 
 FLEET = (sys.executable, str(ROOT / "tools" / "fleet.py"))
 SWEEP = ("--models", "lcnet_100", "--modes", "baseline", *TINY, "--rounds", "6", "--samples", "18")
@@ -271,7 +270,7 @@ def test_shares_are_all_rounds_once():
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--threads", "4096"), "sbatch"),  # nodes may have them
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2", "--restart"), "--restart"),
         ((str(ENCODER_ONLY), "--jobs", "0"), "in 0 jobs"),
-        ((str(ROOT / "whole_ct.py"), "--jobs", "2"), "no benchmark"),
+        ((str(ROOT / "costs.py"), "--jobs", "2"), "no benchmark"),
         (("status", "."), "neither a run log nor a job"),
         (("status",), "takes a folder"),
     ],

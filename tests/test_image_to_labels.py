@@ -8,10 +8,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from segbench.conftest import ROOT
 
 from segbench.cases import Case
-
-from .conftest import ROOT
 
 LABELS, WHOLE_CT = ROOT / "benchmarks" / "labels", ROOT / "benchmarks" / "whole_ct"
 sys.path[:0] = [str(LABELS), str(WHOLE_CT), str(ROOT / "tools")]
@@ -32,12 +31,12 @@ def test_a_part_is_what_a_stage_takes_beyond_the_one_before(monkeypatch):
 
 def test_bars_of_a_ct_are_as_long_as_its_parts_together():
     runs = pd.read_csv(next((WHOLE_CT / "runs").glob("*.csv")))
-    frame = image_to_labels.cts(WHOLE_CT)
+    frame = time_to_labels.cts(WHOLE_CT)
     own = runs[(runs.model == "stunet_s") & (runs.export == "torch") & (runs.machine == frame.machine.iloc[0])]
     seconds = own[["resampling_in_s", "network_s", "stitching_s", "logits_resampled_s", "argmax_s"]].sum(axis=1).mean()
     bar = frame[frame.panel.str.endswith("stunet_s") & (frame.bar == "nnU-Net, eager")]
     assert bar.seconds.sum() == pytest.approx(seconds)
-    known = {part for of_purpose in image_to_labels.PURPOSES.values() for part in of_purpose}
+    known = {part for of_purpose in time_to_labels.PURPOSES.values() for part in of_purpose}
     assert set(frame.part) <= known, "a part without a colour would be left out of the picture"
 
 
@@ -54,7 +53,7 @@ def test_stages_are_measured_and_drawn_beside_whole_cts(tmp_path):
     runs = shutil.copytree(WHOLE_CT / "runs", tmp_path / "benchmarks" / "whole_ct" / "runs")
     for run_log in runs.glob("*.csv"):
         pd.read_csv(run_log).assign(machine=frame.machine[0]).to_csv(run_log, index=False)
-    figure, shown = image_to_labels.picture(tmp_path)
+    figure, shown = time_to_labels.picture(tmp_path)
     assert len(figure.axes) == 3 and shown.seconds.notna().all()
 
 

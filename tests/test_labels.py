@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from segbench.conftest import ROOT
 from torch.nn import functional as F
 
-from segbench import inputs, labels, models
+from segbench import inputs, models
 from segbench.cases import Case
+from segbench.kernels import labels
 from segbench.models import build
 from segbench.models.unet import folded
-
-from .conftest import ROOT
 
 FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
 LABELS = ROOT / "benchmarks" / "labels" / "benchmark.py"

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from segbench import machine, schedule
+from segbench import machine
+from segbench.measure import schedule
 
 AMD = """processor\t: 0
 vendor_id\t: AuthenticAMD

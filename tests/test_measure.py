@@ -7,22 +7,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from segbench.conftest import ROOT
+from segbench.test_journal import header
 
-from segbench import machine, measure, sweep
+from segbench import machine
 from segbench.cases import BUSY_CPUS, Case, Run
+from segbench.measure import sweep, timing
+from segbench.measure.schedule import Durations, Plan
 from segbench.run_log import RunLog
-from segbench.schedule import Durations, Plan
-
-from .conftest import ROOT
-from .test_journal import header
 
 ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # bounds in ms that every reading, or none, keeps
 
 
 @pytest.fixture(scope="module")
-def reference_workload() -> measure.ReferenceWorkload:
+def reference_workload() -> timing.ReferenceWorkload:
     torch.set_num_threads(1)
-    return measure.ReferenceWorkload()
+    return timing.ReferenceWorkload()
 
 
 def work() -> torch.Tensor:
@@ -31,16 +31,18 @@ def work() -> torch.Tensor:
 
 def test_a_visit_ends_with_its_undisturbed_samples_or_its_budget(reference_workload):
     alive = []
-    enough = measure.sample(work, reference_workload, ALWAYS, 7, 60, lambda: alive.append(1))
+    enough = timing.sample(work, reference_workload, ALWAYS, 7, 60, lambda: alive.append(1))
     assert len(enough.samples_ms) == 7 and len(enough.reference_ms) == 8 and alive
     assert enough.per_sample > 1 and torch.equal(enough.output, torch.full((64, 64), 64.0))
-    spent = measure.sample(work, reference_workload, NEVER, 7, 0.5)
+    spent = timing.sample(work, reference_workload, NEVER, 7, 0.5)
     assert len(spent.samples_ms) > 1 and len(spent.reference_ms) == len(spent.samples_ms) + 1
-    assert len(measure.sample(work, reference_workload, NEVER, 7, 1e-9).samples_ms) == 1, "at least one, whatever the budget"
+    assert len(timing.sample(work, reference_workload, NEVER, 7, 1e-9).samples_ms) == 1, (
+        "at least one, whatever the budget"
+    )
 
 
 def test_yardsticks_read_their_own_workloads(reference_workload):
-    longer = measure.ReferenceWorkload()
+    longer = timing.ReferenceWorkload()
     longer.weights = longer.weights * 8
     (conv, gemm), (eight_times, same) = reference_workload.read(), longer.read()
     assert eight_times > 3 * conv and same < 3 * gemm

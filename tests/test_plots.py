@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.transforms import Bbox
 
-from segbench import plots, zoo
+from segbench import zoo
+from segbench.analysis import plots
 
 
 def test_the_pareto_front_holds_what_nothing_smaller_outruns():

@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import ttest_1samp
+from segbench.conftest import ROOT
 
 from segbench.settings import Problem
-
-from .conftest import ROOT
 
 PRECISION = ROOT / "benchmarks" / "precision"
 sys.path.insert(0, str(PRECISION))
@@ -51,7 +50,7 @@ def test_a_difference_is_over_the_same_images_with_its_interval():
         for mode, scores in (("baseline", eager), ("openvino-int8", lower))
         for image in chance.permutation(30)
     ]
-    row = precision_report.summary(pd.DataFrame(rows)).set_index(["mode", "class"]).loc["openvino-int8", "vessel"]
+    row = report.summary(pd.DataFrame(rows)).set_index(["mode", "class"]).loc["openvino-int8", "vessel"]
     expected = ttest_1samp(lower - eager, 0).confidence_interval(0.95)
     assert row.difference == pytest.approx((lower - eager).mean())
     assert (row.difference_low, row.difference_high) == pytest.approx((expected.low, expected.high))

@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
+from segbench.conftest import ROOT
 
-from segbench import plots
+from segbench.analysis import plots
 from segbench.cases import Case, MachineSpeed, Run
 from segbench.run_log import Header, RunLog, read_all
 
-from .conftest import ROOT
-
 sys.path.insert(0, str(ROOT / "tools"))
-import all_journals
 import render
+
+from benchmarks import catalogue
 
 AMD, OTHER, LABELLED = "amd-25.17-2c", "amd-25.1-2c", "amd-25.17-2c-mine"
 MODELS = ("mobileone_s0", "lcnet_100", "resnet18", "mobilenetv3_small_100", "convnext_small")
@@ -88,8 +88,8 @@ def smaller(line: MachineSpeed | Run, native_bf16: bool) -> MachineSpeed | Run:
 def two_machines(tmp_path_factory) -> tuple[Path, Path]:
     """Run logs of two machines, one without native BF16, as small as they can be; and all that is made of them."""
     root, out = (tmp_path_factory.mktemp(name) for name in ("run_logs", "rendered"))
-    for name in all_journals.SCRIPTS:
-        benchmark = all_journals.load(ROOT / name).BENCHMARK
+    for name in catalogue.SCRIPTS:
+        benchmark = catalogue.load(ROOT / name).BENCHMARK
         for run_log in read_all(benchmark.run_logs(benchmark.script.parent)):
             if run_log.header.machine.name == AMD:
                 repeated = benchmark.name == "repeatability"
@@ -109,9 +109,9 @@ def test_two_unlike_machines_have_every_table(two_machines):
     studies = {name for name in frames if "study_" in name}
     assert len(frames) - len(studies) == 13 and studies
     for name, frame in frames.items():
-        assert {AMD, OTHER} <= {machine.removesuffix("-background-load").removesuffix("-long") for machine in frame.machine}, (
-            name
-        )
+        assert {AMD, OTHER} <= {
+            machine.removesuffix("-background-load").removesuffix("-long") for machine in frame.machine
+        }, name
     rows = frames["benchmarks/encoder_only/benchmark_results_all.csv"].set_index(["machine", "model", "mode"])
     fast, slow = (rows.loc[name, "mobileone_s0", "baseline"] for name in (AMD, OTHER))
     assert fast.throughput_all == pytest.approx(1.5 * slow.throughput_all, rel=1e-4)
@@ -126,7 +126,7 @@ def test_two_unlike_machines_have_every_page(two_machines):
     pages = {name: (out / "results" / f"{name}.md").read_text() for name in (AMD, OTHER)}
     for name, page in pages.items():
         elsewhere = ("Deployment runtimes", "From image to labels")  # run logs that these machines lack
-        measured = [title for title in all_journals.SCRIPTS.values() if title not in elsewhere]
+        measured = [title for title in catalogue.SCRIPTS.values() if title not in elsewhere]
         assert re.findall("^## (.*)", page, re.MULTILINE) == measured
         tables = re.findall(r"^\|(?: -+:? \|)+$", page, re.MULTILINE)
         sources = re.findall(r"<sub>(.*); `(.*):(\w+)`</sub>", page)
@@ -160,10 +160,10 @@ def test_two_unlike_machines_have_a_row_each_in_the_readme(two_machines):
 
 @pytest.mark.parametrize("name", ["encoder_only", "encoder_only_quick", "benchmark_official"])
 def test_sweeps_that_were_stopped_and_other_versions_are_rows_too(name):
-    from segbench.tables import Results
+    from segbench.analysis.tables import Results
 
     script = "benchmark_official.py" if name == "benchmark_official" else "benchmarks/encoder_only/benchmark.py"
-    report, results = all_journals.load(ROOT / script).BENCHMARK.report(), Results(read_all(SMALL / name))
+    report, results = catalogue.load(ROOT / script).BENCHMARK.report(), Results(read_all(SMALL / name))
     rows = results.rows
     assert len(rows) == len({run.case for run_log in results.run_logs for run in run_log.runs})
     assert rows.torch.unique().tolist() == (["2.15.0"] if name == "encoder_only_quick" else ["2.11.0"])
@@ -178,14 +178,14 @@ def test_a_mode_that_only_a_journal_knows_comes_last(tmp_path):
         copy.append(line)
         if isinstance(line, Run) and line.case.mode == "compile":
             copy.append(msgspec.structs.replace(line, case=Case(**as_fields(line.case) | {"mode": "a mode of old"})))
-    from segbench import tables
+    from segbench.analysis import tables
 
     results = tables.Results([RunLog.read(copy.folder)])
     of_model = results.rows[results.rows.model == "lcnet_100"]
     assert of_model["mode"].tolist() == ["baseline", "compile", "a mode of old"]
     assert of_model.precision.tolist() == ["fp32", "fp32", ""]
     assert "a mode of old" not in tables.ranking(results.rows)["mode"].tolist()
-    report = all_journals.load(ROOT / "benchmarks/encoder_only/benchmark.py").BENCHMARK.report()
+    report = catalogue.load(ROOT / "benchmarks/encoder_only/benchmark.py").BENCHMARK.report()
     assert "a mode of old" in report.show(results)
     assert [*report.pages[1](results).frame] == ["encoder", "baseline", "compile", "a mode of old"]
 

@@ -6,21 +6,23 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from segbench.conftest import ENCODER_ONLY, REPEATABILITY
+from segbench.test_journal import header
 
-from segbench import diagnostics, modes, schedule, tables
+from segbench import modes
+from segbench.analysis import diagnostics, tables
+from segbench.analysis.compare import compare
+from segbench.analysis.tables import Results
 from segbench.cases import Case, MachineSpeed, Run
-from segbench.compare import compare
+from segbench.measure import schedule
 from segbench.run_log import RunLog
-from segbench.tables import Results
-
-from .conftest import ENCODER_ONLY, REPEATABILITY
-from .test_journal import header
 
 sys.path.insert(0, str(ENCODER_ONLY.parent))
 sys.path.insert(0, str(REPEATABILITY.parent))
-import encoder_pages
 import estimator_study as study
-import repetitions
+
+from benchmarks.encoder_only import report
+from benchmarks.repeatability import repetitions
 
 FLOORS_MS = np.array([3.4, 1.3])
 
@@ -60,7 +62,9 @@ def journal_of(folder, latencies_ms: dict[Case, float], repetitions: int = 4, ro
         started = f"2026-01-0{repetition}T00:00:00+00:00"
         run_log.begin(header(started, settings={"rounds": rounds}))
         reference_times = (FLOORS_MS * rng.uniform(1, 1.01, (60, 2))).tolist()
-        run_log.append(MachineSpeed(threads=2, started=started, reference_ms=reference_times, peak_gflops={}, seconds=6))
+        run_log.append(
+            MachineSpeed(threads=2, started=started, reference_ms=reference_times, peak_gflops={}, seconds=6)
+        )
         for number in range((repetition - 1) * rounds + 1, repetition * rounds + 1):
             for case, ms in latencies_ms.items():
                 if case.protocol != "fixed-iteration" or number % rounds == 0:
@@ -77,11 +81,14 @@ def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
     # Three runs of 5 s, and half of the floors' 6 s; compiling is counted apart.
     assert quiet.seconds == 3 * 5 + 3
     assert (
-        rows.loc["drift-corrected", "compile"].seconds == 3 * (5 - 2) + 3 and rows.loc["drift-corrected", "compile"].prepare_s == 6
+        rows.loc["drift-corrected", "compile"].seconds == 3 * (5 - 2) + 3
+        and rows.loc["drift-corrected", "compile"].prepare_s == 6
     )
     assert rows.loc["drift-corrected", "compile"].speedup == pytest.approx(2, rel=0.02)
     fixed_iterations = rows.loc["fixed-iteration", "baseline"]
-    assert fixed_iterations.seconds == 10 and fixed_iterations.throughput_img_s == pytest.approx(1e3 / (24 * 1.15), rel=0.05)
+    assert fixed_iterations.seconds == 10 and fixed_iterations.throughput_img_s == pytest.approx(
+        1e3 / (24 * 1.15), rel=0.05
+    )
     assert fixed_iterations.spread > quiet.spread
 
 
@@ -220,5 +227,5 @@ def test_every_ranking_has_a_first_of_its_own(monkeypatch):
     both = pd.concat([frame, frame.assign(mode="compile", precision="int8")], ignore_index=True)
     top = tables.ranking(both).set_index(["precision", "model"])["rank"]
     assert top["fp32"].to_dict() == top["int8"].to_dict() == {"b": 1, "c": 1, "a": 3, "d": 3}
-    best = encoder_pages.by_mode(both).set_index("model").best_mode
+    best = report.by_mode(both).set_index("model").best_mode
     assert best.dropna().to_dict() == dict.fromkeys("abcd", "baseline"), "INT8 is ranked apart"

@@ -6,11 +6,10 @@ import subprocess
 import sys
 
 import pandas as pd
+from segbench.conftest import ENCODER_ONLY, ROOT, TINY
 
 from segbench import modes, runtimes
 from segbench.run_log import read_all
-
-from .conftest import ENCODER_ONLY, ROOT, TINY
 
 LINE = '        Mode("half a network", "halved", "fp32", {"rows": 32}),\n'
 RUNTIME = '''
@@ -18,8 +17,8 @@ RUNTIME = '''
 
 import torch
 
-from ..machine import installed
-from . import Prepared
+from segbench.machine import installed
+from segbench import Prepared
 
 
 def missing(mode, case, machine):

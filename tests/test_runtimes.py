@@ -5,20 +5,20 @@ import sys
 
 import pytest
 import torch
+from segbench.conftest import ROOT
+from segbench.test_journal import FLOOR, header
 
-from segbench import inputs, modes, runtimes, worker
+from segbench import inputs, modes, runtimes
+from segbench.analysis.tables import Results
 from segbench.cases import Case, Run
-from segbench.run_log import RunLog
 from segbench.machine import cache_folder, describe
+from segbench.measure import worker
 from segbench.models import build
+from segbench.run_log import RunLog
 from segbench.runtimes import conversion, ncnn, openvino
-from segbench.tables import Results
-
-from .conftest import ROOT
-from .test_journal import FLOOR, header
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "runtimes"))
-import runtime_report
+from benchmarks.runtimes import report
 
 RUNTIMES = ROOT / "benchmarks" / "runtimes" / "benchmark.py"
 FLOATING = ("onnxruntime", "openvino", "ncnn", "mnn")
@@ -177,11 +177,11 @@ def test_what_a_mode_keeps_beside_a_neighbour_is_images_over_seconds(tmp_path):
         for number in (1, 2):
             run_log.append(Run(case=case, round=number, samples_ms=samples, reference_ms=[(3.0, 1.0)] * 41))
         run_logs.append(RunLog.read(run_log.folder))
-    (row,) = runtime_report.kept(Results(run_logs)).to_dict("records")
+    (row,) = report.kept(Results(run_logs)).to_dict("records")
     assert (
         row["kept"] == pytest.approx(0.5, rel=0.01) and row["p95_ms"] == 30 and row["latency_ms"] == pytest.approx(10)
     )
-    assert runtime_report.kept(Results(run_logs[:1])).empty
+    assert report.kept(Results(run_logs[:1])).empty
 
 
 @pytest.mark.parametrize(

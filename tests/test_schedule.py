@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from segbench import estimates, sweep
+from segbench.analysis import estimates
 from segbench.cases import Case, Run
-from segbench.schedule import Durations, Plan, remaining_s
+from segbench.measure import sweep
+from segbench.measure.schedule import Durations, Plan, remaining_s
 
 EAGER = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(EAGER, mode="compile")

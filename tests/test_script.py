@@ -13,12 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from segbench.conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
 
 from segbench import machine
-from segbench.run_log import RunLog
 from segbench.machine import usable_cores
-
-from .conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
+from segbench.run_log import RunLog
 
 MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
 
@@ -180,7 +179,9 @@ def test_compare_says_what_is_wrong_in_a_line(tmp_path):
 def test_repetitions_of_both_protocols_beside_a_noisy_neighbour(script):
     script.path = REPEATABILITY
     all_cores = ("--threads", str(usable_cores()))  # else the background load has one of its own
-    done = script.run("--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--background-load", *all_cores)
+    done = script.run(
+        "--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--background-load", *all_cores
+    )
     assert done.returncode == 0, done.stderr
     rows = script.table("benchmark_results.csv")
     assert (

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from segbench.conftest import ROOT
 
 from segbench import machine
 from segbench.models import segmenter
-
-from .conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 import recommend

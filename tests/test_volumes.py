@@ -6,25 +6,24 @@ import re
 import subprocess
 import sys
 
+import count_params
 import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from segbench.conftest import ROOT
+from segbench.test_journal import header
 from torch import nn
 
-import count_params
-import official_report
-import whole_ct
-from segbench import counting, inputs, machine, models, worker
+from benchmarks.official import costs, report
+from segbench import counting, inputs, machine, models
+from segbench.analysis.tables import Results
 from segbench.cases import Case, MachineSpeed, Run
-from segbench.run_log import RunLog
+from segbench.measure import worker
 from segbench.models import states, totalsegmentator, volume
 from segbench.models.stunet import VARIANTS, STUNet
-from segbench.tables import Results
-
-from .conftest import ROOT
-from .test_journal import header
+from segbench.run_log import RunLog
 
 COUNT, OFFICIAL = ROOT / "count_params.py", ROOT / "benchmark_official.py"
 
@@ -189,10 +188,10 @@ def test_bad_input_ends_with_one_line_and_status_2():
 
 def test_tiles_and_voxels_of_the_reference_volume():
     """By hand: 300, 256 and 256 voxels at 1.5 mm; three tiles a side at 0.8, four along the body at 0.5."""
-    voxels = whole_ct.resampled(whole_ct.VOXELS, whole_ct.SPACING_MM, 1.5)
+    voxels = costs.resampled(costs.VOXELS, costs.SPACING_MM, 1.5)
     assert voxels == (300, 256, 256)
-    assert whole_ct.tiles(voxels, 0.8) == 3 * 3 * 3 and whole_ct.tiles(voxels, 0.5) == 4 * 3 * 3
-    assert whole_ct.tiles((150, 128, 128), 0.8) == 2 and whole_ct.tiles((60, 128, 128), 0.5) == 1
+    assert costs.tiles(voxels, 0.8) == 3 * 3 * 3 and costs.tiles(voxels, 0.5) == 4 * 3 * 3
+    assert costs.tiles((150, 128, 128), 0.8) == 2 and costs.tiles((60, 128, 128), 0.5) == 1
 
 
 def test_the_synthetic_ct_is_normalised_over_the_body():
@@ -229,19 +228,19 @@ def test_costs_by_hand(tmp_path):
             run.memory_mb, run.phases_s = 460, {"prepare": 1}
             run_log.append(run)
     results = Results([run_log])
-    rows = whole_ct.equivalents(results).set_index(["model", "size"])
+    rows = costs.equivalents(results).set_index(["model", "size"])
     assert rows.eq_s["resnet18", "512x512"] == pytest.approx(20) and rows.eq_s[
         "stunet_s", "128x128x64"
     ] == pytest.approx(4)
     assert rows.gmacs_slice["stunet_s", "128x128x64"] == 25 and rows.peak_gb["stunet_s", "128x128x64"] == 0.5
-    whole = whole_ct.costs(results).set_index("way")
+    whole = costs.costs(results).set_index("way")
     assert whole.ct_s["resnet18 + UNet"] == pytest.approx(300 / 20)
     deep = whole.loc["STU-Net-S, 1.5 mm"]
     assert deep.ct_s == pytest.approx(27 * (2 * 2.2) ** 0.5) and deep.ct_all_s == pytest.approx(27 * 2.1)
     assert deep.inferences_half == 36
     assert whole.ct_s["TotalSegmentator, 1.5 mm"] == pytest.approx(5 * 27 * 3)
     assert whole.ct_tmac["TotalSegmentator, 1.5 mm"] == pytest.approx(5 * 27 * 0.1)
-    spread = official_report.sessions_apart(results).set_index(["network", "size"]).spread
+    spread = report.sessions_apart(results).set_index(["network", "size"]).spread
     assert spread["stunet_s", "128x128x128"] == pytest.approx(1.1) and spread["resnet18", "512x512"] == 1
 
 
@@ -261,7 +260,7 @@ def test_a_slice_and_a_volume_side_by_side(script):
     rows = pd.read_csv(script.out / "benchmark_official_results.csv", keep_default_na=False)
     settled = rows[(rows.status == "ok") & (rows["size"] != "128x128x64")]
     whole = script.table("benchmark_official_costs.csv")
-    assert [*whole.way] == [*whole_ct.networks(settled).replace("STU-Net-S", "STU-Net-S, 1.5 mm")]
+    assert [*whole.way] == [*costs.networks(settled).replace("STU-Net-S", "STU-Net-S, 1.5 mm")]
     assert (script.out / "benchmark_official_plot.png").exists()
 
 

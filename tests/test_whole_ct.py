@@ -10,13 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from scipy.ndimage import zoom
+from segbench.conftest import ROOT
 from torch import nn
 from torch.nn import functional as F
 
 from segbench import zoo
 from segbench.models import volume
-
-from .conftest import ROOT
 
 FOLDER = ROOT / "benchmarks" / "whole_ct"
 sys.path.insert(0, str(FOLDER))
@@ -170,7 +169,7 @@ def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
     runs = pd.DataFrame(
         [run("nnunet", 1, 8, 100), run("fast", 1, 4, 30), run("nnunet", 2, 4, 90), run("fast", 2, 1, 30)]
     )
-    fast = ct_report.summary(runs).set_index("way").loc["fast"]
+    fast = report.summary(runs).set_index("way").loc["fast"]
     assert fast.ratio == pytest.approx((2 * 4) ** 0.5) and fast.ratio_low < fast.ratio < fast.ratio_high
     assert fast.memory_ratio == pytest.approx(30 / 100) and fast.parts_over_whole == pytest.approx(1)
 
@@ -216,9 +215,9 @@ def test_fast_alone_has_no_ratio_and_another_scan_is_another_setting(tmp_path):
     row |= {"sliding_window_mb": 9, "preparing_mb": 9, "prepare_s": 1, "same_labels": np.nan}
     (tmp_path / "runs").mkdir()
     pd.DataFrame([row, row | {"ct": "a.nii"}, row | {"ct": "b.nii"}]).to_csv(tmp_path / "runs" / "m.csv", index=False)
-    frame = ct_report.summary(ct_report.evidence(tmp_path))
+    frame = report.summary(report.evidence(tmp_path))
     assert len(frame) == 3 and frame.ratio.isna().all()
-    assert len(ct_report.write(tmp_path, tmp_path)) == 2 and "a.nii, 8x8x8" in ct_report.terminal(tmp_path)
+    assert len(report.write(tmp_path, tmp_path)) == 2 and "a.nii, 8x8x8" in report.terminal(tmp_path)
     assert benchmark.turns_before(tmp_path / "runs" / "m.csv", "stunet_s", "a.nii", "8x8x8") == 1
     assert benchmark.turns_before(tmp_path / "runs" / "m.csv", "stunet_s", "c.nii", "8x8x8") == 0
 

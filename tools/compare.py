@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from segbench import compare, markdown, modes, tables
+from segbench import modes
+from segbench.analysis import compare, markdown, tables
 from segbench.run_log import RunLog, RunLogError
 
 DIGITS = {"first_ms": 2, "second_ms": 2, "ratio": 3, "low": 3, "high": 3}

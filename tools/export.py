@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from segbench import machine, modes, own, settings, zoo
+from segbench import custom_network, machine, modes, settings, zoo
 from segbench.cases import Case, sides
 from segbench.settings import Problem
 
@@ -88,7 +88,7 @@ def case_of(given: Settings) -> tuple[Case, str]:
     common |= {"threads": threads, "pretrained": given.pretrained, "output": given.output}
     if given.network:
         case, folder = Case(model=given.network, **common), str(Path.cwd())
-        digest, classes = own.describe(case, folder)
+        digest, classes = custom_network.describe(case, folder)
         case, source = Case(model=given.network, classes=classes, weights=digest, **common), folder
     else:
         is_volume = given.model in zoo.VOLUMES
@@ -162,7 +162,7 @@ def fused_argmax(network, draft: Path) -> dict:
     """What run.py needs to make labels of what the cut network returns: the kernels, and for UNet its last weights."""
     import numpy as np
 
-    from segbench import labels
+    from segbench.kernels import labels
     from segbench.models.fpn import STRIDE, SemanticFPN
     from segbench.models.unet import folded
 
@@ -201,9 +201,9 @@ def weights_source(case: Case) -> str:
 
 def measured(case: Case) -> list[dict]:
     """What the run logs hold of this network, mode and size, whatever its weights: a row per machine and benchmark."""
-    import all_journals
+    from benchmarks import catalogue
 
-    frame = all_journals.rows(model=case.model)
+    frame = catalogue.rows(model=case.model)
     if frame.empty:
         return []
     classes = case.classes or float("nan")

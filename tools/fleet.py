@@ -19,15 +19,15 @@ import sys
 import time
 from pathlib import Path
 
-import fleet_jobs
 import submitit
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 from segbench import machine
+from segbench.measure.worker import die_with_parent
 from segbench.run_log import RunLogError
 from segbench.settings import Problem
-from segbench.worker import die_with_parent
+from tools import fleet_jobs
 
 NOT_HERE = ("--shard", "--until", "--restart", "--report")  # what a share cannot have, or would be done by every job
 

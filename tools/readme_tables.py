@@ -3,13 +3,14 @@
 import re
 
 import pandas as pd
-import sweep_tables
-from all_journals import NOTHING, ROOT, AllResults, machines, of_machine
 
-from segbench import markdown, modes, tables, zoo
+from benchmarks import overview
+from benchmarks.catalogue import NOTHING, ROOT, AllResults, machines, of_machine
+from segbench import modes, zoo
+from segbench.analysis import markdown, tables
+from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
 from segbench.modes import BASELINE
-from segbench.tables import Results
 
 LABELLED = re.compile("-(long|hours|background_load)$")  # repetitions over hours, or beside a background load
 PROTOCOLS = {
@@ -117,12 +118,12 @@ def families(results_of: AllResults) -> str:
 def runtimes(results_of: AllResults) -> str:
     """By mode but the one they are over, on the machine with the most cases; of modes that ran on four fifths of the
     networks or more."""
-    import runtime_report
+    from benchmarks.runtimes import report
 
     results = largest(results_of, "runtimes")
     if not results.run_logs:
         return ""
-    shown = runtime_report.gains(results)
+    shown = report.gains(results)
     frame = shown.frame[shown.frame.networks >= 0.8 * shown.frame.networks.max()]
     frame = frame[frame["mode"] != modes.BASELINE]
     head = {"mode": f"mode, on {results.run_logs[0].name}"}
@@ -132,17 +133,17 @@ def runtimes(results_of: AllResults) -> str:
 
 def shares(results_of: AllResults) -> str:
     """Of the peak, by mode, on the machine with the most cases."""
-    import runtime_report
+    from benchmarks.runtimes import report
 
-    shown = runtime_report.shares(largest(results_of, "runtimes"))
+    shown = report.shares(largest(results_of, "runtimes"))
     return markdown.table(shown.frame, shown.digits)
 
 
 def background_load(results_of: AllResults) -> str:
     """What modes keep beside a busy process: means over the networks, a column per machine."""
-    import runtime_report
+    from benchmarks.runtimes import report
 
-    kept = runtime_report.kept(results_of.get("runtimes", NOTHING))
+    kept = report.kept(results_of.get("runtimes", NOTHING))
     if kept.empty:
         return ""
     rows = []
@@ -157,43 +158,43 @@ def background_load(results_of: AllResults) -> str:
 
 def precision(results_of: AllResults) -> str:
     """Dice in lower precision, all machines."""
-    import precision_report
+    from benchmarks.precision import report
 
-    rows = precision_report.evidence(ROOT / "benchmarks" / "precision")
-    return markdown.table(precision_report.shown(precision_report.summary(rows))) if len(rows) else ""
+    rows = report.evidence(ROOT / "benchmarks" / "precision")
+    return markdown.table(report.shown(report.summary(rows))) if len(rows) else ""
 
 
 def label_ways(results_of: AllResults) -> str:
     """From image to labels, on the machine with the most cases."""
-    import labels_report
+    from benchmarks.labels import report
 
     results = largest(results_of, "labels")
-    return markdown.table(*labels_report.means(results)[:2]) if results.run_logs else ""
+    return markdown.table(*report.means(results)[:2]) if results.run_logs else ""
 
 
 def label_kernels(results_of: AllResults) -> str:
     """The kernels on all machines."""
-    import labels_report
+    from benchmarks.labels import report
 
-    shown = labels_report.shown_kernels(ROOT / "benchmarks" / "labels")
+    shown = report.shown_kernels(ROOT / "benchmarks" / "labels")
     return markdown.table(*shown[:2]) if len(shown.frame) else ""
 
 
 def whole_ct_runs(results_of: AllResults) -> str:
     """Whole CTs that were run, all machines."""
-    import ct_report
+    from benchmarks.whole_ct import report
 
-    shown = ct_report.shown(ct_report.summary(ct_report.evidence(ROOT / "benchmarks" / "whole_ct")))
+    shown = report.shown(report.summary(report.evidence(ROOT / "benchmarks" / "whole_ct")))
     return markdown.table(*shown[:2]) if len(shown.frame) else ""
 
 
 def whole_ct_short(results_of: AllResults) -> str:
     """The same in one line a network: seconds and peak memory stock, and fast at each precision."""
-    import ct_report
+    from benchmarks.whole_ct import report
 
-    frame = ct_report.summary(ct_report.evidence(ROOT / "benchmarks" / "whole_ct"))
+    frame = report.summary(report.evidence(ROOT / "benchmarks" / "whole_ct"))
     rows = []
-    for (machine, model, _, voxels, _), group in frame.groupby(ct_report.SETTING, sort=False) if len(frame) else []:
+    for (machine, model, _, voxels, _), group in frame.groupby(report.SETTING, sort=False) if len(frame) else []:
         came, fast = group[group.way != "fast"], group[group.way == "fast"]
         if came.empty:
             continue
@@ -214,10 +215,10 @@ def seconds_and_memory(ways: pd.DataFrame) -> str:
 
 def fpn_against_unet(results_of: AllResults) -> str:
     """By mode, on the machine with the most cases."""
-    import combined_report
+    from benchmarks.combined import report
 
     results = largest(results_of, "combined_benchmark")
-    frame = combined_report.over_all(results).frame
+    frame = report.over_all(results).frame
     spans = markdown.spans(frame["FPN over UNet, lowest"], frame.highest, 2)
     columns = {
         f"mode, on {', '.join(results.machines())}": frame["mode"],
@@ -234,12 +235,12 @@ def fpn_against_unet(results_of: AllResults) -> str:
 
 def whole_cts(results_of: AllResults) -> str:
     """A whole CT, on the machine with the most cases."""
-    import whole_ct
+    from benchmarks.official import costs
 
     results = largest(results_of, "benchmark_official")
-    frame = whole_ct.costs(results)
+    frame = costs.costs(results)
     slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
-    top = whole_ct.ranked_costs(frame)
+    top = costs.ranked_costs(frame)
     fastest = top[top.kind == "2D"].way.head(1).tolist()
     top = top[top.way.isin([*WAYS, *fastest])]
     columns = {
@@ -255,9 +256,9 @@ def whole_cts(results_of: AllResults) -> str:
 
 def promises(results_of: AllResults, protocols: tuple[str, ...] = (*PROTOCOLS,), labelled: bool = True) -> str:
     """What each protocol keeps, worst and median case: a row per run log."""
-    import repetition_report
+    from benchmarks.repeatability import report
 
-    frame, rows = repetition_report.promises(results_of.get("repeatability", NOTHING)).frame, []
+    frame, rows = report.promises(results_of.get("repeatability", NOTHING)).frame, []
     for machine, group in frame.groupby("machine", sort=False):
         found = group.set_index("protocol")
         row = {"machine": machine, "cases": found.cases["drift-corrected"]}
@@ -275,14 +276,14 @@ def promises_short(results_of: AllResults) -> str:
 
 def agreement(results_of: AllResults) -> str:
     """How far orders carry over to other CPUs."""
-    import agreement
+    from studies import agreement
 
     return markdown.table(*agreement.shown(results_of)[:2])
 
 
 def agreement_families(results_of: AllResults) -> str:
     """By family, against timm's tables."""
-    import agreement
+    from studies import agreement
 
     return markdown.table(*agreement.by_family(results_of)[:2])
 
@@ -303,9 +304,9 @@ TABLES = {
     "whole-cts": whole_cts,
     "agreement": agreement,
     "agreement-families": agreement_families,
-    "told-apart": sweep_tables.significantly_different,
-    "sweeps": sweep_tables.sweeps,
-    "all-of-timm": sweep_tables.all_of_timm,
+    "told-apart": overview.significantly_different,
+    "sweeps": overview.sweeps,
+    "all-of-timm": overview.all_of_timm,
     "promises": promises,
     "promises-short": promises_short,
 }

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import all_journals
 import pandas as pd
 import tyro
 
-from segbench import machine, markdown, modes
+from benchmarks import catalogue
+from segbench import machine, modes
+from segbench.analysis import markdown
 from segbench.cases import DECODERS, FEATURES, OUTPUTS
 from segbench.run_log import RunLogError
 
@@ -153,9 +154,9 @@ def once(rows: pd.DataFrame) -> pd.DataFrame:
 def recommend(settings: Settings) -> pd.DataFrame:
     """The rows to show. Raises Problem."""
     name = settings.machine or machine.describe().name
-    rows = all_journals.rows(machine=name)
+    rows = catalogue.rows(machine=name)
     if rows.empty:
-        known = ", ".join(sorted(all_journals.machines(all_journals.all_results())))
+        known = ", ".join(sorted(catalogue.machines(catalogue.all_results())))
         script = "encoder_only" if settings.decoder == "any" else MAKERS[settings.decoder.replace("none", "")]
         raise Problem(
             f"{name} has no run log yet: run `uv run benchmarks/{script}/benchmark.py`, or name a machine with "

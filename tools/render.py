@@ -13,15 +13,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import agreement
-import image_to_labels
-import readme_tables
-from all_journals import ROOT, benchmarks
 from PIL import Image
 
-from segbench import plots, reports
+from benchmarks import time_to_labels
+from benchmarks.catalogue import ROOT, benchmarks
+from segbench.analysis import plots, reports
+from segbench.analysis.tables import Results
 from segbench.run_log import RunLogError
-from segbench.tables import Results
+from studies import agreement
+from tools import readme_tables
 
 MARKS = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -59,15 +59,15 @@ def without_journals(root: Path, out: Path) -> list[Path]:
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
         (out / "benchmarks" / name).mkdir(parents=True, exist_ok=True)
-    import ct_report
-    import labels_report
-    import precision_report
+    from benchmarks.labels import report
+    from benchmarks.precision import report
+    from benchmarks.whole_ct import report
 
-    writers = {"precision": precision_report.write, "labels": labels_report.write_kernels, "whole_ct": ct_report.write}
+    writers = {"precision": report.write, "labels": report.write_kernels, "whole_ct": report.write}
     pairs = ((write, Path("benchmarks") / name) for name, write in writers.items())
     written = [path for write, folder in pairs for path in write(root / folder, out / folder)]
-    if found := image_to_labels.picture(root):
-        written.append(out / "results" / "image_to_labels.png")
+    if found := time_to_labels.picture(root):
+        written.append(out / "results" / "time_to_labels.png")
         written[-1].parent.mkdir(exist_ok=True)
         plots.save(*found, written[-1])
     return written

@@ -9,8 +9,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from segbench import cli, decoder_benchmark
-from segbench.reports import Report
+from benchmarks import decoders
+from segbench import cli
+from segbench.analysis.reports import Report
 from segbench.settings import Problem
 
 LIBRARY = "segmentation-models-pytorch"
@@ -25,7 +26,7 @@ MODELS = (
 
 
 @dataclass
-class Settings(decoder_benchmark.DecoderSettings):
+class Settings(decoders.DecoderSettings):
     def check(self) -> None:
         super().check()
         if find_spec("segmentation_models_pytorch") is None:
@@ -36,17 +37,17 @@ class Settings(decoder_benchmark.DecoderSettings):
 
 
 def cases(settings: Settings) -> list:
-    return decoder_benchmark.cases(settings, ("fpn", "smp-fpn", "unet", "smp-unet"))
+    return decoders.cases(settings, ("fpn", "smp-fpn", "unet", "smp-unet"))
 
 
 def report() -> Report:
-    import peer_report
+    from benchmarks.decoder_peers import report
 
     return Report(
-        csvs={"benchmark_results.csv": peer_report.side_by_side},
-        pictures={"benchmark_plot.png": peer_report.picture},
-        show=peer_report.terminal,
-        pages=(peer_report.by_encoder,),
+        csvs={"benchmark_results.csv": report.side_by_side},
+        pictures={"benchmark_plot.png": report.picture},
+        show=report.terminal,
+        pages=(report.by_encoder,),
     )
 
 

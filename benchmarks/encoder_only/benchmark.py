@@ -7,24 +7,23 @@ benchmark_results.csv (each model at its fastest valid mode) and benchmark_plot.
 from pathlib import Path
 
 from segbench import cli, modes
-from segbench.reports import Report
+from segbench.analysis.reports import Report
 from segbench.settings import Settings
 
 
 def report() -> Report:
-    import encoder_pages
-
-    from segbench import markdown, pages, plots, tables
+    from benchmarks.encoder_only import report
+    from segbench.analysis import markdown, pages, plots, tables
 
     return Report(
         csvs={
             "benchmark_results_all.csv": lambda results: results.rows,
-            "benchmark_results_comparison.csv": lambda results: encoder_pages.by_mode(results.rows),
+            "benchmark_results_comparison.csv": lambda results: report.by_mode(results.rows),
             "benchmark_results.csv": lambda results: tables.fastest(results.rows),
         },
         pictures={"benchmark_plot.png": lambda results: plots.encoders(results.rows, results.dates())},
         show=markdown.terminal,
-        pages=(pages.ranking, pages.every_mode, pages.gains, *encoder_pages.TABLES),
+        pages=(pages.ranking, pages.every_mode, pages.gains, *report.TABLES),
         answer=markdown.answer,
     )
 

@@ -9,11 +9,11 @@ the fastest of all other ways) and benchmark_plot.png from the run logs of all m
 import dataclasses
 from pathlib import Path
 
+from benchmarks.decoders import DecoderSettings
 from segbench import cli
+from segbench.analysis.reports import Report
 from segbench.cases import Case
-from segbench.decoder_benchmark import DecoderSettings
 from segbench.modes import BASELINE
-from segbench.reports import Report
 
 WAYS = ("argmax", "graph", "labels")
 MODES = (BASELINE, "autocast+compile+freezing", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
@@ -33,16 +33,16 @@ def cases(settings: DecoderSettings) -> list[Case]:
 
 
 def report() -> Report:
-    import labels_report
+    from benchmarks.labels import report
 
     return Report(
         csvs={
             "benchmark_results_all.csv": lambda results: results.rows,
-            "benchmark_results.csv": labels_report.won,
+            "benchmark_results.csv": report.won,
         },
-        pictures={"benchmark_plot.png": labels_report.picture},
-        show=labels_report.terminal,
-        pages=labels_report.TABLES,
+        pictures={"benchmark_plot.png": report.picture},
+        show=report.terminal,
+        pages=report.TABLES,
     )
 
 

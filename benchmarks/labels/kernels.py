@@ -20,7 +20,8 @@ import pandas as pd
 import psutil
 import tyro
 
-from segbench import machine, stats
+from segbench import machine
+from segbench.analysis import stats
 from segbench.runtimes import conversion
 
 HERE = Path(__file__).resolve().parent
@@ -42,7 +43,7 @@ class Settings:
 
 def in_turn(calls: dict[str, Callable[[], object]], pairs: int) -> dict[str, np.ndarray]:
     """Seconds of each, call after call."""
-    from segbench.measure import seconds
+    from segbench.measure.timing import seconds
 
     for call in calls.values():
         call(), call()
@@ -69,14 +70,16 @@ def measure(settings: Settings) -> list[dict]:
     from torch import nn
     from torch.nn import functional as F
 
-    from segbench import inputs, labels, measure, models
+    from segbench import inputs, models
     from segbench.cases import Case
+    from segbench.kernels import labels
+    from segbench.measure import timing
     from segbench.models.unet import folded
 
     threads = machine.usable_cores()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    measure.retain_memory(2000)
+    timing.retain_memory(2000)
     rows = []
     case = Case(model="mobilenetv4_conv_small", mode="baseline", size=(512, 512), decoder="fpn", classes=CLASSES)
     trunk, _ = models.labelled(models.build(case), "labels", case.size, threads)
@@ -141,8 +144,8 @@ def large(threads: int) -> dict:
     """A whole CT: what torch would need 37 GB for."""
     import torch
 
-    from segbench import labels
-    from segbench.measure import seconds, status_kb
+    from segbench.kernels import labels
+    from segbench.measure.timing import seconds, status_kb
 
     (depth, height, width), size = LARGE
     logits = torch.empty(1, CLASSES, depth, height, width)
@@ -159,12 +162,12 @@ def limits() -> dict:
     instructions per second and lane of its multiply-add units, by the largest matrix products."""
     import torch
 
-    from segbench import measure
+    from segbench.measure import timing
 
     source = torch.ones(1 << 28)
     target = torch.empty_like(source)
-    best = min(measure.seconds(lambda: target.copy_(source)) for _ in range(6))
-    peak = measure.peak_gflops(torch.float32)
+    best = min(timing.seconds(lambda: target.copy_(source)) for _ in range(6))
+    peak = timing.peak_gflops(torch.float32)
     return {"memory_gb_s": 2 * source.nbytes / best / 1e9, "instructions_g_s": peak / 2}
 
 
@@ -180,13 +183,13 @@ def main() -> None:
         sys.exit(f"kernels.py: --out {settings.out} cannot be written to ({error.strerror})")
     if settings.large and machine.free_gb() < 14:
         sys.exit(f"kernels.py: {machine.free_gb():.0f} GB are free, a whole CT needs 14: --no-large leaves it out")
-    import labels_report
+    from benchmarks.labels import report
 
     frame = pd.DataFrame(measure(settings)).assign(**limits())
     frame.insert(0, "machine", here.name)
     frame.insert(1, "threads", machine.usable_cores())
     frame.to_csv(settings.out / "kernels" / f"{here.name}.csv", index=False, float_format="%.6g")
-    for path in labels_report.write_kernels(settings.out, settings.out):
+    for path in report.write_kernels(settings.out, settings.out):
         print(f"wrote {path}")
 
 

@@ -2,7 +2,7 @@
 argmax behind it, and in OpenVINO with the fused argmax. One call of every stage in turn; a part is what a stage takes
 beyond the one before it.
 
-Writes parts/<machine>.csv, from which tools/render.py draws results/image_to_labels.png.
+Writes parts/<machine>.csv, from which tools/render.py draws results/time_to_labels.png.
 
     uv run benchmarks/labels/parts.py
 """
@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 import pandas as pd
 import tyro
-from kernels import CLASSES, HERE, in_turn
 
+from benchmarks.labels.kernels import CLASSES, HERE, in_turn
 from segbench import machine, modes, runtimes, zoo
 from segbench.cases import FEATURES, Case
 from segbench.modes import BASELINE
@@ -72,11 +72,11 @@ def rows(case: Case, turns: int) -> list[dict]:
 def measure(settings: Settings) -> pd.DataFrame:
     import torch
 
-    from segbench import measure
+    from segbench.measure import timing
 
     here, threads = machine.describe(), machine.usable_cores()
     torch.set_num_threads(threads)
-    measure.retain_memory(2000)
+    timing.retain_memory(2000)
     found = []
     for decoder in ("fpn", "unet"):
         for mode in (BASELINE, "openvino", *["openvino-bf16"] * here.native_bf16):

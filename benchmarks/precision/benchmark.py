@@ -66,20 +66,21 @@ def main() -> int:
     warnings.simplefilter("ignore")  # of libraries that are imported, and of what converts
     settings = tyro.cli(Settings, description=__doc__)
     import pandas as pd
-    import precision_report
+
+    from benchmarks.precision import report
 
     if not settings.report:
         check(settings)
-        import trial
+        from benchmarks.precision import trial
 
         evidence = settings.out / "images" / f"{machine.describe().name}.csv"
         pd.DataFrame(trial.measure(settings)).to_csv(evidence, index=False)
         print(f"wrote {evidence}")
-    elif precision_report.evidence(settings.out).empty:
+    elif report.evidence(settings.out).empty:
         raise Problem(f"{settings.out / 'images'} holds no evidence; run without --report first")
-    for path in precision_report.write(settings.out, settings.out):
+    for path in report.write(settings.out, settings.out):
         print(f"wrote {path}")
-    print(precision_report.terminal(settings.out))
+    print(report.terminal(settings.out))
     return 0
 
 

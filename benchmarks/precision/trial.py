@@ -3,13 +3,13 @@
 import hashlib
 from pathlib import Path
 
-import task
 import torch
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from benchmarks.precision import task
 from segbench import machine, modes, runtimes
 from segbench.cases import Case
 from segbench.models import segmenter

@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench import cli, background_load, settings
+from segbench import cli, settings
+from segbench.analysis.reports import Report
 from segbench.cases import Case
-from segbench.reports import Report
+from segbench.measure import background_load
 
 
 @dataclass
@@ -37,18 +38,17 @@ def cases(settings: Settings) -> list[Case]:
 
 
 def report() -> Report:
-    import estimator_study
-    import repetition_report
-    import repetitions
+    from benchmarks.repeatability import repetitions, report
+    from studies import estimator_study
 
     return Report(
         csvs={
             "benchmark_results.csv": repetitions.protocols,
             **{f"study_{table.__name__}.csv": table for table in estimator_study.TABLES},
         },
-        pictures={"benchmark_plot.png": repetition_report.picture, "states_plot.png": repetition_report.states},
-        show=repetition_report.terminal,
-        pages=repetition_report.TABLES,
+        pictures={"benchmark_plot.png": report.picture, "states_plot.png": report.states},
+        show=report.terminal,
+        pages=report.TABLES,
     )
 
 

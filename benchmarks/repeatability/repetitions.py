@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from segbench import estimates, stats
+from segbench.analysis import estimates, stats
+from segbench.analysis.estimates import NAN, CaseEstimate
+from segbench.analysis.tables import Results
 from segbench.cases import Case, Run
-from segbench.estimates import NAN, CaseEstimate
-from segbench.run_log import RunLog
 from segbench.modes import BASELINE
-from segbench.tables import Results
+from segbench.run_log import RunLog
 
 COLUMNS = ("machine", "cpu", "protocol", "model", "mode")  # what names a row
 

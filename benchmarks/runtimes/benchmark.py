@@ -16,10 +16,12 @@ from typing import Annotated
 import msgspec
 import tyro
 
-from segbench import cli, decoder_benchmark, background_load, own, zoo
+from benchmarks import decoders
+from segbench import cli, custom_network, zoo
+from segbench.analysis.reports import Report
 from segbench.cases import Case
+from segbench.measure import background_load
 from segbench.modes import BASELINE
-from segbench.reports import Report
 from segbench.settings import Problem
 
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
@@ -28,7 +30,7 @@ RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn", "onnxrunt
 
 
 @dataclass
-class Settings(decoder_benchmark.DecoderSettings):
+class Settings(decoders.DecoderSettings):
     volumes: tuple[str, ...] = VOLUMES
     """3D models; none with --volumes and nothing behind it."""
     network: str = ""
@@ -45,7 +47,7 @@ class Settings(decoder_benchmark.DecoderSettings):
 
     def check(self) -> None:
         super().check()
-        decoder_benchmark.check_volumes(self.volumes)
+        decoders.check_volumes(self.volumes)
         if len(self.size) != 2 and not (self.network and len(self.size) == 3):
             raise Problem(f"--size {' '.join(map(str, self.size))}: height and width, or three sides with --network")
         if self.network:
@@ -54,7 +56,7 @@ class Settings(decoder_benchmark.DecoderSettings):
     def custom_network(self) -> Case:
         """Under baseline; it says which network it is."""
         case = Case(model=self.network, mode=BASELINE, size=tuple(self.size), in_chans=self.in_chans, seed=self.seed)
-        digest, classes = own.describe(case, str(Path.cwd()))
+        digest, classes = custom_network.describe(case, str(Path.cwd()))
         return msgspec.structs.replace(case, weights=digest, classes=classes)
 
     def files(self) -> dict[str, str]:
@@ -92,17 +94,17 @@ def beside(settings: Settings) -> AbstractContextManager:
 
 
 def report() -> Report:
-    import runtime_report
+    from benchmarks.runtimes import report
 
     return Report(
         csvs={
-            "benchmark_results_all.csv": runtime_report.everything,
-            "benchmark_results.csv": runtime_report.fastest,
-            "benchmark_stress.csv": runtime_report.kept,
+            "benchmark_results_all.csv": report.everything,
+            "benchmark_results.csv": report.fastest,
+            "benchmark_stress.csv": report.kept,
         },
-        pictures={"benchmark_plot.png": runtime_report.picture},
-        show=runtime_report.terminal,
-        pages=runtime_report.TABLES,
+        pictures={"benchmark_plot.png": report.picture},
+        show=report.terminal,
+        pages=report.TABLES,
     )
 
 

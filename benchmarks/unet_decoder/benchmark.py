@@ -4,9 +4,10 @@ Writes benchmark_results_all.csv (everything, the encoder's feature maps alone i
 model at its fastest valid mode) and benchmark_plot.png from the run logs of all machines.
 """
 
-from segbench import cli, decoder_benchmark
+from benchmarks import decoders
+from segbench import cli
 
-BENCHMARK = decoder_benchmark.benchmark(__file__, "unet", __doc__)
+BENCHMARK = decoders.benchmark(__file__, "unet", __doc__)
 
 if __name__ == "__main__":
     cli.main(BENCHMARK)

@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-import ct_report
 import msgspec
 import numpy as np
 import pandas as pd
 import tyro
-from job import Job
 
+from benchmarks.whole_ct import report
+from benchmarks.whole_ct.job import Job
 from segbench import machine, modes, runtimes, zoo
 from segbench.cases import Case, sides
 from segbench.run_log import replacing
@@ -171,7 +171,7 @@ def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
             if scan:
                 np.save(Path(folder) / "volume.npy", scan.values)
             chosen, reference, saved = jobs(settings, model, Path(folder), scan), None, None
-            ct = scan.name if scan else ct_report.SYNTHETIC
+            ct = scan.name if scan else report.SYNTHETIC
             before = turns_before(evidence, model, ct, sides(chosen[0].voxels))
             for repeat in range(before + 1, before + settings.repeats + 1):
                 for job in chosen:
@@ -213,14 +213,14 @@ def turns_before(evidence: Path, model: str, ct: str, voxels: str) -> int:
     """How often a model went over a CT in earlier commands: what is compared is of one turn."""
     if not evidence.exists():
         return 0
-    runs = ct_report.read(evidence)
+    runs = report.read(evidence)
     own = runs[(runs.model == model) & (runs.ct == ct) & (runs.voxels == voxels)]
     return 0 if own.empty else int(own["repeat"].max())
 
 
 def record(evidence: Path, row: dict) -> None:
     """Append a row; runs of other models have other parts."""
-    before = [ct_report.read(evidence)] if evidence.exists() else []
+    before = [report.read(evidence)] if evidence.exists() else []
     with replacing(evidence) as draft:
         pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
 
@@ -327,11 +327,11 @@ def main() -> int:
         print(f"wrote {evidence}")
     else:
         settings.out = settings.out or HERE
-        if ct_report.evidence(settings.out).empty:
+        if report.evidence(settings.out).empty:
             raise Problem(f"{settings.out / 'runs'} holds no run; run without --report first")
-    for path in ct_report.write(settings.out, settings.out):
+    for path in report.write(settings.out, settings.out):
         print(f"wrote {path}")
-    print(ct_report.terminal(settings.out))
+    print(report.terminal(settings.out))
     return 0
 
 

@@ -29,14 +29,14 @@ from skimage.transform import resize
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from segbench import inputs, machine, measure, modes, runtimes, zoo
-from segbench.labels import resample_labels
+from segbench import inputs, machine, modes, runtimes, zoo
+from segbench.kernels.labels import resample_labels
+from segbench.measure import timing
 from segbench.models.volume import build_volume
 
 sys.path.extend(str(folder) for folder in (Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]))
-from job import Job, JobResult
-
-from whole_ct import resampled
+from benchmarks.official.costs import resampled
+from benchmarks.whole_ct.job import Job, JobResult
 
 # Both of nnU-Net: class by class, its default (with these flags), and by torch.
 EXPORTS = {
@@ -68,7 +68,7 @@ def forget_peak() -> None:
 
 
 def peak_mb() -> float:
-    return measure.status_kb("VmHWM") * 1024 / 1e6
+    return timing.status_kb("VmHWM") * 1024 / 1e6
 
 
 def by_matrices(volume: np.ndarray, size: tuple[int, ...], resample: Callable[[np.ndarray, tuple], np.ndarray]):

@@ -8,9 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..cases import Case
 from ..zoo import VOLUMES
+from .custom import build_custom
 from .encoder import build_encoder
 from .labelled import labelled
-from .own import build_custom
 from .peers import PEERS, build_peer
 from .segmenter import DECODERS, build_segmenter
 from .volume import build_volume

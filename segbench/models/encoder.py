@@ -8,7 +8,7 @@ from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from ..inputs import photograph
-from . import states
+from ..models import states
 
 CALIBRATION_SIZE = (512, 512)
 MIN_VALUES = 16  # a variance of fewer values blows rounding up: relative error 0.87 in mobilenetv4's head with two

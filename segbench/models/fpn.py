@@ -41,6 +41,6 @@ class SemanticFPN(nn.Module):
 
     def end(self, threads: int) -> Callable[[Tensor], Tensor]:
         """What makes labels (B, H, W) of `trunk`'s output, fused."""
-        from .. import labels
+        from ..kernels import labels
 
         return lambda logits: labels.upsample_labels(logits, STRIDE, threads)

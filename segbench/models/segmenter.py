@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..inputs import photograph
-from . import states
+from ..models import states
 from .encoder import CALIBRATION_SIZE, calibrate, create, is_fixed
 from .fpn import SemanticFPN
 from .unet import UNetDecoder

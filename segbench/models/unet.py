@@ -54,7 +54,7 @@ class UNetDecoder(nn.Module):
 
     def end(self, threads: int) -> Callable[[Tensor], Tensor]:
         """What makes labels (B, H, W) of `trunk`'s output, fused."""
-        from .. import labels
+        from ..kernels import labels
 
         weight, bias = folded(self.last, self.head)
         return lambda features: labels.head_labels(features, weight, bias, threads)

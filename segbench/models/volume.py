@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cases import sides
-from . import states, stunet, totalsegmentator
+from ..models import states, stunet, totalsegmentator
 
 OTHERS = {
     "totalsegmentator": totalsegmentator.plain_conv_unet,

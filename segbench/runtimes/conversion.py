@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..machine import installed
 from ..modes import Mode
-from . import Prepared, size_of
+from ..runtimes import Prepared, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, describe, installed
 from ..modes import Mode
-from . import Calibration, Prepared, conversion
+from ..runtimes import Calibration, Prepared, conversion
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, cache_folder, installed, usable_cores
 from ..modes import Mode
-from . import Calibration, Prepared
+from ..runtimes import Calibration, Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -1,0 +1,114 @@
+"""What combined_benchmark.py shows: encoder alone, FPN and UNet side by side."""
+
+import msgspec
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from segbench.analysis import markdown
+from segbench.analysis.markdown import Shown, spans
+from segbench.analysis.plots import COLOURS, WIDTH, Picture, plain_log
+from segbench.analysis.tables import Results, one_allocator
+from segbench.cases import DECODERS, FEATURES
+
+COLUMNS = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
+COLUMNS |= {"gmacs": "gmacs", "memory_mb_img": "memory_mb_img", "gflop_s": "gflop_s", "status": "status"}
+SHADES = {FEATURES: ("0.5", "D"), "fpn": (COLOURS[0], "o"), "unet": (COLOURS[1], "s")}
+
+
+def side_by_side(results: Results) -> pd.DataFrame:
+    """A row per machine, model and mode: the encoder's feature maps, FPN and UNet, and FPN's throughput over UNet's."""
+    ratios = results.ratios("over_unet", lambda case: msgspec.structs.replace(case, decoder="unet"))
+    frame = one_allocator(results.rows.join(ratios))
+    keys = ["machine", "cpu", "family", "model", "mode"]
+    table = frame[keys].drop_duplicates().set_index(keys)
+    for decoder in SHADES:
+        rows = frame[frame.decoder == decoder].set_index(keys)
+        for column, name in COLUMNS.items():
+            table[f"{decoder}_{name}"] = rows[column]
+        if decoder == "fpn":
+            for column in ratios:
+                table[f"fpn_{column}"] = rows[column]
+    return table.reset_index()
+
+
+def terminal(results: Results) -> str:
+    digits = {"features_img_s": 2, "fpn_img_s": 2, "unet_img_s": 2, "fpn_over_unet": 2}
+    return markdown.aligned(side_by_side(results)[["model", "mode", *digits]], digits)
+
+
+def over_all(results: Results) -> Shown:
+    """FPN's throughput over UNet's, and FPN's parameters, GMACs and memory per image over UNet's in the median, over
+    all encoders that were measured with both in the same rounds."""
+    frame, summary = side_by_side(results).dropna(subset="fpn_over_unet"), []
+    for mode, rows in frame.groupby("mode", sort=False):
+        ratio = rows.fpn_over_unet
+        row = {"mode": mode, "encoders": len(rows), "interval above 1": (rows.fpn_over_unet_low > 1).sum()}
+        row |= {"FPN over UNet, lowest": ratio.min(), "median": ratio.median(), "highest": ratio.max()}
+        for name, column in (("parameters", "params_m"), ("GMACs", "gmacs"), ("memory", "memory_mb_img")):
+            row[name] = (rows[f"fpn_{column}"] / rows[f"unet_{column}"]).median()
+        summary.append(row)
+    ratios = {"FPN over UNet, lowest": 2, "median": 2, "highest": 2, "parameters": 2, "GMACs": 2, "memory": 2}
+    return Shown(pd.DataFrame(summary), {"encoders": 0, "interval above 1": 0} | ratios)
+
+
+def by_encoder(results: Results) -> Shown:
+    """Encoder alone, FPN and UNet measured next to each other, encoder by encoder."""
+    rows = side_by_side(results).sort_values(["mode", "fpn_img_s"], ascending=[True, False])
+    throughput = {f"{DECODERS[decoder]}, img/s": rows[f"{decoder}_img_s"] for decoder in SHADES}
+    costs = {"FPN over UNet": rows.fpn_over_unet}
+    costs["95 % interval"] = spans(rows.fpn_over_unet_low, rows.fpn_over_unet_high, 2)
+    for name, column in (("M", "params_m"), ("MB/img", "memory_mb_img")):
+        for decoder in ("fpn", "unet"):
+            costs[f"{DECODERS[decoder]}, {name}"] = rows[f"{decoder}_{column}"]
+    digits = dict.fromkeys(throughput, 1) | {"FPN over UNet": 2, "FPN, M": 2, "UNet, M": 2}
+    digits |= {"FPN, MB/img": 0, "UNet, MB/img": 0}
+    return Shown(pd.DataFrame({"encoder": rows.model, "mode": rows["mode"]} | throughput | costs), digits)
+
+
+def picture(results: Results) -> Picture:
+    """Each encoder under the mode in which its UNet is fastest: throughput alone, with FPN and with UNet; and how many
+    times as fast FPN is."""
+    frame = side_by_side(results)
+    frame = frame[(frame.fpn_status == "ok") & (frame.unet_status == "ok")].dropna(subset=["fpn_img_s", "unet_img_s"])
+    if frame.empty:
+        return None
+    frame = frame.loc[frame.groupby(["machine", "model"], sort=False).unet_img_s.idxmax()]
+    machines = [*dict.fromkeys(frame.machine)]
+    height = 1.6 + 0.36 * frame.groupby("machine").size().max()
+    figure, axes = plt.subplots(
+        len(machines),
+        2,
+        figsize=(WIDTH, height * len(machines)),
+        width_ratios=(2, 1),
+        squeeze=False,
+        layout="constrained",
+        sharey="row",
+    )
+    for (left, right), machine in zip(axes, machines, strict=True):
+        rows = frame[frame.machine == machine].sort_values("unet_img_s", ascending=False)
+        rows = rows.replace(np.inf, np.nan)  # no line where only a lower limit is known
+        spots = np.arange(len(rows))
+        left.hlines(spots, rows.unet_img_s, rows.features_img_s.fillna(rows.fpn_img_s), color="0.85", lw=3, zorder=1)
+        for decoder, (colour, marker) in SHADES.items():
+            left.hlines(spots, rows[f"{decoder}_low"], rows[f"{decoder}_high"], color=colour, alpha=0.5, lw=1.5)
+            left.scatter(rows[f"{decoder}_img_s"], spots, color=colour, marker=marker, s=30, zorder=3)
+        names = [f"{model}\n{mode}" for model, mode in zip(rows.model, rows["mode"], strict=True)]
+        left.set_yticks(spots, names, fontsize=8)
+        left.invert_yaxis()
+        left.set_xscale("log")
+        plain_log(left.xaxis)
+        left.set_xlabel("throughput (img/s)")
+        right.hlines(spots, rows.fpn_over_unet_low, rows.fpn_over_unet_high, color=COLOURS[0], alpha=0.5, lw=1.5)
+        right.scatter(rows.fpn_over_unet, spots, color=COLOURS[0], s=30, zorder=3)
+        right.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+        right.set_xlabel("FPN over UNet, throughput")
+        for panel in (left, right):
+            panel.grid(color="0.92", axis="x")
+        left.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{results.dates()[machine]}", loc="left", fontsize=9)
+    handles = [
+        plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=DECODERS[decoder])
+        for decoder, (colour, marker) in SHADES.items()
+    ]
+    figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)
+    return figure, frame

@@ -1,0 +1,80 @@
+"""What the benchmark of decoders against segmentation-models-pytorch's shows."""
+
+import msgspec
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from segbench.analysis import markdown
+from segbench.analysis.markdown import Shown
+from segbench.analysis.plots import COLOURS, WIDTH, Picture
+from segbench.analysis.tables import Results, one_allocator
+from segbench.cases import DECODERS
+
+COLUMNS = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
+DIGITS = {"img_s": 2, "smp_img_s": 2, "over_peer": 2, "over_peer_low": 2, "over_peer_high": 2, "params_m": 2}
+DIGITS |= {"smp_params_m": 2, "gmacs": 2, "smp_gmacs": 2, "gflop_s": 0, "smp_gflop_s": 0}
+
+
+def side_by_side(results: Results) -> pd.DataFrame:
+    """A row per machine, model, decoder and mode: this project's decoder and the library's of the same name."""
+    ratios = results.ratios("over_peer", lambda case: msgspec.structs.replace(case, decoder=f"smp-{case.decoder}"))
+    frame = one_allocator(results.rows.join(ratios)).rename(columns={"throughput_img_s": "img_s"})
+    keys = ["machine", "cpu", "family", "model", "decoder", "mode"]
+    peers = frame.decoder.str.startswith("smp-")
+    theirs, ours = frame[peers].assign(decoder=frame.decoder.str.removeprefix("smp-")), frame[~peers]
+    return ours[[*keys, *COLUMNS, *ratios]].join(theirs.set_index(keys)[COLUMNS].add_prefix("smp_"), on=keys)
+
+
+def terminal(results: Results) -> str:
+    return markdown.aligned(side_by_side(results)[["model", "decoder", "mode", *DIGITS]], DIGITS)
+
+
+def by_encoder(results: Results) -> Shown:
+    """This project's decoders and those of segmentation-models-pytorch, side by side."""
+    rows = side_by_side(results).sort_values(["mode", "decoder"], kind="stable")
+    columns = {
+        "encoder": rows.model,
+        "decoder": rows.decoder.map(DECODERS),
+        "mode": rows["mode"],
+        "img/s": rows.img_s,
+        "theirs": rows.smp_img_s,
+        "over theirs": rows.over_peer,
+        "95 % interval": markdown.spans(rows.over_peer_low, rows.over_peer_high, 2),
+        "params, M": rows.params_m,
+        "theirs, M": rows.smp_params_m,
+        "GMACs": rows.gmacs,
+        "their GMACs": rows.smp_gmacs,
+        "GFLOP/s": rows.gflop_s,
+        "their GFLOP/s": rows.smp_gflop_s,
+        "GFLOP/s over theirs": rows.gflop_s / rows.smp_gflop_s,
+    }
+    digits = {"img/s": 1, "theirs": 1, "over theirs": 2, "params, M": 2, "theirs, M": 2, "GMACs": 2, "their GMACs": 2}
+    return Shown(pd.DataFrame(columns), digits | {"GFLOP/s": 0, "their GFLOP/s": 0, "GFLOP/s over theirs": 2})
+
+
+def picture(results: Results) -> Picture:
+    """A panel per run log: this project's decoder over the library's of the same name, with the interval."""
+    frame = side_by_side(results)
+    machines, modes = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame["mode"])]
+    figure, axes = plt.subplots(
+        1, len(machines), figsize=(WIDTH, 4.5), squeeze=False, layout="constrained", sharex=True
+    )
+    for panel, machine in zip(axes[0], machines, strict=True):
+        rows = frame[frame.machine == machine]
+        networks = [*dict.fromkeys(zip(rows.model, rows.decoder, strict=True))]
+        for place, mode in enumerate(modes):
+            of_mode = rows[rows["mode"] == mode]
+            shift = (place - (len(modes) - 1) / 2) * 0.2
+            spots = [networks.index(pair) + shift for pair in zip(of_mode.model, of_mode.decoder, strict=True)]
+            colour, marker = COLOURS[place % len(COLOURS)], "os^D"[place % 4]
+            panel.hlines(spots, of_mode.over_peer_low, of_mode.over_peer_high, color=colour, alpha=0.5, lw=2)
+            panel.scatter(of_mode.over_peer, spots, s=24, color=colour, marker=marker, label=mode, zorder=3)
+        names = [f"{model} + {DECODERS[decoder]}" for model, decoder in networks]
+        panel.set_yticks(range(len(networks)), names, fontsize=8)
+        panel.invert_yaxis()
+        panel.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+        panel.set_xlabel("throughput over segmentation-models-pytorch's decoder of that name")
+        panel.grid(color="0.92", axis="x")
+        panel.legend(frameon=False)
+        panel.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{results.dates()[machine]}", loc="left", fontsize=9)
+    return figure, frame

@@ -1,0 +1,186 @@
+"""What benchmark_official.py shows of 2D networks against the official 3D models: tables and picture."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from benchmarks.official import costs
+from segbench import modes, zoo
+from segbench.analysis import markdown
+from segbench.analysis.markdown import Shown
+from segbench.analysis.plots import COLOURS, WIDTH, Picture, plain_log
+from segbench.analysis.tables import NETWORK, Results
+from segbench.cases import sides
+from segbench.modes import BASELINE
+
+REPEATED = 3  # sessions that a spread needs
+KINDS = {"2D": (COLOURS[0], "o"), "3D": (COLOURS[1], "s")}
+
+
+def terminal(results: Results) -> str:
+    digits = {"latency_ms": 0, "eq_s": 2, "gmacs": 1, "peak_gb": 1, "gflop_s": 0}
+    rows = costs.equivalents(results)
+    measured = markdown.aligned(rows[["model", "decoder", "classes", "size", "mode", "status", *digits]], digits)
+    digits = {"inferences": 0, "inferences_half": 0, "latency_s": 2, "ct_s": 0, "ct_half_s": 0, "ct_tmac": 1}
+    return measured + "\n\n" + markdown.aligned(costs.costs(results)[["way", "mode", *digits]], digits)
+
+
+def equivalents(results: Results) -> Shown:
+    """Slices per second (eq/s: 128x128x64 voxels count as four slices of 512x512), each network at its fastest valid
+    mode. GB are the weights of one network in FP32 and what one inference adds to them at its peak."""
+    frame = costs.equivalents(results)
+    slow = frame[(frame["mode"] == BASELINE) & frame.eq_s.notna()].set_index(NETWORK)[["eq_s", "peak_gb"]]
+    top = costs.ranked_equivalents(frame).join(slow.add_suffix("_baseline"), on=NETWORK)
+    columns = {
+        "network": costs.networks(top),
+        "input": top["size"],
+        "fastest valid mode": top["mode"],
+        "eq/s": top.eq_s,
+        "95 % interval": markdown.spans(top.eq_s_low, top.eq_s_high, 2),
+        "eq/s, baseline": top.eq_s_baseline,
+        "latency, ms": top.latency_ms,
+        "quality": top.quality,
+        "GMACs": top.gmacs,
+        "GMACs/slice": top.gmacs_slice,
+        "params, M": top.params_m,
+        "GB": top.peak_gb,
+        "GB, baseline": top.peak_gb_baseline,
+    }
+    digits = {"eq/s": 2, "eq/s, baseline": 2, "latency, ms": 0, "GMACs": 1, "GMACs/slice": 1, "params, M": 2}
+    return Shown(pd.DataFrame(columns), digits | {"GB": 2, "GB, baseline": 2})
+
+
+def whole_cts(results: Results) -> Shown:
+    """A whole CT of 512x512x300 voxels, each way at its fastest valid mode: the networks alone, without resampling,
+    stitching and reading files. From all samples is what a shared machine gives on average."""
+    frame = costs.costs(results)
+    slow = frame[frame["mode"] == BASELINE].set_index(["machine", "way"])[["ct_s", "peak_gb"]]
+    top = costs.ranked_costs(frame).join(slow.add_suffix("_baseline"), on=["machine", "way"])
+    columns = {
+        "network": top.way,
+        "fastest valid mode": top["mode"],
+        "inferences": top.inferences,
+        "s each": top.latency_s,
+        "s per CT": top.ct_s,
+        "95 % interval": markdown.spans(top.ct_low_s, top.ct_high_s, 0),
+        "all samples, s": top.ct_all_s,
+        "baseline, s": top.ct_s_baseline,
+        "TMAC": top.ct_tmac,
+        "s per CT, step 0.5": top.ct_half_s,
+        "TMAC, step 0.5": top.ct_half_tmac,
+        "GB": top.peak_gb,
+        "GB, baseline": top.peak_gb_baseline,
+    }
+    digits = {"inferences": 0, "s each": 2, "s per CT": 0, "all samples, s": 0, "baseline, s": 0, "TMAC": 1}
+    digits |= {"s per CT, step 0.5": 0, "TMAC, step 0.5": 1, "GB": 2, "GB, baseline": 2}
+    return Shown(pd.DataFrame(columns), digits)
+
+
+def by_mode(results: Results) -> Shown:
+    """Latency in ms of each 3D case under every mode."""
+    frame = results.rows[(results.rows.decoder == "") & (results.rows.status == "ok")]
+    keys = ["model", "size", "classes"]
+    wide = frame.pivot_table(index=keys, columns="mode", values="latency_ms", sort=False)
+    names = modes.in_order(wide.columns)
+    wide = wide[names].reset_index().rename(columns={"model": "network", "classes": "outputs"})
+    return Shown(wide.replace({"network": costs.NAMES}), dict.fromkeys(("outputs", *names), 0))
+
+
+def over_2d(results: Results) -> Shown:
+    """How much a 3D network costs over the reference project's 2D one, mobileone_s0 + UNet, by each measure."""
+    frame, whole = costs.equivalents(results), costs.costs(results)
+    good = frame[(frame.status == "ok") & frame.eq_s.notna()]
+    flat = good[(good.model == "mobileone_s0") & (good.decoder == "unet")]
+    flat_way, ratios = whole[whole.way == "mobileone_s0 + UNet"], []
+    for run in zoo.RELEASED:
+        deep, way = good[(good.model == run.model) & (good.decoder == "")], whole[whole.way == run.name]
+        slow, slow_flat = (rows[rows["mode"] == BASELINE].eq_s.max() for rows in (deep, flat))
+        row = {"network": run.name, "eq/s, baseline": slow_flat / slow}
+        row |= {"eq/s, fastest modes": flat.eq_s.max() / deep.eq_s.max()}
+        row |= {"GMACs per slice": deep.gmacs_slice.max() / flat.gmacs_slice.max()}
+        for column, name in (("ct_s", "s per CT"), ("ct_all_s", "s per CT, all samples")):
+            row[name] = way[column].min() / flat_way[column].min()
+        ratios.append(row | {"TMAC per CT": way.ct_tmac.max() / flat_way.ct_tmac.max()})
+    table = pd.DataFrame(ratios).dropna(how="all", subset=["eq/s, baseline", "s per CT"])
+    return Shown(table, {column: 1 for column in table if column != "network"})
+
+
+def sessions_apart(results: Results) -> pd.DataFrame:
+    """A row per machine and case that has several sessions: max/min of the latencies that each would publish alone."""
+    rows = []
+    for run_log, case in results.cases:
+        whole, sessions = results.estimates(run_log)[case], {}
+        for run in whole.raw:
+            if run.status == "ok":
+                sessions.setdefault(run.session, set()).add(run.round)
+        parts = [whole.only(lambda name, _, own=own: name == own) for own in sessions]
+        parts = [part for part in parts if part]
+        if len(parts) > 1:
+            alone, all_samples = ([getattr(p, f) for p in parts] for f in ("latency_ms", "all_samples_ms"))
+            row = {"machine": run_log.name, "cpu": run_log.header.machine.label, "network": case.model}
+            row |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}
+            row |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
+            row |= {"spread": max(alone) / min(alone), "all_samples_spread": max(all_samples) / min(all_samples)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def spreads(results: Results) -> Shown:
+    """Max/min over repetitions of what the 3D networks' latencies would be published as, where there are three or more;
+    a repetition is a session's runs of a case."""
+    frame = sessions_apart(results)
+    if len(frame):
+        frame = frame[(frame.decoder == "") & (frame.repetitions >= REPEATED)]
+        frame = frame[
+            ["network", "classes", "size", "mode", "repetitions", "latency_ms", "spread", "all_samples_spread"]
+        ]
+    return Shown(frame, {"repetitions": 0, "latency_ms": 0, "spread": 3, "all_samples_spread": 3})
+
+
+TABLES = (equivalents, whole_cts, by_mode, over_2d, spreads)
+
+
+def picture(results: Results) -> Picture:
+    """Each network at its fastest valid mode: slices per second by the reference project's rule, and seconds per whole
+    CT, a line from TotalSegmentator's step between tiles to nnU-Net's."""
+    rows = costs.ranked_equivalents(costs.equivalents(results))
+    whole = costs.ranked_costs(costs.costs(results))
+    if rows.empty:
+        return None
+    machines = [*dict.fromkeys(rows.machine)]
+    height = 1.6 + 0.28 * max(rows.groupby("machine").size().max(), 4)
+    figure, axes = plt.subplots(
+        len(machines), 2, figsize=(WIDTH, height * len(machines)), squeeze=False, layout="constrained"
+    )
+    for (left, right), machine in zip(axes, machines, strict=True):
+        top = rows[rows.machine == machine]
+        kinds = top.decoder.map(lambda decoder: "2D" if decoder else "3D")
+        dots(left, costs.networks(top), top.eq_s, kinds, top.eq_s_low, top.eq_s_high)
+        left.set_xlabel("slices of 512x512 per second, with 95 % interval\n128x128x64 voxels are four")
+        left.set_title(f"{machine}: {top.cpu.iloc[0]}\n{results.dates()[machine]}", loc="left", fontsize=9)
+        top = whole[whole.machine == machine]
+        dots(right, top.way, top.ct_s, top.kind, top.ct_s, top.ct_half_s)
+        right.set_xlabel("seconds per CT of 512x512x300, the networks alone\nline: to tiles at half a tile's distance")
+        for panel in (left, right):
+            panel.invert_yaxis()
+    handles = [
+        plt.Line2D([], [], ls="", color=colour, marker=marker, label=name) for name, (colour, marker) in KINDS.items()
+    ]
+    figure.legend(handles=handles, ncols=2, loc="outside lower center", frameon=False)
+    return figure, pd.concat([rows, whole])
+
+
+def dots(axes: Axes, names: pd.Series, values: pd.Series, kinds: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    """Points with their names and a line from `low` to `high` on a logarithmic axis, 2D apart from 3D."""
+    spots = np.arange(len(names))
+    for kind, (colour, marker) in KINDS.items():
+        chosen = (kinds == kind).to_numpy()
+        axes.hlines(spots[chosen], low[chosen], high[chosen], color=colour, alpha=0.4, lw=3)
+        axes.scatter(values[chosen], spots[chosen], s=28, color=colour, marker=marker, zorder=3)
+    axes.set_yticks(spots, names, fontsize=8)
+    axes.set_xscale("log")
+    if len(values):  # after one or two rounds an interval may span decades
+        axes.set_xlim(values.min() / 2, values.max() * 2)
+    plain_log(axes.xaxis, ticks=(1, 2, 5))
+    axes.grid(color="0.92", axis="x")

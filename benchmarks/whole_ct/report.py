@@ -1,0 +1,156 @@
+"""What benchmark.py shows of its runs: seconds and memory by part, and the fast way against what comes."""
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from segbench import modes
+from segbench.analysis import markdown, plots, stats, tables
+from segbench.analysis.markdown import Shown
+
+SYNTHETIC = "synthetic"  # the CT of inputs.ct
+SETTING = ["machine", "model", "ct", "voxels", "step"]  # what is compared within
+WAY = ["way", "mode", "export"]
+PARTS = {  # in the order of the work, as columns call them
+    "resampling_in": "resampling in",
+    "network": "network",
+    "stitching": "stitching",
+    "argmax": "argmax",
+    "labels_merged": "labels merged",
+    "logits_resampled": "logits resampled",
+    "labels": "resampled to labels",
+    "labels_resampled": "labels resampled",
+}
+NAMES = {"nnunet": "nnU-Net", "official": "TotalSegmentator", "fast": "fast"}
+
+
+def evidence(folder: Path) -> pd.DataFrame:
+    """Of all machines; empty where there is none."""
+    frames = [read(path) for path in sorted((folder / "runs").glob("*.csv"))]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def read(path: Path) -> pd.DataFrame:
+    frame = pd.read_csv(path)
+    ct = frame.ct.fillna(SYNTHETIC) if "ct" in frame else SYNTHETIC
+    return frame.assign(export=frame.export.astype(object).fillna(""), ct=ct)
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row per machine, model, CT and way: mean seconds of every part and their sum over the whole, peak memory, the
+    smallest share of equal labels; and how many times as fast it is as what comes, run by run, with the interval; where
+    nnU-Net exports in two ways, the faster counts."""
+    if runs.empty:
+        return runs
+    rows = []
+    for setting, group in runs.groupby(SETTING, sort=False):
+        came = group[group.way != "fast"]
+        means = came.groupby("export").whole_s.mean()
+        fixed_iterations = came[came.export == means.idxmin()].set_index("repeat") if len(means) else None
+        for way, own in group.groupby(WAY, sort=False):
+            parts = [f"{part}_s" for part in PARTS if f"{part}_s" in own and own[f"{part}_s"].notna().any()]
+            row = dict(zip([*SETTING, *WAY], [*setting, *way], strict=True))
+            row |= {"cpu": own.cpu.iloc[0], "threads": own.threads.iloc[0], "classes": own.classes.iloc[0]}
+            row |= {"precision": modes.find(row["mode"]).precision, "runs": len(own), "tiles": own.tiles.iloc[0]}
+            row |= {part: own[part].mean() for part in parts}
+            row |= {"whole_s": own.whole_s.mean(), "parts_over_whole": (own[parts].sum(axis=1) / own.whole_s).mean()}
+            worked = [f"{part}_mb" for part in ("sliding_window", *PARTS) if f"{part}_mb" in own]
+            peaks = own[worked].max(axis=1)
+            row |= {"prepare_again_s": own.prepare_s.min()}
+            row |= {"prepare_s": own.prepare_s.max(), "prepare_peak_mb": own.preparing_mb.max(), "peak_mb": peaks.max()}
+            row |= {"same_labels": own.same_labels.min()}
+            row |= dict.fromkeys(("ratio", "ratio_low", "ratio_high", "memory_ratio"), np.nan)
+            if fixed_iterations is not None:
+                pairs = own.set_index("repeat").join(fixed_iterations[["whole_s"]].add_suffix("_usual"), how="inner")
+                ratios = pairs.whole_s_usual / pairs.whole_s
+                row |= {"ratio": statistics.geometric_mean(ratios) if len(ratios) else np.nan}
+                row["ratio_low"], row["ratio_high"] = stats.interval(ratios)
+                row["memory_ratio"] = peaks.max() / fixed_iterations[
+                    [name for name in worked if name in fixed_iterations]
+                ].max(axis=None)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shown(frame: pd.DataFrame) -> Shown:
+    """For a page."""
+    if frame.empty:
+        return Shown(frame, {})
+    columns = {
+        "network": frame.model,
+        "CT, voxels": frame.voxels.where(frame.ct == SYNTHETIC, frame.ct + ", " + frame.voxels),
+        "way": way_names(frame),
+        "whole, s": frame.whole_s,
+    }
+    for part, name in PARTS.items():
+        if f"{part}_s" in frame:
+            columns[f"{name}, s"] = frame[f"{part}_s"]
+    columns |= {"times as fast": frame.ratio, "95 % interval": markdown.spans(frame.ratio_low, frame.ratio_high, 2)}
+    columns |= {"peak GB": frame.peak_mb / 1e3, "same labels": frame.same_labels.map("{:.3%}".format)}
+    columns |= {"preparing once, s": frame.prepare_s, "again, s": frame.prepare_again_s}
+    columns |= {"its peak GB": frame.prepare_peak_mb / 1e3}
+    digits = {name: 1 for name in columns if name.endswith(", s")} | {
+        "times as fast": 2,
+        "peak GB": 1,
+        "its peak GB": 1,
+    }
+    return Shown(pd.DataFrame(columns).replace("nan%", ""), digits)
+
+
+def way_names(frame: pd.DataFrame) -> pd.Series:
+    """`nnU-Net (torch)`, `fast, openvino-bf16`"""
+    names = [
+        f"fast, {row.mode}" if row.way == "fast" else NAMES[row.way] + (f" ({row.export})" if row.export else "")
+        for row in frame.itertuples()
+    ]
+    return pd.Series(names, index=frame.index)
+
+
+def terminal(folder: Path) -> str:
+    table = shown(summary(evidence(folder)))
+    return markdown.aligned(*table[:2])
+
+
+def write(root: Path, out: Path) -> list[Path]:
+    """CSV and picture in `out`, from the runs below `root`."""
+    frame = summary(evidence(root))
+    if frame.empty:
+        return []
+    tables.write_csv(out / "benchmark_results.csv", frame)
+    plots.save(*picture(frame), out / "benchmark_plot.png")
+    return [out / "benchmark_results.csv", out / "benchmark_plot.png"]
+
+
+def picture(frame: pd.DataFrame) -> plots.Picture:
+    """A panel per machine, network and CT: a bar per way, its parts one behind the other."""
+    settings = [*frame.groupby(SETTING, sort=False)]
+    heights = [0.7 + 0.36 * len(group) for _, group in settings]
+    figure, axes = plt.subplots(
+        len(settings), 1, figsize=(plots.WIDTH, sum(heights) + 0.6), height_ratios=heights, squeeze=False
+    )
+    figure.set_layout_engine("constrained")
+    colours = dict(zip(PARTS, [plots.COLOURS[n % len(plots.COLOURS)] for n in range(len(PARTS))], strict=True))
+    for panel, ((machine, model, ct, voxels, step), group) in zip(axes[:, 0], settings, strict=True):
+        names = [*way_names(group)]
+        for place, row in enumerate(group.to_dict("records")):
+            start = 0.0
+            for part, colour in colours.items():
+                width = row.get(f"{part}_s", np.nan)
+                if width == width:
+                    panel.barh(place, width, left=start, color=colour, edgecolor="white", lw=0.4)
+                    start += width
+            panel.annotate(
+                f" {row['whole_s']:.0f} s, {row['peak_mb'] / 1e3:.1f} GB", (start, place), va="center", fontsize=7
+            )
+        panel.set_yticks(range(len(names)), names, fontsize=8)
+        panel.invert_yaxis()
+        panel.set_xlim(0, group.whole_s.max() * 1.18)
+        panel.set_title(f"{model}, {ct}, {voxels} voxels, step {step:g}, {machine}", loc="left", fontsize=8)
+        panel.tick_params(axis="x", labelsize=7)
+    axes[-1, 0].set_xlabel("s per CT")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[part], label=name) for part, name in PARTS.items()]
+    figure.legend(handles=handles, ncols=4, loc="outside lower center", frameon=False, fontsize=8)
+    return figure, frame

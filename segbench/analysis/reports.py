@@ -1,0 +1,95 @@
+"""From run logs to files: what a benchmark shows of its results, and writing that down."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # the sweeping process reads scripts that name these, and never imports pandas or matplotlib
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from .markdown import Shown
+    from .tables import Results
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Report(NamedTuple):
+    """What a benchmark shows. Everything is a function of results, so that nothing here can measure."""
+
+    csvs: "dict[str, Callable[[Results], DataFrame]]"  # by file name, of all machines
+    pictures: "dict[str, Callable[[Results], tuple[Figure, DataFrame] | None]]"  # of one machine, with its data
+    show: "Callable[[Results], str]"  # for the terminal
+    pages: "tuple[Callable[[Results], Shown], ...]"  # tables of a machine's page; their docstrings are the captions
+    # What was found, in some sentences: the end of the terminal's text.
+    answer: "Callable[[Results], str] | None" = None
+
+
+def write(report: Report, results: "Results", out: Path, plots: Path) -> list[Path]:
+    """Every CSV, and a picture a machine: that with the most cases into `out`, the others into `plots`. Returns the
+    paths; what has no row yet is left out."""
+    from .. import plots as drawing
+    from . import tables
+
+    written = []
+    for name, table in report.csvs.items():
+        frame = table(results)
+        if len(frame):
+            tables.write_csv(out / name, frame)
+            written.append(out / name)
+    for number, (name, draw) in enumerate(report.pictures.items()):
+        path = out / name
+        for machine in results.machines():
+            own = plots / (f"{machine}-{Path(name).stem}.png" if number else f"{machine}.png")
+            if picture := draw(results.of_machine(machine)):
+                path = path or own
+                path.parent.mkdir(parents=True, exist_ok=True)
+                drawing.save(*picture, path)
+                written.append(path)
+                if path != own:
+                    own.unlink(missing_ok=True)  # of a time when another machine had more cases
+                path = None
+    return written
+
+
+def section(report: Report, results: "Results") -> str:
+    """All tables of one machine's page, each with its caption and where it comes from; under a heading of its own what
+    has a label."""
+    from . import markdown
+
+    parts = []
+    for run_log in results.run_logs:
+        own, label = results.of(run_log), run_log.name.removeprefix(run_log.header.machine.name).removeprefix("-")
+        shown = []
+        for function in report.pages:
+            table = function(own)
+            if len(table.frame):
+                caption = " ".join((inspect.getdoc(unwrapped(function)) or "").split())
+                source = f"{provenance((table.results or own).run_logs)}; `{origin(function)}`"
+                shown.append(f"{caption}\n\n{markdown.table(table.frame, table.digits)}\n\n<sub>{source}</sub>")
+        parts += [f"### Labelled `{label}`"] * bool(label and shown) + shown
+    return "\n\n".join(parts)
+
+
+def provenance(run_logs: "list[Run log]") -> str:
+    """The run logs, their runs and dates: `benchmarks/encoder_only/run_logs/amd-25.17-2c, 667 runs, 2026-11-24`"""
+    from .tables import days
+
+    texts = []
+    for run_log in run_logs:
+        folder = run_log.folder.resolve()
+        shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+        texts.append(f"{shown}, {len(run_log.runs)} runs, {days(run_log.runs)}")
+    return "; ".join(texts)
+
+
+def origin(function: Callable[..., Any]) -> str:
+    """The file and the name of the function that made a table."""
+    path = Path(inspect.getsourcefile(unwrapped(function))).resolve()
+    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}:{unwrapped(function).__name__}"
+
+
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a partial the function itself."""
+    return getattr(function, "func", function)

@@ -1,0 +1,59 @@
+"""A user's own network, by the name of the function that returns it: what a run has to know before it measures."""
+
+import json
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from .cases import Case
+from .settings import Problem, ask
+
+ROOT = Path(__file__).resolve().parents[1]
+DESCRIBE = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from segbench import own; custom_network.describe_to_parent()"
+)
+
+
+class Description(NamedTuple):
+    digest: str  # of layers, code and weights
+    classes: int  # channels of the first output where that is a map of the input's dimensions, else 0
+
+
+@cache
+def describe(case: Case, folder: str) -> Description:
+    """Of the network that a case names, by a child that builds it and runs it once: this process never imports torch.
+
+    Raises Problem where it cannot be built or does not take the case's input.
+    """
+    if not re.fullmatch(r"[\w.]+:[\w.]+", case.model):
+        raise Problem(f"--network {case.model!r} is no function of a module: say package.module:function")
+    said = ask(f"--network {case.model}:", DESCRIBE, str(ROOT), msgspec.json.encode(case).decode(), folder)
+    return Description(**json.loads(said.splitlines()[-1]))  # its module may have printed
+
+
+def describe_to_parent() -> None:
+    """In the child: a line of JSON, or exit with what is wrong."""
+    import torch
+
+    from . import inputs, models
+    from .runtimes import conversion
+
+    case, folder = msgspec.json.decode(sys.argv[1], type=Case), sys.argv[2]
+    network, image = models.build(case, folder), inputs.picture(case)
+    shape = tuple(image.shape)
+    try:
+        with torch.inference_mode():
+            outputs = network(image)
+    except Exception as error:
+        text = (str(error).strip() or "no message").splitlines()[0]
+        sys.exit(f"{type(error).__name__}, {text[:200]} (it was given {shape}: --size and --in-chans choose another)")
+    if not outputs:
+        sys.exit(f"it returned no tensor for an input of {shape}")
+    first = outputs[0]
+    is_map = first.dim() == image.dim() and first.shape[1] > 1
+    about = Description(conversion.fingerprint(network, image, {}), first.shape[1] if is_map else 0)
+    print(f"\n{json.dumps(about._asdict())}")

@@ -1,0 +1,43 @@
+"""What the sweeping process and the server that forks its workers say to each other: JSON, one message a line."""
+
+import msgspec
+
+from ..cases import Case, Run
+
+
+class Order(msgspec.Struct, tag=True):
+    """What to do in a fresh process: run a case, or, without one, find this machine's floors and peaks."""
+
+    threads: int
+    case: Case | None = None
+    bound_ms: tuple[float, float] = (0, 0)  # up to which a reading of the reference workload is valid
+    samples_wanted: int = 12  # valid ones
+    budget_s: float = 2
+    native_bf16: bool = False
+    source: str = ""  # where the file of weights lies that the case names, or the module of its own network
+
+
+class Started(msgspec.Struct, tag=True):
+    pid: int  # also the process group's
+
+
+class Phase(msgspec.Struct, tag=True):
+    """What the process does from now on; sent again as a sign of life."""
+
+    name: str  # build, prepare, memory, measure, check
+
+
+class Speeds(msgspec.Struct, tag=True):
+    reference_ms: list[tuple[float, float]]
+    peak_gflops: dict[str, float]  # by precision: fp32, bf16 where it is native
+
+
+class Done(msgspec.Struct, tag=True):
+    run: Run
+
+
+class Exited(msgspec.Struct, tag=True):
+    signal: int = 0  # that ended the process; 0 if it ended by itself
+
+
+Message = Started | Phase | Speeds | Done | Exited

@@ -1,0 +1,152 @@
+"""Which cases are measured in which rounds, what of that is left, and how long it will take."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .. import modes, runtimes
+from ..analysis import estimates
+from ..cases import MEASURED, Case, Outcome
+from ..run_log import RunLog
+
+FIRST_GUESS_S = 5  # of a run, preparing left out, before any of its kind was seen
+
+Step = tuple[int, Case]  # a round, and whom it runs
+
+
+@dataclass(frozen=True)
+class Plan:
+    cases: list[Case]
+    rounds: int
+    budget_s: float = 2  # of measuring, per run
+    samples_wanted: int = 12  # valid ones, per run
+    repetitions: int = 1
+    shard: tuple[int, int] = (1, 1)  # (2, 4): of the rounds the 2nd, the 6th, ...
+    until: float = 0  # half width that runs leave a case, which further rounds are for; 0: no further rounds
+    max_rounds: int = 20  # per case, with the further ones
+    emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
+    skip_emulated: bool = False  # no run of one of those
+    seed: int = 0
+    others: frozenset[str] = frozenset()  # sessions of other hosts, whose rounds do not count
+    wait_s: float = 0  # that a run may get longer by, for runs that other processes disturbed
+    short: bool = False  # where they stay busy for so long, one round has to do
+    files: dict[str, str] = field(default_factory=dict)  # what a case calls its weights -> where they lie
+
+    def repetition(self, number: int) -> int:
+        """The repetition, from 1, that a round belongs to."""
+        return min((number - 1) // self.rounds + 1, self.repetitions)
+
+    def due(self, case: Case, number: int) -> bool:
+        """Whether a round runs a case. Only the first does where the mode is emulated, for that is not ranked.
+        The fixed-iteration protocol has one run per repetition."""
+        if case.mode in self.emulated:
+            return number == 1
+        return case.protocol != "fixed-iteration" or number % self.rounds == 0
+
+    def counted(self, runs: Iterable[Outcome]) -> list[Outcome]:
+        """Those of this host, or of all hosts where their rounds count too."""
+        return [run for run in runs if run.session not in self.others]
+
+    def steps(self, runs: Iterable[Outcome]) -> list[Step]:
+        """What is left: per round the models in a new order, each with its modes next to each other."""
+        runs = self.counted(runs)
+        done = {(run.round, run.case) for run in runs if not self.retried(run)}
+        stuck = {run.case for run in runs if run.status == "timeout" and not self.retried(run)}
+        order = []
+        part, parts = self.shard
+        for number in range(part, self.rounds * self.repetitions + 1, parts):
+            due = [case for case in self.cases if self.due(case, number)]
+            order += [(number, case) for case in shuffled(due, f"{self.seed}/{number}")]
+        return [(number, case) for number, case in order if (number, case) not in done and case not in stuck]
+
+    def retried(self, run: Outcome) -> bool:
+        """Whether the same command runs the case again: after a failure, after a timeout under a larger budget."""
+        if run.status == "timeout":
+            return run.budget_s < self.budget_s
+        return run.status not in MEASURED
+
+    def further_steps(self, run_log: RunLog) -> list[Step]:
+        """One more round over the cases whose interval is not yet narrow enough, or what is left of one that was begun.
+        The run log holds samples."""
+        if not self.until:
+            return []
+        known = estimates.of_run_log(run_log, run_log.host(run_log.session))
+        again = [case for case in self.cases if self.due(case, 2) and case.protocol != "fixed-iteration"]
+        seen = {case: known.get(case, estimates.NOTHING) for case in again}
+        wide = [case for case in again if self.is_wide(seen[case])]
+        number = max((run.round for run in self.counted(run_log.runs)), default=1)
+        rest = [case for case in wide if number not in {run.round for run in self.counted(seen[case].raw)}]
+        number, wide = (number, rest) if rest else (number + 1, wide)
+        return [(number, case) for case in shuffled(wide, f"{self.seed}/{number}")]
+
+    def is_wide(self, estimate: estimates.CaseEstimate) -> bool:
+        """Whether a case that never failed has fewer than `max_rounds` runs, and an interval that is too wide."""
+        runs = self.counted(estimate.raw)
+        if len(runs) >= self.max_rounds or any(run.status != "ok" for run in runs):
+            return False
+        return not estimate or not estimate.centre[1] <= self.until
+
+
+def shuffled(cases: list[Case], seed: str) -> list[Case]:
+    """Models in a random order, the cases of each next to each other."""
+    groups = defaultdict(list)
+    for case in cases:
+        groups[case.group].append(case)
+    order, shuffle = list(groups.values()), random.Random(seed)
+    shuffle.shuffle(order)
+    for group in order:
+        shuffle.shuffle(group)
+        group.sort(key=lambda case: case.batch_size)  # a small one tells whether a large one fits into memory
+    return [case for group in order for case in group]
+
+
+class Durations:
+    """Seconds that runs took, kept as means: per case, and per mode and protocol, with everything to prepare ("cold")
+    or not."""
+
+    def __init__(self, runs: Iterable[Outcome] = ()):
+        self.totals: dict[tuple, tuple[float, int]] = {}
+        self.measured_with: set[Case] = set()
+        for run in runs:
+            self.add(run)
+
+    def add(self, run: Outcome) -> None:
+        self.measured_with.add(run.case)
+        if run.seconds:
+            cold = run.cache == "cold"
+            for key in ((run.case, cold), (run.case.mode, run.case.protocol, cold)):
+                total, count = self.totals.get(key, (0.0, 0))
+                self.totals[key] = total + run.seconds, count + 1
+
+    def mean(self, case: Case, cold: bool) -> float | None:
+        """Of the case, or else of its mode; None where none was seen."""
+        for key in ((case, cold), (case.mode, case.protocol, cold)):
+            if key in self.totals:
+                total, count = self.totals[key]
+                return total / count
+        return None
+
+
+def remaining_s(steps: list[Step], here: Durations, elsewhere: Durations) -> float:
+    """Seconds that the steps will take, by the runs of this machine or else those to any; the first run of a case
+    may have to prepare what later ones find on disk."""
+    total, expected = 0.0, {}
+    for _, case in steps:
+        if case not in expected:
+            mode = modes.MODES[case.mode]
+            warm_s, cold_s = runtimes.of_mode(mode).expected_prepare_s(mode)
+            expected[case] = here.mean(case, False) or elsewhere.mean(case, False) or FIRST_GUESS_S + warm_s
+            if cold_s and case not in here.measured_with:
+                total += here.mean(case, True) or elsewhere.mean(case, True) or FIRST_GUESS_S + cold_s
+                continue
+        total += expected[case]
+    return total
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `1 h 35 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

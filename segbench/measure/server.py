@@ -1,0 +1,166 @@
+"""The parent's side of the workers: one process that forks them, limits for each, and what their deaths mean. This
+process never imports torch."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import msgspec
+
+from .. import machine
+from ..cases import Case, Run
+from . import worker
+from .messages import Done, Exited, Message, Order, Phase, Speeds, Started
+
+# Longest silence of a worker in s, by phase ("" while torch is imported).
+LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
+INFERENCE_S = 15  # that one inference may take, or the budget where that is more; faulting its pages in, twice as long
+
+# What a shell exports is no part of a case: families that change how torch, its libraries or the allocator compute.
+INHERITED = ("TORCHDYNAMO_", "TORCH_COMPILE_", "TORCHINDUCTOR_", "TORCH_LOGS", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
+INHERITED += ("NUMBA_", "OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+# A GPU in the machine is no part of a CPU benchmark: Inductor asks for its properties in the fork, and fails.
+HIDDEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+# Not -m: that would put the working directory on the path, and with it what the user's modules are called.
+SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from segbench import worker; worker.serve()"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def left_out() -> list[str]:
+    """Variables of this process that its servers do not get."""
+    return sorted(name for name in os.environ if name.startswith(INHERITED) and name != "TORCHINDUCTOR_CACHE_DIR")
+
+
+def cleaned() -> dict[str, str]:
+    """This process's environment without what would change what is measured, accelerators hidden."""
+    without = left_out()
+    return {name: value for name, value in os.environ.items() if name not in without} | dict.fromkeys(HIDDEN, "")
+
+
+class ServerDied(Exception):
+    """The process that forks the workers is gone."""
+
+
+class Server:
+    """The parent's side of worker.serve. Started at first use, and again if it dies."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        """`environment`: what the runtimes of its workers need set before the process starts."""
+        self.environment = environment
+        self.process: subprocess.Popen | None = None
+        self.log = TemporaryFile()  # noqa: SIM115 (closed with the server)
+        self.buffer = b""
+
+    def start(self) -> None:
+        own = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # NumPy's threads would not survive a fork
+        own["NUMBA_CACHE_DIR"] = str(machine.cache_folder() / "numba")
+        self.buffer = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", SERVE, str(ROOT), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=cleaned() | self.environment | own,
+            start_new_session=True,  # Ctrl-C is for the sweep to handle
+        )
+
+    def run(self, order: Order) -> Done | Speeds:
+        """Have one order carried out in a fresh process. What becomes of a process that is too slow or dies is a Run
+        too.
+
+        Raises ServerDied where there is no process left to ask.
+        """
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        kills = oom_kills()
+        self.send(order)
+        group, phase, answer, late = 0, "", None, False
+        while True:
+            limit = LIMITS_S.get(phase, longest_s(order) * (2 if phase == "memory" else 1) + 1)
+            message = self.receive(limit)
+            match message:
+                case None if late or not group:
+                    self.stop()
+                    raise ServerDied(f"no answer for {limit:.0f} s")
+                case None:
+                    late = True
+                    worker.kill_group(group)
+                case Started(pid):
+                    group = pid
+                case Phase(name):
+                    phase = name
+                case Exited(by) if answer is None:
+                    return Done(failure(order, phase, by, late, oom_kills() > kills))
+                case Exited():
+                    return answer
+                case _:
+                    answer = message
+
+    def send(self, order: Order) -> None:
+        try:
+            self.process.stdin.write(msgspec.json.encode(order) + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise ServerDied(self.last_words()) from None
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """The next message, or None if there is none in time."""
+        end = time.monotonic() + timeout_s
+        while b"\n" not in self.buffer:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
+            if not ready:
+                return None
+            chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise ServerDied(self.last_words())
+            self.buffer += chunk
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return msgspec.json.decode(line, type=Message)
+
+    def last_words(self) -> str:
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it left no message"
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()  # it takes its worker's process group with it
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process = None
+
+
+def failure(order: Order, phase: str, by: int, late: bool, oom: bool) -> Run:
+    """The run of a process that ended without an answer."""
+    run = Run(
+        case=order.case or Case(model="machine_speeds", mode="", size=()), budget_s=order.budget_s, status="error"
+    )
+    if late and phase in ("memory", "measure"):
+        bound = run.case.batch_size / longest_s(order)
+        run.status, run.reason = "timeout", f"no inference within {longest_s(order):g} s: < {bound:.2g} img/s"
+    elif late:
+        run.status, run.reason = "timeout", f"{phase or 'start'} took more than {LIMITS_S[phase]} s"
+    elif by == signal.SIGKILL and oom:
+        run.status, run.reason = "oom", f"killed by the kernel while it was short of memory ({phase})"
+    else:
+        run.reason = (
+            f"died by {signal.Signals(by).name} in phase {phase!r}" if by else f"ended early in phase {phase!r}"
+        )
+    return run
+
+
+def longest_s(order: Order) -> float:
+    return max(order.budget_s, INFERENCE_S)
+
+
+def oom_kills() -> int:
+    text = machine.read("/proc/vmstat") or ""
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)

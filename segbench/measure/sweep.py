@@ -1,0 +1,240 @@
+"""Rounds over all cases: runs, limits, failures, progress. This process never imports torch."""
+
+import os
+import shutil
+import statistics
+import time
+from datetime import UTC, datetime
+
+import msgspec
+from tqdm import tqdm
+
+from .. import machine, modes, runtimes
+from ..analysis import stats
+from ..cases import BUSY_CPUS, MEASURED, Case, MachineSpeed, Outcome, Run
+from ..run_log import Header, RunLog
+from .messages import Order, Speeds
+from .schedule import Durations, Plan, Step, duration, remaining_s
+from .server import Server, ServerDied, left_out
+
+IDLE_LOOKS = 2  # of a second each, in succession, after which a busy machine is taken for quiet again
+
+
+class Sweep:
+    """One run of a script: the runs that its plan still has to make, each appended to the run log."""
+
+    def __init__(self, run_log: RunLog, plan: Plan, header: Header, elsewhere: Durations):
+        """`header`: of the sessions that are begun; `elsewhere`: what runs took on any machine."""
+        self.run_log, self.plan, self.header, self.elsewhere = run_log, plan, header, elsewhere
+        counted = plan.counted(run_log.runs)
+        self.here = Durations(counted)
+        self.repetition = 0
+        self.servers: dict[tuple, Server] = {}  # by what their processes need set
+        # Of the reference workload in this session, by number of threads and runtime: its threads may lengthen them.
+        self.reference_times: dict[tuple[int, str], list[tuple[float, float]]] = {}
+        self.wait_s = plan.wait_s  # that is left
+        self.failed: set[Case] = set()  # not measured again in this run
+        self.skips = {(v.case, v.round, v.reason) for v in counted if v.status == "skipped"}  # said already
+        self.latest = ""
+
+    def run(self) -> None:
+        """KeyboardInterrupt stops all processes and is passed on."""
+        steps = self.plan.steps(self.run_log.runs)
+        if not steps and not self.plan.until:
+            return
+        if names := left_out():
+            print(f"Not passed on to what is measured: {', '.join(names)}")
+        if (cache := machine.cache_folder()).parent != (wanted := machine.wanted_cache()):
+            print(f"Compiled code is kept in {cache}: {wanted} is relative, cannot be written to, or has a space in it")
+        tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
+        columns = min(80, shutil.get_terminal_size().columns)  # 80 where there is no terminal
+        shown = "{elapsed} gone{postfix}, {n_fmt}/{total_fmt} | {desc}"
+        self.bar = tqdm(total=len(steps), bar_format=shown, ncols=columns)
+        try:
+            while steps := steps or self.plan.further_steps(self.run_log):
+                self.bar.total = max(self.bar.total, self.bar.n + len(steps))
+                left = duration(remaining_s(steps, self.here, self.elsewhere))
+                self.bar.set_postfix_str(f"{left} left", refresh=False)
+                (number, case), *steps = steps
+                self.show(case)
+                self.take(number, case)
+                self.bar.update()
+                if self.plan.short and self.wait_s <= 0 < self.plan.wait_s:
+                    steps = self.first_round(steps)
+            self.bar.set_postfix_str("", refresh=False)
+            self.bar.set_description_str("done")
+        finally:
+            self.bar.close()
+            self.stop_servers()
+
+    def show(self, case: Case) -> None:
+        """In the bar: the case, its name cut to the space there is, and what the run before came to."""
+        self.bar.set_description_str("", refresh=False)
+        result = f" | previous: {self.latest}" * bool(self.latest)
+        room = max(0, self.bar.ncols - len(str(self.bar)) - len(result))
+        self.bar.set_description_str(case.name[:room] + result)
+
+    def take(self, number: int, case: Case) -> None:
+        """One step: a run, unless the case failed before, and another where other processes disturbed it."""
+        if case in self.failed:
+            return
+        reason = self.why_skipped(case)
+        if (case, number, reason) in self.skips:
+            self.give_up(case, "skipped", reason)
+            return
+        if self.plan.repetition(number) != self.repetition:
+            self.begin_session(self.plan.repetition(number))
+        skipped = Run(case=case, status="skipped", reason=reason, started=now())
+        run = skipped if reason else self.run_case(case)
+        self.keep(run, number)
+        if run.busy_cpus > BUSY_CPUS and self.wait_s > 0:
+            clock = time.monotonic()
+            if self.becomes_idle(run):
+                self.keep(self.run_case(case), number)
+            self.wait_s -= time.monotonic() - clock
+
+    def first_round(self, steps: list[Step]) -> list[Step]:
+        """Without what a busy machine makes too long."""
+        first = min(number for number, _ in [*steps, (1, None)])
+        left = [step for step in steps if step[0] == first]
+        if len(left) < len(steps):
+            tqdm.write("Other processes stay busy, so one round has to do; later the same command measures the others")
+        self.bar.total -= len(steps) - len(left)
+        return left
+
+    def keep(self, run: Run, number: int) -> None:
+        """Write a run of a round down, and what the next ones need to know of it."""
+        run.round = number
+        self.run_log.append(run)
+        self.here.add(run)
+        self.latest = run.status
+        if run.samples_ms:
+            self.latest = f"{run.case.batch_size / statistics.median(run.samples_ms) * 1e3:.3g} img/s"
+        if run.reference_ms:
+            self.reference_times.setdefault(kind(run.case), []).extend(run.reference_ms)
+        if run.status not in MEASURED:
+            self.give_up(run.case, run.status, run.reason)
+
+    def becomes_idle(self, run: Run) -> bool:
+        """Look once a second at what other processes use, until that is little or the run must not get longer."""
+        quiet, busy_cpus, end = 0, run.busy_cpus, time.monotonic() + self.wait_s
+        while quiet < IDLE_LOOKS:
+            if (left := end - time.monotonic()) <= 0:
+                return False
+            text = f"waiting: other processes use {busy_cpus:.1f} CPUs, up to {duration(left)}"
+            self.bar.set_description_str(text)
+            load = machine.BackgroundLoad(run.threads)
+            time.sleep(min(1, left))
+            others, throttled, _ = load.cpus()
+            busy_cpus = others + throttled
+            quiet = quiet + 1 if busy_cpus <= BUSY_CPUS else 0
+        return True
+
+    def give_up(self, case: Case, status: str, reason: str) -> None:
+        self.failed.add(case)
+        tqdm.write(f"{case.name}: {status}, {reason}")
+
+    def begin_session(self, repetition: int) -> None:
+        """A repetition shares nothing with the one before, and pays for its own start."""
+        self.stop_servers()
+        self.repetition, self.reference_times = repetition, {}
+        load, _, _ = os.getloadavg()
+        about = {"started": now(), "commit": machine.commit(), "load": load}
+        self.run_log.begin(msgspec.structs.replace(self.header, **about))
+
+    def run_case(self, case: Case) -> Run:
+        """One run, whatever becomes of it."""
+        started, clock = now(), time.perf_counter()
+        fixed_iterations = case.protocol == "fixed-iteration"
+        server = self.server(case.mode, case.threads)
+        try:
+            if fixed_iterations:
+                server, bound_ms = Server(server.environment), (0, 0)  # that protocol pays for its own imports
+            else:
+                bound_ms = self.reference(case).bound_ms
+            started, clock = now(), time.perf_counter()
+            order = Order(case.threads, case, bound_ms, self.plan.samples_wanted, self.plan.budget_s)
+            order.source = self.plan.files.get(case.weights, "")
+            run = server.run(order).run
+        except ServerDied as death:
+            server.stop()
+            reason = f"the process that starts workers died: {death}"
+            run = Run(case=case, status="error", reason=reason, budget_s=self.plan.budget_s)
+        finally:
+            if fixed_iterations:
+                server.stop()
+        run.started, run.seconds = started, round(time.perf_counter() - clock, 3)
+        run.phases_s = {name: round(seconds, 4) for name, seconds in run.phases_s.items()}
+        return run
+
+    def why_skipped(self, case: Case) -> str:
+        mode = modes.MODES[case.mode]
+        if self.plan.skip_emulated and case.mode in self.plan.emulated:
+            return "no native BF16 here, 40 to 90 times slower than FP32; --modes names what to measure nevertheless"
+        return runtimes.of_mode(mode).missing(mode, case, self.header.machine) or too_large(case, self.run_log.runs)
+
+    def server(self, mode: str, threads: int) -> Server:
+        """That of the environment which the mode's runtime needs."""
+        environment = runtimes.of_mode(modes.MODES[mode]).environment(threads)
+        key = tuple(sorted(environment.items()))
+        if key not in self.servers:
+            self.servers[key] = Server(environment)
+        return self.servers[key]
+
+    def stop_servers(self) -> None:
+        for server in self.servers.values():
+            server.stop()
+
+    def reference(self, case: Case) -> stats.Reference:
+        """By all reference times of the session under the case's runtime up to now, or else by those of torch, of which some
+        are taken first. It only says when a run has samples enough."""
+        torchs = kind(msgspec.structs.replace(case, mode=modes.BASELINE))
+        if torchs not in self.reference_times:
+            self.reference_times[torchs] = [*self.machine_speed(case.threads).reference_ms]
+        return stats.reference(self.reference_times.get(kind(case), self.reference_times[torchs]))
+
+    def machine_speed(self, threads: int) -> MachineSpeed:
+        """Found in a process of torch's, and kept. Raises ServerDied."""
+        started, clock = now(), time.perf_counter()
+        order = Order(threads, budget_s=self.plan.budget_s, native_bf16=self.header.machine.native_bf16)
+        answer = self.server(modes.BASELINE, threads).run(order)
+        if not isinstance(answer, Speeds):
+            raise ServerDied(f"finding the floors failed: {answer.run.reason}")
+        machine_speed = MachineSpeed(
+            threads=threads,
+            started=started,
+            reference_ms=answer.reference_ms,
+            peak_gflops=answer.peak_gflops,
+            seconds=round(time.perf_counter() - clock, 3),
+        )
+        self.run_log.append(machine_speed)
+        return machine_speed
+
+
+def kind(case: Case) -> tuple[int, str]:
+    """What the reference workload's reference times depend on beside the machine: number of threads and runtime."""
+    return case.threads, modes.MODES[case.mode].runtime
+
+
+def too_large(case: Case, runs: list[Outcome]) -> str:
+    """Why a batch will not fit into memory, by what smaller ones took; "" where it will, or nothing is known.
+
+    Three times what one inference takes: the allocator is given room for two, and the check holds the output of one.
+    """
+    if case.batch_size == 1:
+        return ""
+    smaller = [
+        run.memory_mb / run.case.batch_size
+        for run in runs
+        if run.memory_mb
+        and run.case.batch_size < case.batch_size
+        and msgspec.structs.replace(run.case, batch_size=case.batch_size) == case
+    ]
+    if not smaller:
+        return ""
+    needed, free = 3 * max(smaller) * case.batch_size / 1e3, machine.free_gb()
+    return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
