@@ -1,10 +1,7 @@
-"""What the run logs of all benchmarks hold."""
+"""All benchmarks, and what their run logs hold."""
 
-import importlib.util
-import sys
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 
@@ -13,56 +10,48 @@ from segbench.analysis.tables import Results
 from segbench.run_log import read_all
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = {  # in the order of the pages
-    "benchmarks/encoder_only/benchmark.py": "Encoders alone",
-    "benchmarks/fpn_decoder/benchmark.py": "With Semantic FPN",
-    "benchmarks/unet_decoder/benchmark.py": "With UNet",
-    "benchmarks/runtimes/benchmark.py": "Deployment runtimes",
-    "benchmarks/labels/benchmark.py": "From image to labels",
-    "benchmarks/combined_benchmark.py": "FPN against UNet",
-    "benchmark_official.py": "2D against the official 3D models",
-    "benchmarks/batch_size_comparison.py": "Batch sizes",
-    "benchmarks/decoder_peers/benchmark.py": "Against segmentation-models-pytorch's decoders",
-    "benchmarks/repeatability/benchmark.py": "Does it repeat?",
+TITLES = {  # folder -> the heading on a machine's page, in their order
+    "encoder_only": "Encoders alone",
+    "fpn_decoder": "With Semantic FPN",
+    "unet_decoder": "With UNet",
+    "runtimes": "Deployment runtimes",
+    "labels": "From image to labels",
+    "combined": "FPN against UNet",
+    "official": "2D against the official 3D models",
+    "batch_sizes": "Batch sizes",
+    "decoder_peers": "Against segmentation-models-pytorch's decoders",
+    "repeatability": "Does it repeat?",
 }
-AllResults = dict[str, Results]  # by the name of the benchmark
+AllResults = dict[str, Results]  # by folder
 NOTHING = Results([])
 REPEATS = "repeatability"  # measures the same cases again and again
 
 
-def load(script: Path) -> ModuleType:
-    """A script as a module; what lies beside it can be imported from then on."""
-    sys.path.insert(0, str(script.parent))
-    spec = importlib.util.spec_from_file_location(f"script_{script.parent.name}_{script.stem}", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(folder: str) -> cli.Benchmark:
+    """What the script of a folder says of itself."""
+    return import_module(f"benchmarks.{folder}.benchmark").BENCHMARK
 
 
-def benchmarks(root: Path) -> Iterator[tuple[str, cli.Benchmark, Results]]:
-    """Title, benchmark and results of every script that has a run log below `root`."""
-    for name, title in SCRIPTS.items():
-        benchmark = load(ROOT / name).BENCHMARK
-        results = Results(read_all(benchmark.run_logs((root / name).parent)))
+def all_results(root: Path = ROOT) -> AllResults:
+    """Those of every benchmark that has a run log below `root`."""
+    results_of = {}
+    for folder in TITLES:
+        results = Results(read_all(root / "benchmarks" / folder / "run_logs"))
         if results.run_logs:
-            yield title, benchmark, results
+            results_of[folder] = results
+    return results_of
 
 
 def rows(machine: str = "", model: str = "") -> pd.DataFrame:
     """Every row of the run logs without a label, with `benchmark`, or of one machine's, or of run logs that have a
     model; empty where there is none."""
     frames = []
-    for _, benchmark, results in benchmarks(ROOT):
-        own = [run_log for run_log in results.run_logs if run_log.name == (machine or run_log.header.machine.name)]
-        own = [run_log for run_log in own if not model or any(v.case.model == model for v in run_log.runs)]
-        if own and benchmark.name != REPEATS:
-            frames.append(results.of(*own).rows.assign(benchmark=benchmark.script.relative_to(ROOT).as_posix()))
+    for folder, results in all_results().items():
+        run_logs = [log for log in results.run_logs if log.name == (machine or log.header.machine.name)]
+        run_logs = [log for log in run_logs if not model or any(run.case.model == model for run in log.runs)]
+        if run_logs and folder != REPEATS:
+            frames.append(results.of(*run_logs).rows.assign(benchmark=f"benchmarks/{folder}/benchmark.py"))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
-def all_results() -> AllResults:
-    """Those of every script that has a run log."""
-    return {benchmark.name: results for _, benchmark, results in benchmarks(ROOT)}
 
 
 def machines(results_of: AllResults) -> list[str]:
@@ -75,8 +64,14 @@ def machines(results_of: AllResults) -> list[str]:
     return sorted(cases, key=lambda name: (-cases[name], name))
 
 
-def of_machine(results_of: AllResults, benchmark: str, machine: str) -> Results:
+def of_machine(results_of: AllResults, folder: str, machine: str) -> Results:
     """Of a machine's run logs the one without a label, or else that with the most cases."""
-    results = results_of.get(benchmark, NOTHING).of_machine(machine)
-    run_logs = sorted(results.run_logs, key=lambda j: (j.name != machine, -len(results.estimates(j)), j.name))
+    results = results_of.get(folder, NOTHING).of_machine(machine)
+    run_logs = sorted(results.run_logs, key=lambda log: (log.name != machine, -len(results.estimates(log)), log.name))
     return results.of(*run_logs[:1])
+
+
+def largest(results_of: AllResults, folder: str) -> Results:
+    """Of the machine with the most runs."""
+    names = results_of.get(folder, NOTHING).machines()
+    return of_machine(results_of, folder, names[0]) if names else NOTHING

@@ -1,28 +1,27 @@
 """What the benchmarks of encoders with a decoder share: their flags, their cases, their tables."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from segbench import cli, zoo
-from segbench.analysis.reports import Report
 from segbench.cases import FEATURES, Case
-from segbench.settings import Problem, Settings, did_you_mean
+from segbench.problem import Problem
+from segbench.settings import Settings, did_you_mean
 
-# Eager, and torch's mode with the highest median speedup over twelve encoders; without native BF16 that of FP32.
+# Eager, and torch's mode with the highest median speedup over twelve encoders; and the fastest runtime.
 ENDS = ("baseline", "autocast+compile+freezing")
-ENDS_WITHOUT_BF16 = ("baseline", "compile+freezing")
-# With the fastest runtime; what this machine would have to emulate is skipped unless asked for.
 MODES = (*ENDS, "openvino", "openvino-bf16")
-MODES_WITHOUT_BF16 = (*ENDS_WITHOUT_BF16, *MODES[1:])
 
 
 @dataclass
-class DecoderSettings(Settings):
+class Decoder:
     num_classes: int = 117
-    """Classes that the decoder tells apart; 117 as TotalSegmentator."""
+    """Classes that decoders and 3D networks predict: 117 as TotalSegmentator."""
 
+
+@dataclass
+class DecoderSettings(Decoder, Settings):
     def check(self) -> None:
         if self.num_classes < 1:
             raise Problem(f"--num-classes {self.num_classes} is not positive")
@@ -32,12 +31,14 @@ class DecoderSettings(Settings):
 
 
 @dataclass
-class OneDecoder(DecoderSettings):
+class Output:
     output: Literal["logits", "labels"] = "logits"
-    """Time logits, or all the way to a map of labels with the fused argmax; the run log of that is labelled `labels`."""
-    feature_maps: bool = True
-    """Time the encoder's feature maps alone too; else a decoder's share is by those in fpn_decoder's run log."""
+    """Where the timed part ends: at the logits, or at a map of labels made by the fused argmax, which is kept under the
+    label `labels`."""
 
+
+@dataclass
+class OneDecoder(Output, DecoderSettings):
     def __post_init__(self) -> None:
         self.label = self.label or "labels" * (self.output == "labels")
 
@@ -61,31 +62,12 @@ def cases(settings: DecoderSettings, decoders: tuple[str, ...], output: str = "l
 def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:
     """The benchmark of one decoder."""
     path = Path(script).resolve()
-
-    def report() -> Report:
-        from segbench.analysis import markdown, pages, plots, tables
-
-        def with_decoder(results: tables.Results):
-            return results.rows[results.rows.decoder == decoder]
-
-        return Report(
-            csvs={
-                "benchmark_results_all.csv": lambda results: results.rows,
-                "benchmark_results.csv": lambda results: tables.fastest(with_decoder(results)),
-            },
-            pictures={"benchmark_plot.png": lambda results: plots.encoders(with_decoder(results), results.dates())},
-            show=partial(markdown.terminal, decoder=decoder),
-            pages=(partial(pages.ranking, decoder=decoder), partial(pages.every_mode, decoder=decoder)),
-            answer=partial(markdown.answer, decoders=(decoder,)),
-        )
-
     return cli.Benchmark(
         path,
         path.parent.name,
         description,
-        cases=lambda settings: cases(settings, (FEATURES,) * settings.feature_maps + (decoder,), settings.output),
-        report=report,
+        cases=lambda settings: cases(settings, (FEATURES, decoder), settings.output),
+        report=f"benchmarks.{path.parent.name}.report",
         defaults=OneDecoder(),
         modes=MODES,
-        modes_without_bf16=MODES_WITHOUT_BF16,
     )

@@ -1,10 +1,12 @@
 """One picture of where the time goes on the way to labels, stock and with the fused argmax: an image through a 2D
 network (benchmarks/labels/parts.py), and whole CTs through 3D ones (benchmarks/whole_ct)."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from segbench import modes
 from segbench.analysis import plots
@@ -71,6 +73,10 @@ def picture(root: Path) -> plots.Picture:
         return None
     frame = pd.concat(frames, ignore_index=True)
     frame = frame[frame.machine == both[0]]
+    return frame, partial(draw, frame)
+
+
+def draw(frame: pd.DataFrame) -> Figure:
     panels = [*frame.panel.unique()]
     counts = [frame[frame.panel == panel].bar.nunique() for panel in panels]
     heights = [0.34 * count + 0.75 for count in counts]
@@ -79,13 +85,13 @@ def picture(root: Path) -> plots.Picture:
     )
     for panel, name in zip(axes, panels, strict=True):
         bars(panel, frame[frame.panel == name])
-        panel.set_title(f"{name}, {both[0]}", loc="left", fontsize=9)
+        panel.set_title(f"{name}, {frame.machine.iloc[0]}", loc="left", fontsize=9)
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour, label=purpose)
         for purpose, colour in zip(PURPOSES, plots.COLOURS, strict=False)
     ]
     figure.legend(handles=handles, ncols=6, loc="outside lower center", frameon=False, fontsize=8)
-    return figure, frame
+    return figure
 
 
 def bars(axes: plt.Axes, frame: pd.DataFrame) -> None:

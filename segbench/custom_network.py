@@ -4,18 +4,15 @@ import json
 import re
 import sys
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from .cases import Case
-from .settings import Problem, ask
+from .problem import Problem
+from .settings import ask
 
-ROOT = Path(__file__).resolve().parents[1]
-DESCRIBE = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from segbench import own; custom_network.describe_to_parent()"
-)
+DESCRIBE = "from segbench import custom_network; custom_network.describe_to_parent()"
 
 
 class Description(NamedTuple):
@@ -31,7 +28,7 @@ def describe(case: Case, folder: str) -> Description:
     """
     if not re.fullmatch(r"[\w.]+:[\w.]+", case.model):
         raise Problem(f"--network {case.model!r} is no function of a module: say package.module:function")
-    said = ask(f"--network {case.model}:", DESCRIBE, str(ROOT), msgspec.json.encode(case).decode(), folder)
+    said = ask(f"--network {case.model}:", DESCRIBE, msgspec.json.encode(case).decode(), folder)
     return Description(**json.loads(said.splitlines()[-1]))  # its module may have printed
 
 

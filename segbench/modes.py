@@ -1,7 +1,7 @@
 """The modes: data only. To add a mode, add its line; what its options mean, its runtime knows (segbench/runtimes)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -54,6 +54,16 @@ MODES = {
 }
 # fmt: on
 DEFAULT = (BASELINE, "autocast", "compile", "autocast+compile")  # as the reference project defined them
+
+
+def without_emulation(names: Iterable[str], native_bf16: bool) -> tuple[str, ...]:
+    """Where BF16 is not native, in FP32 what would run in BF16: convolutions would leave oneDNN for a path that is 40 to
+    90 times slower than FP32 (pytorch issue 183815; measured on Zen 3)."""
+    if native_bf16:
+        return tuple(names)
+    in_fp32 = {(mode.runtime, *mode.options): mode.name for mode in MODES.values() if mode.precision == "fp32"}
+    chosen = [MODES[name] for name in names]
+    return tuple(dict.fromkeys(m.name if m.precision != "bf16" else in_fp32[m.runtime, *m.options] for m in chosen))
 
 
 def find(name: str) -> Mode:

@@ -14,39 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from .cases import MEASURED, Case, MachineSpeed, Outcome, Run
-from .machine import Machine
+from .cases import MEASURED, Case
+from .problem import Problem
+from .records import CODE_NAMES, FILE_NAMES, SCHEMA, Header, MachineSpeed, Outcome, Run, renamed
 
-SCHEMA = 2
 LATER = {"in_chans": 3}  # settings that older sessions do not name, and what they had
-
-
-class RunLogError(Exception):
-    """A run log that cannot be read or gone on with. Its text is one line: what is wrong and what to do."""
-
-
-class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
-    schema: int
-    benchmark: str
-    machine: Machine
-    settings: dict[str, object]  # what changes what is measured
-    versions: dict[str, str]  # of what this session's numbers depend on
-    label: str = ""
-    started: str = ""  # UTC, ISO 8601
-    boot_id: str = ""
-    host: str = ""  # machine.host_id(), the same after a reboot; "" where there is none
-    commit: str = ""
-    load: float = 0  # 1-minute load average before anything was run
-
-    @property
-    def folder(self) -> str:
-        """The name of the folder that a run begins: the machine's name, and the label where one was given."""
-        return f"{self.machine.name}-{self.label}" if self.label else self.machine.name
-
-    @property
-    def host_ids(self) -> set[str]:
-        """What the host is known by: sessions that share one of these are of one host."""
-        return {self.boot_id, self.host} - {""} or {""}
 
 
 class RunLog:
@@ -88,12 +60,12 @@ class RunLog:
             if text in known:
                 continue
             try:
-                line = decoder.decode(text)
+                line = renamed(decoder.decode(text), CODE_NAMES)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 problem = f"{path}, line {number} is not a run log's: {error}; mend or move the file"
-                raise RunLogError(problem) from None
+                raise Problem(problem) from None
             if (number == 1) != isinstance(line, Header):
-                raise RunLogError(f"{path}, line {number}: a header is the first line, and no other; move the file")
+                raise Problem(f"{path}, line {number}: a header is the first line, and no other; move the file")
             if number == 1:
                 self.check(path, line)
             self.take(line, session)
@@ -102,19 +74,17 @@ class RunLog:
     def check(self, path: Path, header: Header) -> None:
         """Raises JournalError where a session does not belong to those that were read before."""
         if header.schema != SCHEMA:
-            raise RunLogError(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
+            raise Problem(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
         machine = header.machine.name
         if self.name != machine and not self.name.startswith(f"{machine}-"):
-            raise RunLogError(f"{path} is of {machine}: move it to a folder of that name, or {machine}-LABEL")
+            raise Problem(f"{path} is of {machine}: move it to a folder of that name, or {machine}-LABEL")
         self.benchmark = self.benchmark or header.benchmark
         if header.benchmark != self.benchmark:
-            raise RunLogError(
+            raise Problem(
                 f"{path} is of the benchmark {header.benchmark}, not of {self.benchmark}: move it to that one's folder"
             )
         if difference := self.difference(header):
-            raise RunLogError(
-                f"{path}: the sessions before it were measured with {difference}; move it to {machine}-LABEL"
-            )
+            raise Problem(f"{path}: the sessions before it were measured with {difference}; move it to {machine}-LABEL")
 
     def difference(self, header: Header) -> str:
         """What keeps a session out of this run log, in words; "" where nothing does. Versions of packages that only one
@@ -161,11 +131,11 @@ class RunLog:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as draft, draft.open("wb") as file:  # a header is there whole, or not at all
-                file.write(msgspec.json.encode(header) + b"\n")
+                file.write(msgspec.json.encode(renamed(header, FILE_NAMES)) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise RunLogError(f"{self.folder} cannot be written to: {error.strerror}") from None
+            raise Problem(f"{self.folder} cannot be written to: {error.strerror}") from None
         self.take(header, self.session)
 
     @property
@@ -175,11 +145,11 @@ class RunLog:
 
     def append(self, line: MachineSpeed | Run) -> None:
         """Add to the session that was begun. Raises JournalError where the file cannot be written to."""
-        text = msgspec.json.encode(line)
+        text = msgspec.json.encode(renamed(line, FILE_NAMES))
         try:
             msgspec.json.decode(text, type=type(line))
         except msgspec.MsgspecError as error:
-            raise RunLogError(f"{self.path}: a line that could not be read back was not written: {error}") from None
+            raise Problem(f"{self.path}: a line that could not be read back was not written: {error}") from None
         try:
             with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # never a file without header
                 file.write(text + b"\n")  # one write
@@ -187,7 +157,7 @@ class RunLog:
                 os.fsync(file.fileno())
         except OSError as error:
             problem = f"{self.path} cannot be written to: {error.strerror}; what it holds is unharmed"
-            raise RunLogError(problem) from None
+            raise Problem(problem) from None
         self.take(line, self.session)
 
     def host_of(self) -> dict[str, str]:
@@ -241,7 +211,7 @@ class RunLog:
 def folders(root: Path) -> list[Path]:
     """The run logs in a folder, by name. Raises JournalError for files of the layout that came before this one."""
     if old := session_files(root):
-        raise RunLogError(
+        raise Problem(
             f"{old[0]} is a run log of an earlier layout, one file a machine; move it: sessions now lie in a folder "
             "per machine"
         )

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +14,7 @@ import tyro
 
 from . import machine, modes, zoo
 from .cases import SHARED, Case
+from .problem import Problem
 
 # Run in a child: which of its arguments timm knows, a line each, then all that it knows.
 LOOK_UP = """
@@ -24,68 +25,85 @@ print(*timm.list_models())
 """
 
 
-class Problem(Exception):
-    """Bad input. Its text is one line: what is wrong and what to do."""
+def default_is(text: str) -> object:
+    """For --help, where the default itself says nothing."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
 
 
 @dataclass
-class Settings:
-    """What a run measures and how. The same for every script; the defaults are the script's."""
-
+class WhatToMeasure:
     models: tuple[str, ...] = ("all",)
-    """timm names, patterns ('resnet*'), families ('MobileOne'), 'five', 'twelve' or 'all'. A pattern that no model
-    of the zoo matches is looked up in all of timm."""
-    modes: tuple[str, ...] | None = None
-    """Modes by name, or 'all'; by default the script's own. baseline, autocast, compile, autocast+compile,
-    channels_last, compile+freezing, autocast+compile+freezing; onnxruntime, openvino, openvino-bf16, ncnn, mnn,
-    onnxruntime-int8, openvino-int8."""
-    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
+    """Encoders: names of timm, patterns ('resnet*'), families ('MobileOne'), 'five' (the small ones of --quick),
+    'twelve' (small and large ones of most families), or 'all' that segbench/zoo.py lists. Other names and patterns are
+    looked up in timm."""
+    modes: tuple[str, ...] = ()
+    """How networks are run: names of segbench/modes.py, or 'all'. A mode in BF16 that this CPU would have to emulate
+    is left out unless it is named here."""
+    size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="H W")] = (512, 512)
     """Height and width of the input in pixels."""
     in_chans: int = 3
-    """Channels of the input: 1 for slices of a CT (the photograph in grey)."""
+    """Channels of the input: 1 for slices of a CT."""
     batch_size: int = 1
     """Images per inference."""
-    samples: int = 96
-    """Valid samples per case in all, spread over the rounds."""
-    rounds: int = 8
-    """Runs per case, each in a fresh process; intervals are over them."""
-    shard: str = ""
-    """'2/4': of the rounds only the 2nd, the 6th, ...: four machines of a kind that share a folder take all of them."""
-    join: bool = False
-    """Count the rounds that other hosts of this kind of CPU measured as done; --shard does so too."""
-    until: str = ""
-    """'3%': after the rounds go on with the cases that runs leave unsure by more than +- 3 %; what differs between
-    sessions, which no rounds narrow, comes on top."""
-    max_rounds: int = 20
-    """Rounds per case at most under --until."""
-    repetitions: int = 1
-    """Sweeps one after the other, each a session of its own that shares nothing with the others."""
-    threads: int | None = None
-    """Threads per inference; by default all physical cores that this process may really use, of a hybrid CPU the
-    P-cores."""
-    budget: float = 2.0
-    """Seconds of measuring that one run may take at most, preparing not counted."""
-    no_wait: bool = False
-    """Measure beside whatever else runs. By default a run that other processes disturbed is repeated when they pause,
-    which makes a run up to ten minutes longer (--quick: 20 seconds)."""
-    quick: bool = False
-    """A few models and rounds, into a folder of its own: to try it out."""
-    restart: bool = False
-    """Begin this machine's run log anew; the old one is kept in run_logs/old/."""
-    label: str = ""
-    """A name for a run log of its own, where this machine has one of other settings or versions."""
-    report: bool = False
-    """Rebuild CSV and PNG from the run logs, measure nothing."""
-    list: bool = False
-    """Say what would run and how long it will take about, run nothing."""
-    out: Path | None = None
-    """Folder for run logs, CSV and PNG; by default the script's own."""
     pretrained: bool = False
-    """timm's weights instead of calibrated random ones (needs the network, once)."""
+    """Use timm's trained weights, downloaded once, instead of calibrated random ones."""
+    quick: bool = False
+    """Try it out: a few models and rounds, written into quick/."""
+
+
+@dataclass
+class HowLong:
+    rounds: int = 8
+    """Runs of each case, each in a fresh process. Intervals narrow with their number."""
+    samples: int = 96
+    """Valid samples per case, over all rounds together."""
+    budget: float = 2.0
+    """Seconds that the samples of one run may take at most."""
+    until: Annotated[str, default_is("no further rounds")] = ""
+    """'3%': go on after the rounds until the runs of every case agree to +- 3 %."""
+    max_rounds: int = 20
+    """Most rounds per case with --until."""
+    repetitions: int = 1
+    """Measure everything so many times, each time in a session of its own."""
+    no_wait: bool = False
+    """Measure beside other programs at once. Without it a run that they disturbed is repeated when they pause; that
+    prolongs a session by ten minutes at most, by 20 s with --quick."""
+
+
+@dataclass
+class WhereTo:
+    out: Annotated[Path | None, default_is("the script's folder")] = None
+    """Folder for run logs, CSV and PNG."""
+    label: Annotated[str, default_is("none")] = ""
+    """Keep a run log of its own under this name, beside this machine's other one."""
+    restart: bool = False
+    """Archive this machine's old results in run_logs/old/ and start over."""
+    report: bool = False
+    """Make CSV and PNG from the run logs and measure nothing."""
+    list: bool = False
+    """Show what would be measured and about how long it takes, and measure nothing."""
+
+
+@dataclass
+class Advanced:
+    threads: int = field(default_factory=machine.usable_cores)
+    """Threads per inference: at most the physical cores that this process may use (of a hybrid CPU by default the
+    P-cores)."""
     allocator: tuple[Literal["retained", "default"], ...] = ("retained",)
-    """Keep freed memory in the process (pinned), or glibc's defaults (plain); both are compared in the same rounds."""
+    """Memory that is freed stays in the process (retained), or glibc's defaults apply (default). Both are compared in
+    the same rounds."""
     seed: int = 0
-    """Of the random weights and of the order of the runs."""
+    """Seed of the random weights and of the order of the runs."""
+    shard: Annotated[str, default_is("all rounds")] = ""
+    """'2/4': run shard 2 of 4, the rounds 2, 6, 10, ... Machines of one kind that write into one folder can share the
+    rounds out like this."""
+    join: bool = False
+    """Count rounds that other hosts with this kind of CPU measured as done. --shard does so by itself."""
+
+
+@dataclass
+class Settings(Advanced, WhereTo, HowLong, WhatToMeasure):
+    """What is measured and how. The same for every script; the defaults are the script's."""
 
     def shared(self) -> dict[str, object]:
         """What all cases of a run have in common."""
@@ -98,6 +116,10 @@ class Settings:
     def files(self) -> dict[str, str]:
         """Where the files lie that cases name: no path enters a run log that is meant to be published."""
         return {}
+
+    def dimensions(self) -> tuple[int, ...]:
+        """How many sides an input may have."""
+        return (2,)
 
     def wait_s(self) -> float:
         """Seconds that a run may get longer by, for runs that other processes disturbed."""
@@ -120,28 +142,44 @@ class Settings:
         ]
 
 
-def resolve(
-    settings: Settings, folder: Path, defaults: Settings, quick: dict[str, object], default_modes: tuple[str, ...]
-) -> Settings:
+COMMON = Settings.__bases__
+
+
+def parse(defaults: Settings, **about: str) -> Settings:
+    """The command line as settings of the class of `defaults`; --help groups them by the classes that define them."""
+    groups = [
+        base
+        for base in type(defaults).__mro__
+        if dataclasses.is_dataclass(base) and not any(map(dataclasses.is_dataclass, base.__bases__))
+    ]
+    groups = sorted(groups, key=lambda group: -COMMON.index(group) if group in COMMON else -len(COMMON))
+    options = []
+    for group in groups:
+        default = group(**{option.name: getattr(defaults, option.name) for option in dataclasses.fields(group)})
+        title = re.sub("(?<!^)(?=[A-Z])", "_", group.__name__).lower()
+        options.append((title, group, field(default_factory=lambda default=default: default)))
+    grouped = dataclasses.make_dataclass("Options", options)
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    values = [vars(group) for group in vars(tyro.cli(grouped, config=config, **about)).values()]
+    return type(defaults)(**{name: value for group in values for name, value in group.items()})
+
+
+def resolve(settings: Settings, folder: Path, defaults: Settings, quick: dict[str, object]) -> Settings:
     """With names looked up and defaults filled in; `folder` is the script's. Raises Problem for what cannot be
     measured."""
-    given_out = settings.out.expanduser() if settings.out else None  # a shell leaves the ~ of --out=~/x as it is
-    settings = dataclasses.replace(settings, out=given_out)
     changed = settings
     if settings.quick:
         untouched = [key for key in quick if getattr(settings, key) == getattr(defaults, key)]
         changed = dataclasses.replace(changed, **{key: quick[key] for key in untouched})
     check(changed)
-    cores = sum(machine.usable_by_kind())
-    threads = changed.threads if changed.threads is not None else machine.usable_cores()
-    if not 1 <= threads <= cores:
-        raise Problem(f"--threads {threads} is not between 1 and {cores}, the physical cores that this process may use")
+    wanted = find_modes(changed.modes)
+    if settings.modes == defaults.modes or "all" in settings.modes:
+        wanted = modes.without_emulation(wanted, machine.describe().native_bf16)
     return dataclasses.replace(
         changed,
-        out=settings.out or changed.folder(folder),
-        threads=threads,
+        out=(settings.out or changed.folder(folder)).expanduser(),  # a shell leaves the ~ of --out=~/x as it is
         size=tuple(changed.size),
-        modes=find_modes(default_modes if changed.modes is None else changed.modes),
+        modes=wanted,
         models=find_models(changed.models),
         allocator=tuple(dict.fromkeys(changed.allocator)),
     )
@@ -152,34 +190,38 @@ def check(settings: Settings) -> None:
     for key in ("in_chans", "batch_size", "samples", "rounds", "budget", "repetitions", "max_rounds"):
         if not 0 < getattr(settings, key) < math.inf:
             raise Problem(f"--{key.replace('_', '-')} {getattr(settings, key):g} is no positive number")
+    cores = sum(machine.usable_by_kind())
+    if not 1 <= settings.threads <= cores:
+        raise Problem(
+            f"--threads {settings.threads} is not between 1 and {cores}, the physical cores that this process may use"
+        )
     part, parts = shard(settings.shard)
     if not 1 <= part <= parts <= settings.rounds * settings.repetitions:
         most = settings.rounds * settings.repetitions
-        raise Problem(f"--shard {settings.shard!r} is not K/N, the Kth of N shares, with N at most {most}, the rounds")
-    if settings.shard and settings.until:
-        raise Problem("--until and --shard exclude each other: which rounds follow is known after the last")
-    if settings.shard and settings.restart:
-        raise Problem("--restart and --shard exclude each other: each would put aside what the others measure")
-    if settings.join and settings.restart:
-        raise Problem("--restart and --join exclude each other: --restart puts aside the runs that --join counts")
+        raise Problem(f"--shard {settings.shard!r} is not K/N, shard K of N, with N at most {most}, the rounds")
+    excluding = {
+        ("until", "shard"): "which rounds follow is known after the last",
+        ("until", "repetitions"): "repetitions must be alike",
+        ("restart", "shard"): "each machine would archive what the others measure",
+        ("restart", "join"): "--restart archives what --join counts",
+    }
+    for pair, why in excluding.items():
+        if all(getattr(settings, flag) not in ("", False, 1) for flag in pair):
+            raise Problem(f"--{pair[0]} and --{pair[1]} exclude each other: {why}")
     if settings.until and not 0 < percent(settings.until) < 1:
-        raise Problem(f"--until {settings.until!r} is not a share: say 5% or 0.05")
-    if settings.until and settings.repetitions > 1:
-        raise Problem("--until and --repetitions exclude each other: repetitions that stop by themselves are not alike")
+        raise Problem(f"--until {settings.until!r} is no percentage: say 5% or 0.05")
     if settings.until and settings.max_rounds < settings.rounds:
         raise Problem(f"--max-rounds {settings.max_rounds} is less than --rounds {settings.rounds}")
     if not settings.allocator:
-        raise Problem("--allocator names none: pinned, plain")
-    settings.check()
-    if min(settings.size) <= 0:
-        raise Problem(
-            f"--size {settings.size[0]} {settings.size[1]} is not a size: height and width in pixels, both positive"
-        )
+        raise Problem("--allocator names none: retained, default")
+    if min(settings.size) <= 0 or len(settings.size) not in settings.dimensions():
+        raise Problem(f"--size {' '.join(map(str, settings.size))}: height and width in pixels, both positive")
     if settings.label and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?", settings.label):
         raise Problem(
             f"--label {settings.label!r} becomes part of a folder's name: up to 40 lower-case letters and digits, dots "
             "and dashes between them"
         )
+    settings.check()
 
 
 def percent(text: str) -> float:

@@ -15,7 +15,8 @@ import numpy as np
 from tabulate import tabulate
 
 from segbench import modes, zoo
-from segbench.cases import Case, MachineSpeed, Run
+from segbench.cases import Case
+from segbench.records import MachineSpeed, Run
 from segbench.run_log import RunLog, read_all
 
 ROOT = Path(__file__).resolve().parents[1]

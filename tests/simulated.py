@@ -13,7 +13,8 @@ import numpy as np
 from tabulate import tabulate
 
 from segbench.analysis import estimates, stats
-from segbench.cases import Case, Run
+from segbench.cases import Case
+from segbench.records import Run
 
 READINGS_MS = np.array([3.4, 1.3])  # of the reference workload on the valid host: convolution, GEMM
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from segbench.conftest import ROOT
 from segbench import custom_network
 from segbench.cases import Case
 from segbench.models import build
-from segbench.settings import Problem
+from segbench.problem import Problem
 
 RUNTIMES = ROOT / "benchmarks" / "runtimes" / "benchmark.py"
 MODULE = """

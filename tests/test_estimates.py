@@ -11,7 +11,8 @@ from segbench import simulated
 from segbench.analysis import estimates, stats, tables
 from segbench.analysis.estimates import NOTHING, CaseEstimate
 from segbench.analysis.tables import Results
-from segbench.cases import Case, Run
+from segbench.cases import Case
+from segbench.records import Run
 from segbench.run_log import read_all
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)

@@ -13,9 +13,11 @@ from segbench.conftest import ENCODER_ONLY, TINY
 from segbench.test_journal import CASE, header
 
 from segbench import counting, machine, models
-from segbench.cases import Case, Run
+from segbench.cases import Case
 from segbench.measure import server, worker
-from segbench.run_log import RunLog, RunLogError
+from segbench.problem import Problem
+from segbench.records import Run
+from segbench.run_log import RunLog
 from segbench.runtimes import torch as torch_runtime
 
 QUICK = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--samples", "2")
@@ -91,7 +93,7 @@ def test_children_never_import_from_the_users_folder(script, tmp_path):
 def test_no_line_is_written_that_cannot_be_read_back(tmp_path):
     run_log = RunLog(tmp_path / header().folder)
     run_log.begin(header())
-    with pytest.raises(RunLogError, match="could not be read back"):
+    with pytest.raises(Problem, match="could not be read back"):
         run_log.append(Run(case=CASE, budget_s=float("nan")))
     run_log.append(Run(case=CASE, round=1))
     assert len(RunLog.read(run_log.folder).runs) == 1

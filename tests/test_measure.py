@@ -11,9 +11,10 @@ from segbench.conftest import ROOT
 from segbench.test_journal import header
 
 from segbench import machine
-from segbench.cases import BUSY_CPUS, Case, Run
+from segbench.cases import BUSY_CPUS, Case
 from segbench.measure import sweep, timing
 from segbench.measure.schedule import Durations, Plan
+from segbench.records import Run
 from segbench.run_log import RunLog
 
 ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # bounds in ms that every reading, or none, keeps

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import ttest_1samp
 from segbench.conftest import ROOT
 
-from segbench.settings import Problem
+from segbench.problem import Problem
 
 PRECISION = ROOT / "benchmarks" / "precision"
 sys.path.insert(0, str(PRECISION))

@@ -14,8 +14,9 @@ from PIL import Image
 from segbench.conftest import ROOT
 
 from segbench.analysis import plots
-from segbench.cases import Case, MachineSpeed, Run
-from segbench.run_log import Header, RunLog, read_all
+from segbench.cases import Case
+from segbench.records import Header, MachineSpeed, Run
+from segbench.run_log import RunLog, read_all
 
 sys.path.insert(0, str(ROOT / "tools"))
 import render

@@ -13,8 +13,9 @@ from segbench import modes
 from segbench.analysis import diagnostics, tables
 from segbench.analysis.compare import compare
 from segbench.analysis.tables import Results
-from segbench.cases import Case, MachineSpeed, Run
+from segbench.cases import Case
 from segbench.measure import schedule
+from segbench.records import MachineSpeed, Run
 from segbench.run_log import RunLog
 
 sys.path.insert(0, str(ENCODER_ONLY.parent))

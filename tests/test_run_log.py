@@ -7,8 +7,10 @@ import msgspec
 import pytest
 
 from segbench import machine
-from segbench.cases import Case, MachineSpeed, Outcome, Run
-from segbench.run_log import SCHEMA, Header, RunLog, RunLogError, folders, read_all
+from segbench.cases import Case
+from segbench.problem import Problem
+from segbench.records import Header, MachineSpeed, Outcome, Run
+from segbench.run_log import SCHEMA, RunLog, folders, read_all
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(64, 64), threads=1)
 FLOOR = MachineSpeed(threads=1, started="2026-01-01T00:00:00+00:00", reference_ms=[(3, 1)], peak_gflops={"fp32": 90})
@@ -172,14 +174,14 @@ def test_anything_but_a_session_is_refused_in_one_line(tmp_path, text, says):
     path = tmp_path / "a-machine" / "one.jsonl"
     path.parent.mkdir()
     path.write_bytes(text)
-    with pytest.raises(RunLogError, match=says) as error:
+    with pytest.raises(Problem, match=says) as error:
         read_all(tmp_path)
     assert "\n" not in str(error.value) and path.read_bytes() == text
 
 
 def test_a_journal_of_the_earlier_layout_is_named(tmp_path):
     (tmp_path / "amd-1.2-3c.jsonl").write_text("{}\n")
-    with pytest.raises(RunLogError, match=r"amd-1\.2-3c\.jsonl is a run log of an earlier layout"):
+    with pytest.raises(Problem, match=r"amd-1\.2-3c\.jsonl is a run log of an earlier layout"):
         folders(tmp_path)
 
 
@@ -187,7 +189,7 @@ def test_a_line_in_the_middle_that_is_damaged_is_named(run_log):
     lines = run_log.path.read_bytes().split(b"\n")
     lines[1] = lines[1][:10]
     run_log.path.write_bytes(b"\n".join(lines))
-    with pytest.raises(RunLogError, match="line 2"):
+    with pytest.raises(Problem, match="line 2"):
         RunLog.read(run_log.folder)
 
 
@@ -214,7 +216,7 @@ def test_only_what_matters_keeps_sessions_apart(run_log, changes, says):
     if says:
         alien = RunLog(run_log.folder)
         alien.begin(header("2026-01-02T00:00:00+00:00", **changes))
-        with pytest.raises(RunLogError, match=r"move it to .*-LABEL"):
+        with pytest.raises(Problem, match=r"move it to .*-LABEL"):
             RunLog.read(run_log.folder)
         alone = run_log.folder.with_name(f"{run_log.name}-other")
         alone.mkdir()
@@ -230,23 +232,23 @@ def test_memory_does_not_drift_apart_step_by_step(run_log):
 def test_a_log_of_another_benchmark_is_refused_even_where_it_is_alone(run_log):
     for benchmark in ("", "test"):
         assert len(read_all(run_log.folder.parent, benchmark=benchmark)) == 1
-    with pytest.raises(RunLogError, match=r"is of the benchmark test, not of labels: move it"):
+    with pytest.raises(Problem, match=r"is of the benchmark test, not of labels: move it"):
         read_all(run_log.folder.parent, benchmark="labels")
     run_log.begin(header("2026-01-02T00:00:00+00:00", benchmark="labels"))
-    with pytest.raises(RunLogError, match=f"{run_log.session}.jsonl is of the benchmark labels, not of test: move it"):
+    with pytest.raises(Problem, match=f"{run_log.session}.jsonl is of the benchmark labels, not of test: move it"):
         read_all(run_log.folder.parent)
 
 
 def test_versions_of_all_sessions_count(run_log):
     for day, versions in ((2, {"onnx": "1"}), (3, {"torch": "1"}), (4, {"onnx": "2"})):
         run_log.begin(header(f"2026-01-0{day}T00:00:00+00:00", versions=versions))
-    with pytest.raises(RunLogError, match="onnx '1', not '2'"):
+    with pytest.raises(Problem, match="onnx '1', not '2'"):
         RunLog.read(run_log.folder)
 
 
 def test_a_folder_is_of_the_machine_that_it_names(run_log, tmp_path):
     run_log.folder.rename(tmp_path / "amd-0.0-1c")
-    with pytest.raises(RunLogError, match=f"is of {machine.describe().name}: move it"):
+    with pytest.raises(Problem, match=f"is of {machine.describe().name}: move it"):
         read_all(tmp_path)
 
 
@@ -258,5 +260,5 @@ def test_a_file_that_a_crash_left_without_a_line_is_no_session(run_log):
 def test_another_schema_is_refused(tmp_path):
     alien = RunLog(tmp_path / machine.describe().name)
     alien.begin(header(schema=SCHEMA + 1))
-    with pytest.raises(RunLogError, match="schema"):
+    with pytest.raises(Problem, match="schema"):
         RunLog.read(alien.folder)

@@ -10,10 +10,11 @@ from segbench.test_journal import FLOOR, header
 
 from segbench import inputs, modes, runtimes
 from segbench.analysis.tables import Results
-from segbench.cases import Case, Run
+from segbench.cases import Case
 from segbench.machine import cache_folder, describe
 from segbench.measure import worker
 from segbench.models import build
+from segbench.records import Run
 from segbench.run_log import RunLog
 from segbench.runtimes import conversion, ncnn, openvino
 

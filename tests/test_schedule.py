@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from segbench.analysis import estimates
-from segbench.cases import Case, Run
+from segbench.cases import Case
 from segbench.measure import sweep
 from segbench.measure.schedule import Durations, Plan, remaining_s
+from segbench.records import Run
 
 EAGER = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(EAGER, mode="compile")

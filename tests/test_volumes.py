@@ -19,10 +19,11 @@ from torch import nn
 from benchmarks.official import costs, report
 from segbench import counting, inputs, machine, models
 from segbench.analysis.tables import Results
-from segbench.cases import Case, MachineSpeed, Run
+from segbench.cases import Case
 from segbench.measure import worker
 from segbench.models import states, totalsegmentator, volume
 from segbench.models.stunet import VARIANTS, STUNet
+from segbench.records import MachineSpeed, Run
 from segbench.run_log import RunLog
 
 COUNT, OFFICIAL = ROOT / "count_params.py", ROOT / "benchmark_official.py"

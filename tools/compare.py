@@ -11,7 +11,8 @@ from pathlib import Path
 
 from segbench import modes
 from segbench.analysis import compare, markdown, tables
-from segbench.run_log import RunLog, RunLogError
+from segbench.problem import Problem
+from segbench.run_log import RunLog
 
 DIGITS = {"first_ms": 2, "second_ms": 2, "ratio": 3, "low": 3, "high": 3}
 
@@ -27,7 +28,7 @@ def main() -> int:
     for name, folder in (("A", given.first), ("B", given.second)):
         run_log = RunLog.read(folder)
         if not run_log.headers:
-            raise RunLogError(f"{folder} holds no session of a run log: name a machine's folder in run_logs/")
+            raise Problem(f"{folder} holds no session of a run log: name a machine's folder in run_logs/")
         versions = ", ".join(f"{package} {number}" for package, number in run_log.header.versions.items())
         print(f"{name}: {folder}: {run_log.name}, {run_log.header.machine.label}, {versions}")
         run_logs.append(run_log)
@@ -48,6 +49,6 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (RunLogError, OSError) as error:
+    except (Problem, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)
         sys.exit(2)

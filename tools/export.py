@@ -29,7 +29,7 @@ import tyro
 
 from segbench import custom_network, machine, modes, settings, zoo
 from segbench.cases import Case, sides
-from segbench.settings import Problem
+from segbench.problem import Problem
 
 FILES = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
 VALUES = 100_000  # of the output that a card's error is over: check.npz stays below a megabyte

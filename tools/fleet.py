@@ -25,8 +25,7 @@ from submitit.helpers import Checkpointable
 
 from segbench import machine
 from segbench.measure.worker import die_with_parent
-from segbench.run_log import RunLogError
-from segbench.settings import Problem
+from segbench.problem import Problem
 from tools import fleet_jobs
 
 NOT_HERE = ("--shard", "--until", "--restart", "--report")  # what a share cannot have, or would be done by every job
@@ -133,7 +132,7 @@ def main() -> int:
     given, flags = parser.parse_known_args()
     try:
         fleet_jobs.status(flags) if given.script == "status" else submit(given, flags)
-    except (Problem, RunLogError, FailedJobError, OSError) as problem:
+    except (Problem, FailedJobError, OSError) as problem:
         print(f"fleet.py: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

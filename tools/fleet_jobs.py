@@ -10,8 +10,8 @@ from typing import NamedTuple
 import psutil
 from submitit.core.utils import DelayedSubmission, pickle_load
 
+from segbench.problem import Problem
 from segbench.run_log import read_all
-from segbench.settings import Problem
 
 HERE = "here"  # where the shares of --local run
 NAME = "segbench"  # of all jobs, in the queue

@@ -22,7 +22,7 @@ from benchmarks import catalogue
 from segbench import machine, modes
 from segbench.analysis import markdown
 from segbench.cases import DECODERS, FEATURES, OUTPUTS
-from segbench.run_log import RunLogError
+from segbench.problem import Problem
 
 UNITS = {"ms": 1, "s": 1e3, "MB": 1, "GB": 1e3, "M": 1}  # in those of the columns
 SMALLER = {"latency": "latency_ms", "memory": "memory_mb", "params": "params_m"}  # better
@@ -69,10 +69,6 @@ class Settings:
     machine: str = ""
     """Of a run log; by default this one's name."""
     format: Literal["table", "json"] = "table"
-
-
-class Problem(Exception):
-    """Bad input or nothing to show, in one line."""
 
 
 def quantity(flag: str, text: str, units: tuple[str, ...]) -> float:
@@ -203,6 +199,6 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (Problem, RunLogError) as problem:
+    except Problem as problem:
         print(f"recommend.py: {problem}", file=sys.stderr)
         sys.exit(2)

@@ -8,18 +8,23 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import decoders
-from segbench import cli
-from segbench.analysis.reports import Report
-from segbench.cases import FEATURES
-from segbench.settings import Problem
+try:
+    from benchmarks import decoders
+    from segbench import cli
+    from segbench.cases import FEATURES
+    from segbench.problem import Problem
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 
 @dataclass
-class Settings(decoders.DecoderSettings):
+class Batches:
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Images per inference, one after the other; what would not fit into memory is skipped."""
 
+
+@dataclass
+class Settings(Batches, decoders.DecoderSettings):
     def check(self) -> None:
         super().check()
         if self.batch_size != 1:
@@ -36,27 +41,14 @@ def cases(settings: Settings) -> list:
     ]
 
 
-def report() -> Report:
-    from benchmarks.batch_sizes import report
-
-    return Report(
-        csvs={"batch_size_comparison.csv": report.batches},
-        pictures={"batch_size_comparison.png": report.picture},
-        show=report.terminal,
-        pages=(report.by_batch,),
-    )
-
-
 BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),
     name="batch_size_comparison",
     description=__doc__,
     cases=cases,
-    report=report,
+    report="benchmarks.batch_sizes.report",
     modes=(*decoders.ENDS, "openvino-bf16"),
-    modes_without_bf16=(*decoders.ENDS_WITHOUT_BF16, "openvino"),
     defaults=Settings(models=("mobileone_s0", "regnetx_002", "resnet18"), rounds=4, samples=48),
-    subfolder="batch_size_comparison",
 )
 
 if __name__ == "__main__":

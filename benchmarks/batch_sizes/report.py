@@ -1,11 +1,15 @@
 """What batch_size_comparison.py shows: throughput by batch size."""
 
+from functools import partial
+
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from segbench.analysis import markdown
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, WIDTH, Picture, caption
+from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results, one_allocator
 from segbench.cases import DECODERS
 
@@ -49,7 +53,11 @@ def by_batch(results: Results) -> Shown:
 
 def picture(results: Results) -> Picture:
     """A row per run log, a column per decoder: throughput over that of a single image against the batch size."""
-    frame, dates = batches(results), results.dates()
+    frame = batches(results)
+    return frame, partial(draw, frame, results.dates())
+
+
+def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines, names = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame.decoder)]
     figure, axes = plt.subplots(
         len(machines),
@@ -82,4 +90,12 @@ def picture(results: Results) -> Picture:
         plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", color="0.3", label="smallest within 5 % of the best")
     )
     figure.legend(handles=handles, ncols=6, loc="outside lower center", frameon=False, fontsize=8)
-    return figure, frame
+    return figure
+
+
+REPORT = Report(
+    csvs={"batch_size_comparison.csv": batches},
+    pictures={"batch_size_comparison.png": picture},
+    show=terminal,
+    pages=(by_batch,),
+)

@@ -6,33 +6,21 @@ interval) and combined_benchmark_plot.png beside this file from the run logs of 
 
 from pathlib import Path
 
-from benchmarks import decoders
-from segbench import cli
-from segbench.analysis.reports import Report
-from segbench.cases import FEATURES
-
-
-def report() -> Report:
-    from benchmarks.combined import report
-
-    return Report(
-        csvs={"combined_benchmark_results.csv": report.side_by_side},
-        pictures={"combined_benchmark_plot.png": report.picture},
-        show=report.terminal,
-        pages=(report.over_all, report.by_encoder),
-    )
-
+try:
+    from benchmarks import decoders
+    from segbench import cli
+    from segbench.cases import FEATURES
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),
     name="combined_benchmark",
     description=__doc__,
     cases=lambda settings: decoders.cases(settings, (FEATURES, "fpn", "unet")),
-    report=report,
+    report="benchmarks.combined.report",
     modes=decoders.ENDS,
-    modes_without_bf16=decoders.ENDS_WITHOUT_BF16,
     defaults=decoders.DecoderSettings(models=("twelve",)),
-    subfolder="combined_benchmark",
 )
 
 if __name__ == "__main__":

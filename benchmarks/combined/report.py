@@ -1,13 +1,18 @@
 """What combined_benchmark.py shows: encoder alone, FPN and UNet side by side."""
 
+from functools import partial
+
 import msgspec
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
+from benchmarks import catalogue
 from segbench.analysis import markdown
 from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, WIDTH, Picture, plain_log
+from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results, one_allocator
 from segbench.cases import DECODERS, FEATURES
 
@@ -74,6 +79,10 @@ def picture(results: Results) -> Picture:
     if frame.empty:
         return None
     frame = frame.loc[frame.groupby(["machine", "model"], sort=False).unet_img_s.idxmax()]
+    return frame, partial(draw, frame, results.dates())
+
+
+def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines = [*dict.fromkeys(frame.machine)]
     height = 1.6 + 0.36 * frame.groupby("machine").size().max()
     figure, axes = plt.subplots(
@@ -105,10 +114,39 @@ def picture(results: Results) -> Picture:
         right.set_xlabel("FPN over UNet, throughput")
         for panel in (left, right):
             panel.grid(color="0.92", axis="x")
-        left.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{results.dates()[machine]}", loc="left", fontsize=9)
+        left.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
     handles = [
         plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=DECODERS[decoder])
         for decoder, (colour, marker) in SHADES.items()
     ]
     figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)
-    return figure, frame
+    return figure
+
+
+def fpn_against_unet(results_of: catalogue.AllResults) -> str:
+    """By mode, on the machine with the most cases."""
+    results = catalogue.largest(results_of, "combined")
+    frame = over_all(results).frame
+    spans = markdown.spans(frame["FPN over UNet, lowest"], frame.highest, 2)
+    columns = {
+        f"mode, on {', '.join(results.machines())}": frame["mode"],
+        "FPN over UNet, median (range)": [f"{v:.2f} ({s})" for v, s in zip(frame["median"], spans, strict=True)],
+        "beyond its interval": [
+            f"{n} of {all}" for n, all in zip(frame["interval above 1"], frame.encoders, strict=True)
+        ],
+        "parameters": frame.parameters,
+        "GMACs": frame.GMACs,
+        "memory": frame.memory,
+    }
+    return markdown.table(pd.DataFrame(columns), {"parameters": 2, "GMACs": 2, "memory": 2})
+
+
+README_TABLES = {"fpn-against-unet": fpn_against_unet}
+
+
+REPORT = Report(
+    csvs={"combined_benchmark_results.csv": side_by_side},
+    pictures={"combined_benchmark_plot.png": picture},
+    show=terminal,
+    pages=(over_all, by_encoder),
+)

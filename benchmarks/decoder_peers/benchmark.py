@@ -9,10 +9,12 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import decoders
-from segbench import cli
-from segbench.analysis.reports import Report
-from segbench.settings import Problem
+try:
+    from benchmarks import decoders
+    from segbench import cli
+    from segbench.problem import Problem
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 LIBRARY = "segmentation-models-pytorch"
 MODELS = (
@@ -40,23 +42,12 @@ def cases(settings: Settings) -> list:
     return decoders.cases(settings, ("fpn", "smp-fpn", "unet", "smp-unet"))
 
 
-def report() -> Report:
-    from benchmarks.decoder_peers import report
-
-    return Report(
-        csvs={"benchmark_results.csv": report.side_by_side},
-        pictures={"benchmark_plot.png": report.picture},
-        show=report.terminal,
-        pages=(report.by_encoder,),
-    )
-
-
 BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),
     name="decoder_peers",
     description=__doc__,
     cases=cases,
-    report=report,
+    report="benchmarks.decoder_peers.report",
     modes=("baseline", "compile"),
     defaults=Settings(models=MODELS),
 )

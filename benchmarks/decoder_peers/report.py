@@ -1,12 +1,16 @@
 """What the benchmark of decoders against segmentation-models-pytorch's shows."""
 
+from functools import partial
+
 import msgspec
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from segbench.analysis import markdown
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, WIDTH, Picture
+from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results, one_allocator
 from segbench.cases import DECODERS
 
@@ -55,6 +59,10 @@ def by_encoder(results: Results) -> Shown:
 def picture(results: Results) -> Picture:
     """A panel per run log: this project's decoder over the library's of the same name, with the interval."""
     frame = side_by_side(results)
+    return frame, partial(draw, frame, results.dates())
+
+
+def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines, modes = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame["mode"])]
     figure, axes = plt.subplots(
         1, len(machines), figsize=(WIDTH, 4.5), squeeze=False, layout="constrained", sharex=True
@@ -76,5 +84,13 @@ def picture(results: Results) -> Picture:
         panel.set_xlabel("throughput over segmentation-models-pytorch's decoder of that name")
         panel.grid(color="0.92", axis="x")
         panel.legend(frameon=False)
-        panel.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{results.dates()[machine]}", loc="left", fontsize=9)
-    return figure, frame
+        panel.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
+    return figure
+
+
+REPORT = Report(
+    csvs={"benchmark_results.csv": side_by_side},
+    pictures={"benchmark_plot.png": picture},
+    show=terminal,
+    pages=(by_encoder,),
+)

@@ -8,12 +8,14 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from benchmarks import catalogue
 from segbench import modes, zoo
-from segbench.analysis import stats, tables
+from segbench.analysis import markdown, pages, plots, stats, tables
 from segbench.analysis.markdown import Shown
+from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
-from segbench.cases import Run
 from segbench.modes import BASELINE
+from segbench.records import Run
 from segbench.run_log import read_all
 
 STUDIES = Path(__file__).resolve().parent / "studies"
@@ -134,10 +136,50 @@ def allocators(results: Results) -> Shown:
                 for name, estimate in (("retained", retained), ("default", default)):
                     row[f"{name}, ms"] = estimate.all_samples_ms
                     row[f"faults, {name}"] = float(np.mean([run.page_faults for run in estimate.raw]))
-                row["plain over pinned"] = median(ratios)
+                row["default over retained"] = median(ratios)
                 rows.append(row | {"95 % interval": "{:.2f} to {:.2f}".format(*stats.interval(ratios))})
-    digits = {"pinned, ms": 1, "faults, pinned": 0, "plain, ms": 1, "faults, plain": 0, "plain over pinned": 2}
+    digits = {
+        "retained, ms": 1,
+        "faults, retained": 0,
+        "default, ms": 1,
+        "faults, default": 0,
+        "default over retained": 2,
+    }
     return Shown(pd.DataFrame(rows), digits, results)
 
 
 TABLES = (run_costs, limits, repeats, allocators)
+
+
+def families(results_of: catalogue.AllResults) -> str:
+    """The zoo."""
+    rows = []
+    for family in zoo.FAMILIES:
+        members = [encoder for encoder in zoo.ENCODERS if encoder.family == family]
+        sizes = [encoder.params_m for encoder in members]
+        names = " to ".join(dict.fromkeys(f"`{member.model}`" for member in (members[0], members[-1])))
+        rows.append(
+            {
+                "family": family,
+                "encoders": len(members),
+                "models": names,
+                "params, M": f"{min(sizes):.1f} to {max(sizes):.1f}",
+            }
+        )
+    return markdown.table(pd.DataFrame(rows))
+
+
+README_TABLES = {"families": families}
+
+
+REPORT = Report(
+    csvs={
+        "benchmark_results_all.csv": lambda results: results.rows,
+        "benchmark_results_comparison.csv": lambda results: by_mode(results.rows),
+        "benchmark_results.csv": lambda results: tables.fastest(results.rows),
+    },
+    pictures={"benchmark_plot.png": lambda results: plots.encoders(results.rows, results.dates())},
+    show=markdown.terminal,
+    pages=(pages.ranking, pages.every_mode, pages.gains, *TABLES),
+    answer=markdown.answer,
+)

@@ -9,15 +9,16 @@ the fastest of all other ways) and benchmark_plot.png from the run logs of all m
 import dataclasses
 from pathlib import Path
 
-from benchmarks.decoders import DecoderSettings
-from segbench import cli
-from segbench.analysis.reports import Report
-from segbench.cases import Case
-from segbench.modes import BASELINE
+try:
+    from benchmarks.decoders import DecoderSettings
+    from segbench import cli
+    from segbench.cases import Case
+    from segbench.modes import BASELINE
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 WAYS = ("argmax", "graph", "labels")
 MODES = (BASELINE, "autocast+compile+freezing", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
-MODES_WITHOUT_BF16 = (BASELINE, "compile+freezing", "onnxruntime", "openvino", "openvino-int8")
 PEERS = {"smp-fpn": (BASELINE, "openvino"), "smp-unet": (BASELINE, "openvino")}  # each with argmax behind it
 
 
@@ -32,28 +33,13 @@ def cases(settings: DecoderSettings) -> list[Case]:
     return [case for case in chosen if (case.mode, case.output) != (BASELINE, "graph")]  # eager mode has no graph
 
 
-def report() -> Report:
-    from benchmarks.labels import report
-
-    return Report(
-        csvs={
-            "benchmark_results_all.csv": lambda results: results.rows,
-            "benchmark_results.csv": report.won,
-        },
-        pictures={"benchmark_plot.png": report.picture},
-        show=report.terminal,
-        pages=report.TABLES,
-    )
-
-
 BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),
     name="labels",
     description=__doc__,
     cases=cases,
-    report=report,
+    report="benchmarks.labels.report",
     modes=MODES,
-    modes_without_bf16=MODES_WITHOUT_BF16,
     defaults=DecoderSettings(models=("twelve",)),
     quick={"models": ("mobileone_s0",), "rounds": 2, "samples": 24},
 )

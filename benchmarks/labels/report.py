@@ -1,15 +1,19 @@
 """What benchmark.py shows: the fused argmax against every other way from an image to labels."""
 
 import statistics
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
+from benchmarks import catalogue
 from segbench.analysis import estimates, markdown, tables
 from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, WIDTH, Picture, caption
+from segbench.analysis.reports import Report
 from segbench.analysis.tables import NETWORK, Results
 from segbench.cases import DECODERS, OUTPUTS
 
@@ -17,6 +21,8 @@ FUSED = "labels"
 OWN = ("fpn", "unet")
 PRECISIONS = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
 KEYS = [*NETWORK, "precision"]
+
+HERE = Path(__file__).resolve().parent
 
 
 def won(results: Results) -> pd.DataFrame:
@@ -121,9 +127,13 @@ def terminal(results: Results) -> str:
 def picture(results: Results) -> Picture:
     """A row per run log, a column per decoder: ms from image to labels, the fused argmax (full) against the fastest other
     way (hollow), precision by precision."""
-    frame, dates = won(results), results.dates()
+    frame = won(results)
     if frame.empty:
         return None
+    return frame, partial(draw, frame, results.rows, results.dates())
+
+
+def draw(frame: pd.DataFrame, all_rows: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines = [*dict.fromkeys(frame.machine)]
     names = [*dict.fromkeys(frame.model)]
     figure, axes = plt.subplots(
@@ -152,12 +162,12 @@ def picture(results: Results) -> Picture:
             panel.grid(axis="x", which="both", color="0.92")
         panels[0].set_yticks(range(len(names)), names, fontsize=8)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
-        shown = results.rows[results.rows.machine == machine]
+        shown = all_rows[all_rows.machine == machine]
         panels[0].set_title(caption(shown, dates[machine]), loc="left", fontsize=9)
     handles, labels = axes[0][0].get_legend_handles_labels()
     handles.append(plt.Line2D([], [], ls="", marker="o", mfc="white", color="0.3", label="fastest other way"))
     figure.legend(handles, [*labels, "fastest other way"], ncols=4, loc="outside lower center", frameon=False)
-    return figure, frame
+    return figure
 
 
 def kernels(folder: Path) -> pd.DataFrame:
@@ -197,7 +207,7 @@ def shown_kernels(folder: Path) -> Shown:
     return Shown(pd.DataFrame(columns), digits | {"MB beyond its input": 0})
 
 
-def write_kernels(root: Path, out: Path) -> list[Path]:
+def write(root: Path, out: Path, draw_pictures: bool = True) -> list[Path]:
     """kernels.csv in `out`, from what lies below `root`."""
     frame = kernels(root)
     if frame.empty:
@@ -207,3 +217,29 @@ def write_kernels(root: Path, out: Path) -> list[Path]:
 
 
 TABLES = (means, pairs, ways)
+
+
+def label_ways(results_of: catalogue.AllResults) -> str:
+    """From image to labels, on the machine with the most cases."""
+    results = catalogue.largest(results_of, "labels")
+    return markdown.table(*means(results)[:2]) if results.run_logs else ""
+
+
+def label_kernels(results_of: catalogue.AllResults) -> str:
+    """The kernels on all machines."""
+    shown = shown_kernels(HERE)
+    return markdown.table(*shown[:2]) if len(shown.frame) else ""
+
+
+README_TABLES = {"label-ways": label_ways, "label-kernels": label_kernels}
+
+
+REPORT = Report(
+    csvs={
+        "benchmark_results_all.csv": lambda results: results.rows,
+        "benchmark_results.csv": won,
+    },
+    pictures={"benchmark_plot.png": picture},
+    show=terminal,
+    pages=TABLES,
+)

@@ -13,21 +13,23 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import decoders
-from segbench import cli
-from segbench.analysis.reports import Report
-from segbench.cases import Case
-from segbench.settings import Problem, ask
-from segbench.zoo import PATCH, RELEASED, TILE
+try:
+    from benchmarks import decoders
+    from segbench import cli
+    from segbench.cases import Case
+    from segbench.problem import Problem
+    from segbench.settings import ask
+    from segbench.zoo import PATCH, RELEASED, TILE
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator", "resenc", "segresnet")
 LOAD = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from segbench.models import states, volume
 try:
-    states.load(volume.assemble(sys.argv[3], int(sys.argv[4])), sys.argv[2])
+    states.load(volume.assemble(sys.argv[2], int(sys.argv[3])), sys.argv[1])
 except ValueError as problem:
     sys.exit(str(problem))
 """
@@ -35,7 +37,7 @@ QUICK = {"models": MODELS[1:2], "volumes": VOLUMES[:1], "modes": ("baseline",), 
 
 
 @dataclass
-class Settings(decoders.DecoderSettings):
+class Volumes:
     volumes: tuple[str, ...] = VOLUMES
     """3D models; stunet_l and stunet_h too, where memory allows."""
     cubes: bool = False
@@ -43,6 +45,9 @@ class Settings(decoders.DecoderSettings):
     weights: Path | None = None
     """A released state dict for the one 3D model that --volumes names; --num-classes must be that of its heads."""
 
+
+@dataclass
+class Settings(Volumes, decoders.DecoderSettings):
     def check(self) -> None:
         super().check()
         decoders.check_volumes(self.volumes)
@@ -55,8 +60,7 @@ class Settings(decoders.DecoderSettings):
         if self.weights and not self.weights.is_file():
             raise Problem(f"--weights {self.weights}: no such file")
         if self.weights:
-            root = str(Path(__file__).parent)
-            ask("--weights", LOAD, root, str(self.weights), self.volumes[0], str(self.num_classes))
+            ask("--weights", LOAD, str(self.weights), self.volumes[0], str(self.num_classes))
 
     def files(self) -> dict[str, str]:
         return {digest(self.weights): str(self.weights.resolve())} if self.weights else {}
@@ -89,31 +93,15 @@ def cases(settings: Settings) -> list[Case]:
     return flat + deep
 
 
-def report() -> Report:
-    from benchmarks.official import costs, report
-
-    return Report(
-        csvs={
-            "benchmark_official_results.csv": costs.equivalents,
-            "benchmark_official_costs.csv": costs.costs,
-        },
-        pictures={"benchmark_official_plot.png": report.picture},
-        show=report.terminal,
-        pages=report.TABLES,
-    )
-
-
 BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),
     name="benchmark_official",
     description=__doc__,
     cases=cases,
-    report=report,
+    report="benchmarks.official.report",
     modes=("baseline", "autocast", "compile+freezing", "autocast+compile+freezing"),
-    modes_without_bf16=("baseline", "compile+freezing"),
     defaults=Settings(models=MODELS, rounds=4, samples=48, budget=10),
     quick=QUICK,
-    subfolder="benchmark_official",
 )
 
 if __name__ == "__main__":

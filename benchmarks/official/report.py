@@ -1,20 +1,27 @@
 """What benchmark_official.py shows of 2D networks against the official 3D models: tables and picture."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from benchmarks import catalogue
 from benchmarks.official import costs
 from segbench import modes, zoo
 from segbench.analysis import markdown
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, WIDTH, Picture, plain_log
+from segbench.analysis.reports import Report
 from segbench.analysis.tables import NETWORK, Results
 from segbench.cases import sides
 from segbench.modes import BASELINE
 
 REPEATED = 3  # sessions that a spread needs
+# Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
+WAYS = ("mobileone_s0 + UNet", *(run.name for run in zoo.RELEASED))
 KINDS = {"2D": (COLOURS[0], "o"), "3D": (COLOURS[1], "s")}
 
 
@@ -148,6 +155,10 @@ def picture(results: Results) -> Picture:
     whole = costs.ranked_costs(costs.costs(results))
     if rows.empty:
         return None
+    return pd.concat([rows, whole]), partial(draw, rows, whole, results.dates())
+
+
+def draw(rows: pd.DataFrame, whole: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines = [*dict.fromkeys(rows.machine)]
     height = 1.6 + 0.28 * max(rows.groupby("machine").size().max(), 4)
     figure, axes = plt.subplots(
@@ -158,7 +169,7 @@ def picture(results: Results) -> Picture:
         kinds = top.decoder.map(lambda decoder: "2D" if decoder else "3D")
         dots(left, costs.networks(top), top.eq_s, kinds, top.eq_s_low, top.eq_s_high)
         left.set_xlabel("slices of 512x512 per second, with 95 % interval\n128x128x64 voxels are four")
-        left.set_title(f"{machine}: {top.cpu.iloc[0]}\n{results.dates()[machine]}", loc="left", fontsize=9)
+        left.set_title(f"{machine}: {top.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
         top = whole[whole.machine == machine]
         dots(right, top.way, top.ct_s, top.kind, top.ct_s, top.ct_half_s)
         right.set_xlabel("seconds per CT of 512x512x300, the networks alone\nline: to tiles at half a tile's distance")
@@ -168,7 +179,7 @@ def picture(results: Results) -> Picture:
         plt.Line2D([], [], ls="", color=colour, marker=marker, label=name) for name, (colour, marker) in KINDS.items()
     ]
     figure.legend(handles=handles, ncols=2, loc="outside lower center", frameon=False)
-    return figure, pd.concat([rows, whole])
+    return figure
 
 
 def dots(axes: Axes, names: pd.Series, values: pd.Series, kinds: pd.Series, low: pd.Series, high: pd.Series) -> None:
@@ -184,3 +195,36 @@ def dots(axes: Axes, names: pd.Series, values: pd.Series, kinds: pd.Series, low:
         axes.set_xlim(values.min() / 2, values.max() * 2)
     plain_log(axes.xaxis, ticks=(1, 2, 5))
     axes.grid(color="0.92", axis="x")
+
+
+def whole_cts_short(results_of: catalogue.AllResults) -> str:
+    """A whole CT, on the machine with the most cases."""
+    results = catalogue.largest(results_of, "official")
+    frame = costs.costs(results)
+    slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
+    top = costs.ranked_costs(frame)
+    fastest = top[top.kind == "2D"].way.head(1).tolist()
+    top = top[top.way.isin([*WAYS, *fastest])]
+    columns = {
+        f"network, on {', '.join(results.machines())}": top.way,
+        "fastest valid mode": top["mode"],
+        "s per CT": top.ct_s,
+        "eager FP32": top.way.map(slow),
+        "TMAC": top.ct_tmac,
+    }
+    digits = {"s per CT": 0, "eager FP32": 0, "TMAC": 1}
+    return markdown.table(pd.DataFrame(columns), digits)
+
+
+README_TABLES = {"whole-cts": whole_cts_short}
+
+
+REPORT = Report(
+    csvs={
+        "benchmark_official_results.csv": costs.equivalents,
+        "benchmark_official_costs.csv": costs.costs,
+    },
+    pictures={"benchmark_official_plot.png": picture},
+    show=terminal,
+    pages=TABLES,
+)

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+try:
+    import tyro
 
-from segbench import machine
-from segbench.modes import BASELINE
-from segbench.settings import Problem, find_models, find_modes
+    from segbench import machine
+    from segbench.modes import BASELINE
+    from segbench.problem import Problem
+    from segbench.settings import find_models, find_modes
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 HERE = Path(__file__).resolve().parent
 MODES = ("baseline", "autocast", "onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn")

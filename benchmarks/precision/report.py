@@ -1,12 +1,15 @@
 """What benchmark.py shows: Dice per class and mode, and its difference from FP32. Evidence in, tables out."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from scipy.stats import t
 
+from benchmarks import catalogue
 from benchmarks.precision import task
 from segbench import modes
 from segbench.analysis import markdown, plots, tables
@@ -16,6 +19,8 @@ from segbench.modes import BASELINE
 PAIR = ["machine", "model", "decoder", "image", "class"]  # what is compared between modes
 CLASSES = ("mean", *task.CLASSES[1:])
 MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
+
+HERE = Path(__file__).resolve().parent
 
 
 def evidence(folder: Path) -> pd.DataFrame:
@@ -71,7 +76,7 @@ def signed(row: pd.Series) -> str:
     return f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
 
 
-def picture(rows: pd.DataFrame) -> plots.Picture:
+def draw(rows: pd.DataFrame) -> Figure:
     """Per decoder: the difference from eager FP32 by class, a point with its interval for every mode."""
     decoders = [*dict.fromkeys(rows.decoder)]
     names = [mode for mode in modes.in_order(rows["mode"]) if mode != BASELINE]
@@ -98,10 +103,10 @@ def picture(rows: pd.DataFrame) -> plots.Picture:
     axes[0][0].set_ylabel("Dice minus that of eager FP32\n(95 % interval over the slices)")
     figure.suptitle(f"{rows.machine.iloc[0]}: {rows.cpu.iloc[0]}", fontsize=9, x=0.01, ha="left")
     axes[0][-1].legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    return figure, rows
+    return figure
 
 
-def write(folder: Path, out: Path) -> list[Path]:
+def write(folder: Path, out: Path, draw_pictures: bool = True) -> list[Path]:
     """CSV and picture of the evidence below `folder`, into `out`. Returns the paths, none where there is none."""
     images = evidence(folder)
     if images.empty:
@@ -109,9 +114,18 @@ def write(folder: Path, out: Path) -> list[Path]:
     rows = summary(images)
     tables.write_csv(out / "benchmark_results.csv", rows)
     first = rows[rows.machine == rows.machine.iloc[0]]
-    plots.save(*picture(first), out / "benchmark_plot.png")
+    plots.save((first, partial(draw, first)), out / "benchmark_plot.png", draw_pictures)
     return [out / "benchmark_results.csv", out / "benchmark_plot.png"]
 
 
 def terminal(folder: Path) -> str:
     return markdown.aligned(shown(summary(evidence(folder))), {})
+
+
+def precision(results_of: catalogue.AllResults) -> str:
+    """Dice in lower precision, all machines."""
+    rows = evidence(HERE)
+    return markdown.table(shown(summary(rows))) if len(rows) else ""
+
+
+README_TABLES = {"precision": precision}

@@ -10,19 +10,24 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench import cli, settings
-from segbench.analysis.reports import Report
-from segbench.cases import Case
-from segbench.measure import background_load
+try:
+    from segbench import cli, settings
+    from segbench.cases import Case
+    from segbench.measure import background_load
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 
 @dataclass
-class Settings(settings.Settings):
+class Load:
     background_load: bool = False
-    """Let a background load compute and copy memory in bursts meanwhile; its run log is labelled `background_load`."""
+    """Let a background load compute and copy memory in bursts meanwhile; its run log is labelled `background-load`."""
 
+
+@dataclass
+class Settings(Load, settings.Settings):
     def __post_init__(self) -> None:
-        self.label = self.label or "background_load" * self.background_load
+        self.label = self.label or "background-load" * self.background_load
         self.no_wait = self.no_wait or self.background_load
 
     def header(self) -> dict[str, object]:
@@ -32,24 +37,9 @@ class Settings(settings.Settings):
 
 def cases(settings: Settings) -> list[Case]:
     """Every model and mode under both protocols, the usual one with glibc's allocator stock."""
-    quiet = settings.cases(protocol="quiet", allocator="retained")
+    quiet = settings.cases(protocol="project", allocator="retained")
     fixed_iterations = settings.cases(protocol="fixed-iteration", allocator="default")
     return [*dict.fromkeys(case for pair in zip(quiet, fixed_iterations, strict=True) for case in pair)]
-
-
-def report() -> Report:
-    from benchmarks.repeatability import repetitions, report
-    from studies import estimator_study
-
-    return Report(
-        csvs={
-            "benchmark_results.csv": repetitions.protocols,
-            **{f"study_{table.__name__}.csv": table for table in estimator_study.TABLES},
-        },
-        pictures={"benchmark_plot.png": report.picture, "states_plot.png": report.states},
-        show=report.terminal,
-        pages=report.TABLES,
-    )
 
 
 def beside(settings: Settings) -> AbstractContextManager:
@@ -61,7 +51,7 @@ BENCHMARK = cli.Benchmark(
     name="repeatability",
     description=__doc__,
     cases=cases,
-    report=report,
+    report="benchmarks.repeatability.report",
     modes=("baseline", "compile"),
     defaults=Settings(
         models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"), repetitions=6

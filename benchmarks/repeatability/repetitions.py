@@ -15,8 +15,9 @@ import pandas as pd
 from segbench.analysis import estimates, stats
 from segbench.analysis.estimates import NAN, CaseEstimate
 from segbench.analysis.tables import Results
-from segbench.cases import Case, Run
+from segbench.cases import Case
 from segbench.modes import BASELINE
+from segbench.records import Run
 from segbench.run_log import RunLog
 
 COLUMNS = ("machine", "cpu", "protocol", "model", "mode")  # what names a row
@@ -113,9 +114,9 @@ def fixed_iterations(runs: list[Run], run_log: RunLog) -> dict:
 
 # Whose runs, how they are estimated.
 PROTOCOLS = {
-    "drift-corrected": ("quiet", drift_corrected),
-    "alone": ("quiet", alone),
-    "all_samples": ("quiet", all_samples),
+    "drift-corrected": ("project", drift_corrected),
+    "alone": ("project", alone),
+    "all_samples": ("project", all_samples),
     "fixed-iteration": ("fixed-iteration", fixed_iterations),
 }
 
@@ -145,7 +146,7 @@ def of_run_log(run_log: RunLog) -> Iterator[dict]:
                         else estimate(baseline, run_log)["latency_ms"] / row["latency_ms"]
                     )
                 row["seconds"] = sum(run.seconds - preparing(run) for run in runs)
-                row["seconds"] += starts[number] if measured_with == "quiet" else 0
+                row["seconds"] += starts[number] if measured_with == "project" else 0
                 row["prepare_s"] = sum(preparing(run) for run in runs)
                 yield row
 

@@ -1,16 +1,20 @@
 """What the repeatability benchmark shows: tables of a machine's page, and its picture."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
+from benchmarks import catalogue
 from benchmarks.repeatability import repetitions
 from segbench.analysis import markdown
 from segbench.analysis.compare import compare
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, WIDTH, Picture
+from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
 from segbench.modes import BASELINE
 
@@ -20,6 +24,14 @@ DIGITS |= {"seconds": 1, "prepare_s": 1, "valid_share": 2}
 LIMITS = {"spread, worst": 1.06, "spread, median": 1.04, "speedup's spread, worst": 1.06, "coverage": 0.93}
 LIMITS |= {"eager models together, s": None}
 BESIDE_LOAD = {"spread, worst": 1.10, "spread, median": 1.05}
+
+
+PROTOCOLS = {
+    "drift-corrected": "this protocol",
+    "alone": "a session by itself",
+    "all_samples": "all its samples",
+    "fixed-iteration": "the fixed-iteration protocol",
+}
 
 
 def terminal(results: Results) -> str:
@@ -101,6 +113,10 @@ def picture(results: Results) -> Picture:
     single = repetitions.repetitions(results)
     if single.empty:
         return None
+    return single, partial(draw, single, results.dates())
+
+
+def draw(single: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines = [*dict.fromkeys(single.machine)]
     counts = [len(single[single.machine == machine].groupby(["model", "mode"])) for machine in machines]
     heights = [0.9 + 0.5 * count for count in counts]
@@ -139,7 +155,7 @@ def picture(results: Results) -> Picture:
         panel.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
         panel.set_xlim(0.3, 1.3)
         panel.grid(color="0.92", axis="x")
-        panel.set_title(f"{machine}: {rows.cpu.iloc[0]}, {results.dates()[machine]}", loc="left", fontsize=9)
+        panel.set_title(f"{machine}: {rows.cpu.iloc[0]}, {dates[machine]}", loc="left", fontsize=9)
     axes[-1, 0].set_xlabel("throughput that a repetition found, over this project's median")
     names = {"drift-corrected": "this project's protocol", "fixed-iteration": "the fixed-iteration protocol"}
     handles = [
@@ -147,7 +163,7 @@ def picture(results: Results) -> Picture:
         for name, (colour, marker, _) in shades.items()
     ]
     figure.legend(handles=handles, ncols=2, loc="outside lower center", frameon=False)
-    return figure, single
+    return figure
 
 
 def samples(results: Results) -> pd.DataFrame:
@@ -172,6 +188,10 @@ def states(results: Results) -> Picture:
     if frame.empty:
         return None
     frame = frame[frame["mode"] == BASELINE]
+    return frame, partial(draw_states, frame)
+
+
+def draw_states(frame: pd.DataFrame) -> Figure:
     machines = {machine: [*dict.fromkeys(rows.model)] for machine, rows in frame.groupby("machine", sort=False)}
     columns = max(map(len, machines.values()))
     figure, axes = plt.subplots(
@@ -182,8 +202,8 @@ def states(results: Results) -> Picture:
             panel.set_axis_off()
         for panel, model in zip(panels, models, strict=False):
             rows = frame[(frame.machine == machine) & (frame.model == model)]
-            for valid_samples, colour in ((False, "0.6"), (True, COLOURS[0])):
-                some = rows[rows.valid_samples == valid_samples]
+            for valid, colour in ((False, "0.6"), (True, COLOURS[0])):
+                some = rows[rows.valid == valid]
                 panel.scatter(some.convolution, some.latency_ms, s=5, color=colour, alpha=0.4, linewidths=0)
             panel.axvline(1, color="0.6", lw=1, zorder=1)
             panel.axvline(rows.bound.iloc[0], color=COLOURS[1], lw=1, ls="--")
@@ -201,4 +221,28 @@ def states(results: Results) -> Picture:
     ]
     handles.append(plt.Line2D([], [], color=COLOURS[1], ls="--", label="end of the convolution's band"))
     figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)
-    return figure, frame
+    return figure
+
+
+def promises_of_all(results_of: catalogue.AllResults) -> str:
+    """What each protocol keeps, worst and median case: a row per run log."""
+    frame, rows = promises(results_of.get("repeatability", catalogue.NOTHING)).frame, []
+    for machine, group in frame.groupby("machine", sort=False):
+        found = group.set_index("protocol")
+        row = {"machine": machine, "cases": found.cases["drift-corrected"]}
+        for protocol in PROTOCOLS:
+            worst, median = (found[f"spread, {which}"][protocol] for which in ("worst", "median"))
+            row[PROTOCOLS[protocol]] = f"{worst:.2f} / {median:.2f} / {found.coverage[protocol]:.2f}"
+        rows.append(row)
+    return markdown.table(pd.DataFrame(rows), {"cases": 0})
+
+
+README_TABLES = {"promises": promises_of_all}
+
+
+REPORT = Report(
+    csvs={"benchmark_results.csv": repetitions.protocols},
+    pictures={"benchmark_plot.png": picture, "states_plot.png": states},
+    show=terminal,
+    pages=TABLES,
+)

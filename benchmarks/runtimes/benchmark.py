@@ -11,18 +11,19 @@ import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
-import tyro
+try:
+    import msgspec
+    import tyro
 
-from benchmarks import decoders
-from segbench import cli, custom_network, zoo
-from segbench.analysis.reports import Report
-from segbench.cases import Case
-from segbench.measure import background_load
-from segbench.modes import BASELINE
-from segbench.settings import Problem
+    from benchmarks import decoders
+    from segbench import cli, custom_network, zoo
+    from segbench.cases import Case
+    from segbench.measure import background_load
+    from segbench.modes import BASELINE
+    from segbench.problem import Problem
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
 TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")
@@ -30,28 +31,30 @@ RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn", "onnxrunt
 
 
 @dataclass
-class Settings(decoders.DecoderSettings):
+class Runtimes:
     volumes: tuple[str, ...] = VOLUMES
     """3D models; none with --volumes and nothing behind it."""
     network: str = ""
     """A network of your own instead: package.module:function, which returns an nn.Module; looked for in the current
     folder too. Results go into own/."""
-    size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="H W | D H W")] = (512, 512)
-    """Height and width of the input in pixels; three sides for a network of your own that takes volumes."""
     background_load: bool = False
-    """Beside a process that keeps one core busy all the time; its run log is labelled `background_load`."""
+    """Beside a process that keeps one core busy all the time; its run log is labelled `background-load`."""
 
+
+@dataclass
+class Settings(Runtimes, decoders.DecoderSettings):
     def __post_init__(self) -> None:
-        self.label = self.label or "background_load" * self.background_load
+        self.label = self.label or "background-load" * self.background_load
         self.no_wait = self.no_wait or self.background_load
 
     def check(self) -> None:
         super().check()
         decoders.check_volumes(self.volumes)
-        if len(self.size) != 2 and not (self.network and len(self.size) == 3):
-            raise Problem(f"--size {' '.join(map(str, self.size))}: height and width, or three sides with --network")
         if self.network:
             self.custom_network()
+
+    def dimensions(self) -> tuple[int, ...]:
+        return (2, 3) if self.network else (2,)
 
     def custom_network(self) -> Case:
         """Under baseline; it says which network it is."""
@@ -93,29 +96,13 @@ def beside(settings: Settings) -> AbstractContextManager:
     return background_load.running(pause_s=0) if settings.background_load else nullcontext()
 
 
-def report() -> Report:
-    from benchmarks.runtimes import report
-
-    return Report(
-        csvs={
-            "benchmark_results_all.csv": report.everything,
-            "benchmark_results.csv": report.fastest,
-            "benchmark_stress.csv": report.kept,
-        },
-        pictures={"benchmark_plot.png": report.picture},
-        show=report.terminal,
-        pages=report.TABLES,
-    )
-
-
 BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),
     name="runtimes",
     description=__doc__,
     cases=cases,
-    report=report,
+    report="benchmarks.runtimes.report",
     modes=(*TORCH, *RUNTIMES),
-    modes_without_bf16=tuple(mode for mode in (*TORCH, *RUNTIMES) if not mode.startswith("autocast")),
     defaults=Settings(models=("twelve",)),
     quick={"models": ("mobilenetv4_conv_small",), "volumes": (), "rounds": 2, "samples": 24},
     beside=beside,

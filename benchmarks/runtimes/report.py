@@ -1,21 +1,26 @@
 """What benchmark.py shows: speedups of runtimes over torch's eager mode, and what preparing costs."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
+from benchmarks import catalogue
 from segbench import modes
 from segbench.analysis import markdown, stats, tables
 from segbench.analysis.estimates import NOTHING
 from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, WIDTH, Picture, caption
+from segbench.analysis.reports import Report
 from segbench.analysis.tables import NETWORK, Results
-from segbench.cases import DECODERS, Run
+from segbench.cases import DECODERS
 from segbench.modes import BASELINE
+from segbench.records import Run
 
 PRECISIONS = {"fp32": ("FP32", "o"), "bf16": ("BF16", "s"), "int8": ("INT8", "^")}  # name, marker of its winner
 STEPS = ("export", "convert", "compile")
@@ -192,9 +197,13 @@ def geometric_mean(values: pd.Series) -> float:
 def picture(results: Results) -> Picture:
     """A row per run log, without those of --background-load. Left: speedup of every mode over baseline, network by network;
     right: torch's steps one on top of the other, geometric mean over the networks of a kind."""
-    frame, dates = everything(without_background_load(results)), results.dates()
+    frame = everything(without_background_load(results))
     if frame.empty:
         return None
+    return frame, partial(draw, frame, results.dates())
+
+
+def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines = [*dict.fromkeys(frame.machine)]
     heights = [1.6 + 0.24 * networks(frame[frame.machine == machine]).nunique() for machine in machines]
     figure, axes = plt.subplots(
@@ -212,7 +221,7 @@ def picture(results: Results) -> Picture:
         left.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
         left.set_title(caption(rows[rows["size"] == rows["size"].mode()[0]], dates[machine]), loc="left", fontsize=9)
         waterfall(right, rows)
-    return figure, frame
+    return figure
 
 
 def heat(axes: Axes, rows: pd.DataFrame) -> None:
@@ -267,3 +276,47 @@ def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 TABLES = (gains, shares, winners, reference_times)
+
+
+def runtimes(results_of: catalogue.AllResults) -> str:
+    """By mode but the one they are over, on the machine with the most cases; of modes that ran on four fifths of the
+    networks or more."""
+    results = catalogue.largest(results_of, "runtimes")
+    if not results.run_logs:
+        return ""
+    shown = gains(results)
+    frame = shown.frame[shown.frame.networks >= 0.8 * shown.frame.networks.max()]
+    frame = frame[frame["mode"] != modes.BASELINE]
+    head = {"mode": f"mode, on {results.run_logs[0].name}"}
+    frame = frame.drop(columns=["networks", "prepare, s", "from disk, s"]).rename(columns=head)
+    return markdown.table(frame, shown.digits)
+
+
+def background_load(results_of: catalogue.AllResults) -> str:
+    """What modes keep beside a busy process: means over the networks, a column per machine."""
+    shares_of_mode = kept(results_of.get("runtimes", catalogue.NOTHING))
+    if shares_of_mode.empty:
+        return ""
+    rows = []
+    for mode in modes.in_order(shares_of_mode["mode"]):
+        of_mode = shares_of_mode[shares_of_mode["mode"] == mode]
+        row = {"mode": mode}
+        for machine, shares in of_mode.groupby("machine", sort=False).kept:
+            row[f"share kept, {machine}"] = f"{shares.mean():.2f} ({shares.min():.2f} to {shares.max():.2f})"
+        rows.append(row)
+    return markdown.table(pd.DataFrame(rows))
+
+
+README_TABLES = {"runtimes": runtimes, "background-load": background_load}
+
+
+REPORT = Report(
+    csvs={
+        "benchmark_results_all.csv": everything,
+        "benchmark_results.csv": fastest,
+        "benchmark_background_load.csv": kept,
+    },
+    pictures={"benchmark_plot.png": picture},
+    show=terminal,
+    pages=TABLES,
+)

@@ -20,17 +20,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
-import numpy as np
-import pandas as pd
-import tyro
+try:
+    import msgspec
+    import numpy as np
+    import pandas as pd
+    import tyro
 
-from benchmarks.whole_ct import report
-from benchmarks.whole_ct.job import Job
-from segbench import machine, modes, runtimes, zoo
-from segbench.cases import Case, sides
-from segbench.run_log import replacing
-from segbench.settings import Problem, find_modes
+    from benchmarks.whole_ct import report
+    from benchmarks.whole_ct.job import Job
+    from segbench import machine, modes, runtimes, zoo
+    from segbench.cases import Case, sides
+    from segbench.problem import Problem
+    from segbench.run_log import replacing
+    from segbench.settings import find_modes
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
 HERE = Path(__file__).resolve().parent
 OWN = HERE / "own"  # git leaves it alone

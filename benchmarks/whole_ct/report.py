@@ -1,12 +1,15 @@
 """What benchmark.py shows of its runs: seconds and memory by part, and the fast way against what comes."""
 
 import statistics
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
+from benchmarks import catalogue
 from segbench import modes
 from segbench.analysis import markdown, plots, stats, tables
 from segbench.analysis.markdown import Shown
@@ -25,6 +28,8 @@ PARTS = {  # in the order of the work, as columns call them
     "labels_resampled": "labels resampled",
 }
 NAMES = {"nnunet": "nnU-Net", "official": "TotalSegmentator", "fast": "fast"}
+
+HERE = Path(__file__).resolve().parent
 
 
 def evidence(folder: Path) -> pd.DataFrame:
@@ -114,17 +119,17 @@ def terminal(folder: Path) -> str:
     return markdown.aligned(*table[:2])
 
 
-def write(root: Path, out: Path) -> list[Path]:
+def write(root: Path, out: Path, draw_pictures: bool = True) -> list[Path]:
     """CSV and picture in `out`, from the runs below `root`."""
     frame = summary(evidence(root))
     if frame.empty:
         return []
     tables.write_csv(out / "benchmark_results.csv", frame)
-    plots.save(*picture(frame), out / "benchmark_plot.png")
+    plots.save((frame, partial(draw, frame)), out / "benchmark_plot.png", draw_pictures)
     return [out / "benchmark_results.csv", out / "benchmark_plot.png"]
 
 
-def picture(frame: pd.DataFrame) -> plots.Picture:
+def draw(frame: pd.DataFrame) -> Figure:
     """A panel per machine, network and CT: a bar per way, its parts one behind the other."""
     settings = [*frame.groupby(SETTING, sort=False)]
     heights = [0.7 + 0.36 * len(group) for _, group in settings]
@@ -153,4 +158,36 @@ def picture(frame: pd.DataFrame) -> plots.Picture:
     axes[-1, 0].set_xlabel("s per CT")
     handles = [plt.Rectangle((0, 0), 1, 1, color=colours[part], label=name) for part, name in PARTS.items()]
     figure.legend(handles=handles, ncols=4, loc="outside lower center", frameon=False, fontsize=8)
-    return figure, frame
+    return figure
+
+
+def whole_ct_runs(results_of: catalogue.AllResults) -> str:
+    """Whole CTs that were run, all machines."""
+    table = shown(summary(evidence(HERE)))
+    return markdown.table(*table[:2]) if len(table.frame) else ""
+
+
+def whole_ct_short(results_of: catalogue.AllResults) -> str:
+    """The same in one line a network: seconds and peak memory stock, and fast at each precision."""
+    frame = summary(evidence(HERE))
+    rows = []
+    for (machine, model, _, voxels, _), group in frame.groupby(SETTING, sort=False) if len(frame) else []:
+        came, fast = group[group.way != "fast"], group[group.way == "fast"]
+        if came.empty:
+            continue
+        row = {f"network, on {machine}": model, "CT, voxels": voxels, "stock": seconds_and_memory(came)}
+        for precision in ("fp32", "bf16"):
+            row[f"fast, {precision.upper()}"] = seconds_and_memory(fast[fast.precision == precision])
+        rows.append(row)
+    return markdown.table(pd.DataFrame(rows)) if rows else ""
+
+
+def seconds_and_memory(ways: pd.DataFrame) -> str:
+    """`68 s, 16.6 GB` of the fastest."""
+    if ways.empty:
+        return ""
+    best = ways.loc[ways.whole_s.idxmin()]
+    return f"{best.whole_s:.0f} s, {best.peak_mb / 1e3:.1f} GB"
+
+
+README_TABLES = {"whole-ct-runs": whole_ct_runs, "whole-ct-short": whole_ct_short}

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from ..cases import SHARED, Case, Run
+from ..cases import SHARED, Case
+from ..records import Run
 from ..run_log import RunLog
 from . import estimates
 from .estimates import NAN, CaseEstimate
@@ -35,7 +36,7 @@ def compare(first: RunLog, second: RunLog, modes: tuple[str, str] = ("", "")) ->
             (case.model, case.decoder, case.allocator, mode or case.mode): (case, estimate)
             for case, whole in together.items()
             if case.mode == (mode or case.mode)
-            and case.protocol == "quiet"
+            and case.protocol == "project"
             and (estimate := whole.only(lambda session, _, own=run_log.headers: session in own)).raw
         }
         # Under `modes` two names stand for one side each.

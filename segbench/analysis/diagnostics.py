@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..cases import BUSY_CPUS, Run
+from ..cases import BUSY_CPUS
+from ..records import Run
 
 PAGE_FAULTS = 500  # per inference: 2 MB that the allocator gave back and fetched again
 

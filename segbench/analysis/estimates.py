@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from .. import modes
-from ..cases import BUSY_CPUS, MEASURED, Case, Run
+from ..cases import BUSY_CPUS, MEASURED, Case
+from ..records import Run
 from ..run_log import RunLog
 from . import stats
 

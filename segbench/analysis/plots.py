@@ -1,7 +1,8 @@
 """Data frames in, pictures out. A picture carries the digest of the data that it shows."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -28,7 +29,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 plt.rcdefaults()  # the user's settings are for the user's pictures
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True})
 
-Picture = tuple[Figure, pd.DataFrame] | None  # with the data that it shows; None where there is nothing to show
+Picture = (
+    tuple[pd.DataFrame, Callable[[], Figure]] | None
+)  # its data, and what draws it; None where there is nothing to show
 
 
 def style(family: str) -> dict:
@@ -45,9 +48,13 @@ def legend(figure: Figure, families: Iterable[str]) -> None:
 
 def encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Picture:
     """A row per run log of a machine: throughput of the fastest valid mode against parameters, and what modes bring."""
-    machines = [*dict.fromkeys(frame.machine)]
-    if not machines:
+    if frame.empty:
         return None
+    return frame, partial(draw_encoders, frame, dates)
+
+
+def draw_encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
+    machines = [*dict.fromkeys(frame.machine)]
     figure, axes = plt.subplots(
         len(machines), 2, figsize=(WIDTH, 6.4 * len(machines)), width_ratios=(5, 2), squeeze=False, layout="constrained"
     )
@@ -57,7 +64,7 @@ def encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Picture:
         gains(right, rows)
         left.set_title(caption(rows, dates[machine]), loc="left", fontsize=9)
         throughput(left, tables.best(rows))
-    return figure, frame
+    return figure
 
 
 def throughput(axes: Axes, best: pd.DataFrame) -> None:
@@ -162,8 +169,14 @@ def plain_log(*axis: Axis, ticks: tuple[float, ...] = (1, 1.5, 2, 3, 4, 5, 6, 8)
         scale.set_minor_locator(NullLocator())
 
 
-def save(figure: Figure, data: pd.DataFrame, path: Path) -> None:
-    digest = hashlib.sha256(tables.csv(data).encode()).hexdigest()[:16]
+def save(picture: Picture, path: Path, draw: bool = True) -> None:
+    """Draw it; or write down the digest of its data alone, for a check."""
+    data, drawn = picture
+    text = f"data {hashlib.sha256(tables.csv(data).encode()).hexdigest()[:16]}"
+    if not draw:
+        path.write_text(text)
+        return
+    figure = drawn()
     with replacing(path) as draft:
-        figure.savefig(draft, dpi=100, metadata={"Description": f"data {digest}", "Software": None})
+        figure.savefig(draft, dpi=100, metadata={"Description": text, "Software": None})
     plt.close(figure)

@@ -6,31 +6,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # the sweeping process reads scripts that name these, and never imports pandas or matplotlib
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from ..run_log import RunLog
     from .markdown import Shown
+    from .plots import Picture
     from .tables import Results
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Report(NamedTuple):
     """What a benchmark shows. Everything is a function of results, so that nothing here can measure."""
 
     csvs: "dict[str, Callable[[Results], DataFrame]]"  # by file name, of all machines
-    pictures: "dict[str, Callable[[Results], tuple[Figure, DataFrame] | None]]"  # of one machine, with its data
+    pictures: "dict[str, Callable[[Results], Picture]]"  # of one machine
     show: "Callable[[Results], str]"  # for the terminal
     pages: "tuple[Callable[[Results], Shown], ...]"  # tables of a machine's page; their docstrings are the captions
     # What was found, in some sentences: the end of the terminal's text.
     answer: "Callable[[Results], str] | None" = None
 
 
-def write(report: Report, results: "Results", out: Path, plots: Path) -> list[Path]:
-    """Every CSV, and a picture a machine: that with the most cases into `out`, the others into `plots`. Returns the
-    paths; what has no row yet is left out."""
-    from .. import plots as drawing
-    from . import tables
+def write(report: Report, results: "Results", out: Path, draw: bool = True) -> list[Path]:
+    """Every CSV, and a picture a machine: that with the most runs into `out`, the others into `out`/plots. Returns the
+    paths; what has no row yet is left out. Without `draw` pictures are only what plots.save writes for a check."""
+    from . import plots, tables
 
     written = []
     for name, table in report.csvs.items():
@@ -38,18 +38,17 @@ def write(report: Report, results: "Results", out: Path, plots: Path) -> list[Pa
         if len(frame):
             tables.write_csv(out / name, frame)
             written.append(out / name)
-    for number, (name, draw) in enumerate(report.pictures.items()):
-        path = out / name
+    for number, (name, picture_of) in enumerate(report.pictures.items()):
+        first = out / name  # place of the first machine's picture, while it is free
         for machine in results.machines():
-            own = plots / (f"{machine}-{Path(name).stem}.png" if number else f"{machine}.png")
-            if picture := draw(results.of_machine(machine)):
-                path = path or own
+            further = out / "plots" / (f"{machine}-{Path(name).stem}.png" if number else f"{machine}.png")
+            if picture := picture_of(results.of_machine(machine)):
+                path, first = first or further, None
                 path.parent.mkdir(parents=True, exist_ok=True)
-                drawing.save(*picture, path)
+                plots.save(picture, path, draw)
                 written.append(path)
-                if path != own:
-                    own.unlink(missing_ok=True)  # of a time when another machine had more cases
-                path = None
+                if path != further:
+                    further.unlink(missing_ok=True)  # of a time when another machine had more runs
     return written
 
 
@@ -72,7 +71,7 @@ def section(report: Report, results: "Results") -> str:
     return "\n\n".join(parts)
 
 
-def provenance(run_logs: "list[Run log]") -> str:
+def provenance(run_logs: "list[RunLog]") -> str:
     """The run logs, their runs and dates: `benchmarks/encoder_only/run_logs/amd-25.17-2c, 667 runs, 2026-11-24`"""
     from .tables import days
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from .. import modes, zoo
-from ..cases import DECODERS, FEATURES, OUTPUTS, Case, Run, sides
+from ..cases import DECODERS, FEATURES, OUTPUTS, Case, sides
 from ..modes import BASELINE
+from ..records import Run
 from ..run_log import RunLog, replacing
 from . import estimates
 from .estimates import NAN, CaseEstimate

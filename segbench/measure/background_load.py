@@ -8,20 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from .worker import die_with_parent
 
 PAUSE_S, BURST_S = 1.2, 0.6  # means of exponential distributions: a third of the time one core is taken
 LONGEST_S = 5
-RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from segbench import neighbour; neighbour.main()"
-ROOT = Path(__file__).resolve().parents[1]
+RUN = "from segbench.measure import background_load; background_load.main()"
 
 
 @contextlib.contextmanager
 def running(pause_s: float = PAUSE_S) -> Iterator[None]:
     """It runs until the block ends, however that ends. `pause_s`: mean seconds between two bursts."""
-    command = [sys.executable, "-P", "-c", RUN, str(ROOT), str(os.getpid()), str(pause_s)]
+    command = [sys.executable, "-P", "-c", RUN, str(os.getpid()), str(pause_s)]
     process = subprocess.Popen(command, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True)
     try:
         yield

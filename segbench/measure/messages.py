@@ -2,7 +2,8 @@
 
 import msgspec
 
-from ..cases import Case, Run
+from ..cases import Case
+from ..records import Run
 
 
 class Order(msgspec.Struct, tag=True):

@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .. import modes, runtimes
 from ..analysis import estimates
-from ..cases import MEASURED, Case, Outcome
+from ..cases import MEASURED, Case
+from ..records import Outcome
 from ..run_log import RunLog
 
-FIRST_GUESS_S = 5  # of a run, preparing left out, before any of its kind was seen
+FIRST_GUESS_S = 5  # of a run, before any was seen
 
 Step = tuple[int, Case]  # a round, and whom it runs
 
@@ -25,8 +25,6 @@ class Plan:
     shard: tuple[int, int] = (1, 1)  # (2, 4): of the rounds the 2nd, the 6th, ...
     until: float = 0  # half width that runs leave a case, which further rounds are for; 0: no further rounds
     max_rounds: int = 20  # per case, with the further ones
-    emulated: frozenset[str] = frozenset()  # modes that this machine would have to emulate
-    skip_emulated: bool = False  # no run of one of those
     seed: int = 0
     others: frozenset[str] = frozenset()  # sessions of other hosts, whose rounds do not count
     wait_s: float = 0  # that a run may get longer by, for runs that other processes disturbed
@@ -38,10 +36,7 @@ class Plan:
         return min((number - 1) // self.rounds + 1, self.repetitions)
 
     def due(self, case: Case, number: int) -> bool:
-        """Whether a round runs a case. Only the first does where the mode is emulated, for that is not ranked.
-        The fixed-iteration protocol has one run per repetition."""
-        if case.mode in self.emulated:
-            return number == 1
+        """Whether a round runs a case: the fixed-iteration protocol has one run per repetition."""
         return case.protocol != "fixed-iteration" or number % self.rounds == 0
 
     def counted(self, runs: Iterable[Outcome]) -> list[Outcome]:
@@ -101,47 +96,10 @@ def shuffled(cases: list[Case], seed: str) -> list[Case]:
     return [case for group in order for case in group]
 
 
-class Durations:
-    """Seconds that runs took, kept as means: per case, and per mode and protocol, with everything to prepare ("cold")
-    or not."""
-
-    def __init__(self, runs: Iterable[Outcome] = ()):
-        self.totals: dict[tuple, tuple[float, int]] = {}
-        self.measured_with: set[Case] = set()
-        for run in runs:
-            self.add(run)
-
-    def add(self, run: Outcome) -> None:
-        self.measured_with.add(run.case)
-        if run.seconds:
-            cold = run.cache == "cold"
-            for key in ((run.case, cold), (run.case.mode, run.case.protocol, cold)):
-                total, count = self.totals.get(key, (0.0, 0))
-                self.totals[key] = total + run.seconds, count + 1
-
-    def mean(self, case: Case, cold: bool) -> float | None:
-        """Of the case, or else of its mode; None where none was seen."""
-        for key in ((case, cold), (case.mode, case.protocol, cold)):
-            if key in self.totals:
-                total, count = self.totals[key]
-                return total / count
-        return None
-
-
-def remaining_s(steps: list[Step], here: Durations, elsewhere: Durations) -> float:
-    """Seconds that the steps will take, by the runs of this machine or else those to any; the first run of a case
-    may have to prepare what later ones find on disk."""
-    total, expected = 0.0, {}
-    for _, case in steps:
-        if case not in expected:
-            mode = modes.MODES[case.mode]
-            warm_s, cold_s = runtimes.of_mode(mode).expected_prepare_s(mode)
-            expected[case] = here.mean(case, False) or elsewhere.mean(case, False) or FIRST_GUESS_S + warm_s
-            if cold_s and case not in here.measured_with:
-                total += here.mean(case, True) or elsewhere.mean(case, True) or FIRST_GUESS_S + cold_s
-                continue
-        total += expected[case]
-    return total
+def about(count: int, runs: list[Outcome]) -> str:
+    """How long so many runs will take, by what earlier ones took."""
+    seconds = [run.seconds for run in runs if run.seconds] or [FIRST_GUESS_S]
+    return duration(count * sum(seconds) / len(seconds))
 
 
 def duration(seconds: float) -> str:

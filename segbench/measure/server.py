@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from tempfile import TemporaryFile
 
 import msgspec
 
 from .. import machine
-from ..cases import Case, Run
+from ..cases import Case
+from ..records import Run
 from . import worker
 from .messages import Done, Exited, Message, Order, Phase, Speeds, Started
 
@@ -27,8 +27,7 @@ INHERITED += ("NUMBA_", "OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNAB
 # A GPU in the machine is no part of a CPU benchmark: Inductor asks for its properties in the fork, and fails.
 HIDDEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 # Not -m: that would put the working directory on the path, and with it what the user's modules are called.
-SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from segbench import worker; worker.serve()"
-ROOT = Path(__file__).resolve().parents[1]
+SERVE = "from segbench.measure import worker; worker.serve()"
 
 
 def left_out() -> list[str]:
@@ -61,7 +60,7 @@ class Server:
         own["NUMBA_CACHE_DIR"] = str(machine.cache_folder() / "numba")
         self.buffer = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", SERVE, str(ROOT), str(os.getpid())],
+            [sys.executable, "-P", "-c", SERVE, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

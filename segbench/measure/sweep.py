@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from .. import machine, modes, runtimes
 from ..analysis import stats
-from ..cases import BUSY_CPUS, MEASURED, Case, MachineSpeed, Outcome, Run
-from ..run_log import Header, RunLog
+from ..cases import BUSY_CPUS, MEASURED, Case
+from ..records import Header, MachineSpeed, Outcome, Run
+from ..run_log import RunLog
 from .messages import Order, Speeds
-from .schedule import Durations, Plan, Step, duration, remaining_s
+from .schedule import Plan, Step, duration
 from .server import Server, ServerDied, left_out
 
 IDLE_LOOKS = 2  # of a second each, in succession, after which a busy machine is taken for quiet again
@@ -23,11 +24,10 @@ IDLE_LOOKS = 2  # of a second each, in succession, after which a busy machine is
 class Sweep:
     """One run of a script: the runs that its plan still has to make, each appended to the run log."""
 
-    def __init__(self, run_log: RunLog, plan: Plan, header: Header, elsewhere: Durations):
-        """`header`: of the sessions that are begun; `elsewhere`: what runs took on any machine."""
-        self.run_log, self.plan, self.header, self.elsewhere = run_log, plan, header, elsewhere
+    def __init__(self, run_log: RunLog, plan: Plan, header: Header):
+        """`header`: of the sessions that are begun."""
+        self.run_log, self.plan, self.header = run_log, plan, header
         counted = plan.counted(run_log.runs)
-        self.here = Durations(counted)
         self.repetition = 0
         self.servers: dict[tuple, Server] = {}  # by what their processes need set
         # Of the reference workload in this session, by number of threads and runtime: its threads may lengthen them.
@@ -48,20 +48,17 @@ class Sweep:
             print(f"Compiled code is kept in {cache}: {wanted} is relative, cannot be written to, or has a space in it")
         tqdm.monitor_interval = 0  # its thread would wake up beside a measurement
         columns = min(80, shutil.get_terminal_size().columns)  # 80 where there is no terminal
-        shown = "{elapsed} gone{postfix}, {n_fmt}/{total_fmt} | {desc}"
+        shown = "{elapsed} gone, {remaining} left, {n_fmt}/{total_fmt} | {desc}"
         self.bar = tqdm(total=len(steps), bar_format=shown, ncols=columns)
         try:
             while steps := steps or self.plan.further_steps(self.run_log):
                 self.bar.total = max(self.bar.total, self.bar.n + len(steps))
-                left = duration(remaining_s(steps, self.here, self.elsewhere))
-                self.bar.set_postfix_str(f"{left} left", refresh=False)
                 (number, case), *steps = steps
                 self.show(case)
                 self.take(number, case)
                 self.bar.update()
                 if self.plan.short and self.wait_s <= 0 < self.plan.wait_s:
                     steps = self.first_round(steps)
-            self.bar.set_postfix_str("", refresh=False)
             self.bar.set_description_str("done")
         finally:
             self.bar.close()
@@ -106,7 +103,6 @@ class Sweep:
         """Write a run of a round down, and what the next ones need to know of it."""
         run.round = number
         self.run_log.append(run)
-        self.here.add(run)
         self.latest = run.status
         if run.samples_ms:
             self.latest = f"{run.case.batch_size / statistics.median(run.samples_ms) * 1e3:.3g} img/s"
@@ -169,8 +165,6 @@ class Sweep:
 
     def why_skipped(self, case: Case) -> str:
         mode = modes.MODES[case.mode]
-        if self.plan.skip_emulated and case.mode in self.plan.emulated:
-            return "no native BF16 here, 40 to 90 times slower than FP32; --modes names what to measure nevertheless"
         return runtimes.of_mode(mode).missing(mode, case, self.header.machine) or too_large(case, self.run_log.runs)
 
     def server(self, mode: str, threads: int) -> Server:

@@ -21,7 +21,8 @@ from pathlib import Path
 import msgspec
 
 from .. import machine, modes, runtimes
-from ..cases import Case, Run, sides
+from ..cases import Case, sides
+from ..records import Run
 from .messages import Done, Exited, Message, Order, Phase, Speeds, Started
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
@@ -60,7 +61,7 @@ def serve() -> None:
             mode = modes.MODES[order.case.mode]
             runtimes.of_mode(mode).preload(mode)
             if order.case.output == "labels":
-                importlib.import_module("segbench.labels")  # compiles at the first import of all
+                importlib.import_module("segbench.kernels.labels")  # compiles at the first import of all
         if imported != len(sys.modules):
             imported = len(sys.modules)
             gc.collect()

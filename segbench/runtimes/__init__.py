@@ -2,14 +2,10 @@
 
 missing(mode, case, machine) -> str
     Why a mode cannot run a case on a machine, "" where it can.
-emulates(mode, machine) -> bool
-    Whether it runs there only by emulating the mode's precision: too slow to be ranked, measured once, on demand.
 versions() -> dict[str, str]
     The builds that its numbers depend on, by package.
 environment(threads) -> dict[str, str]
     What a process needs set before it starts.
-expected_prepare_s(mode) -> tuple[float, float]
-    A first guess of the seconds that preparing takes with its result found on disk, and without.
 preload(mode) -> None
     Import what every run needs, in the process that forks them.
 prepare(network, example, mode, threads, cache, calibration=None) -> Prepared

@@ -30,20 +30,12 @@ def missing(mode: Mode, case: Case, machine: Machine) -> str:
     return "ncnn takes one image at a time" if case.batch_size > 1 else ""
 
 
-def emulates(mode: Mode, machine: Machine) -> bool:
-    return False
-
-
 def versions() -> dict[str, str]:
     return installed(("torch", *PACKAGES))
 
 
 def environment(threads: int) -> dict[str, str]:
     return conversion.SHORT_SPIN  # of its own threads too
-
-
-def expected_prepare_s(mode: Mode) -> tuple[float, float]:
-    return 1, 8
 
 
 def preload(mode: Mode) -> None:

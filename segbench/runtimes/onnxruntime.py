@@ -27,20 +27,12 @@ def missing(mode: Mode, case: Case, machine: Machine) -> str:
     return conversion.lacking(PACKAGES)
 
 
-def emulates(mode: Mode, machine: Machine) -> bool:
-    return False
-
-
 def versions() -> dict[str, str]:
     return installed(("torch", *PACKAGES))
 
 
 def environment(threads: int) -> dict[str, str]:
     return conversion.SHORT_SPIN
-
-
-def expected_prepare_s(mode: Mode) -> tuple[float, float]:
-    return 1, 8
 
 
 def preload(mode: Mode) -> None:

@@ -34,20 +34,12 @@ def missing(mode: Mode, case: Case, machine: Machine) -> str:
     return "" if mode.precision != "bf16" or machine.native_bf16 else "no native BF16: OpenVINO would compute in FP32"
 
 
-def emulates(mode: Mode, machine: Machine) -> bool:
-    return False
-
-
 def versions() -> dict[str, str]:
     return installed(("torch", "openvino", "nncf"))
 
 
 def environment(threads: int) -> dict[str, str]:
     return conversion.SHORT_SPIN
-
-
-def expected_prepare_s(mode: Mode) -> tuple[float, float]:
-    return 1, 5
 
 
 def preload(mode: Mode) -> None:

@@ -29,12 +29,6 @@ def missing(mode: Mode, case: Case, machine: Machine) -> str:
     return "" if shutil.which(compiler) else f"no C++ compiler: {compiler} is not on the PATH (install g++, or set CXX)"
 
 
-def emulates(mode: Mode, machine: Machine) -> bool:
-    """Without native BF16 convolutions leave oneDNN for a plain path, 40 to 90 times slower than FP32 (pytorch issue
-    183815; measured on Zen 3)."""
-    return mode.precision == "bf16" and not machine.native_bf16
-
-
 def versions() -> dict[str, str]:
     return installed(("torch",))
 
@@ -46,10 +40,6 @@ def environment(threads: int) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor")),
         "TORCHINDUCTOR_COMPILE_THREADS": str(usable_cores()),
     }
-
-
-def expected_prepare_s(mode: Mode) -> tuple[float, float]:
-    return (5, 35) if mode.options.get("compile") else (0, 0)
 
 
 def preload(mode: Mode) -> None:

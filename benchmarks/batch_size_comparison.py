@@ -1,0 +1,13 @@
+"""The effect of the batch size.
+
+The script is benchmarks/batch_sizes/benchmark.py.
+"""
+
+try:
+    from benchmarks.batch_sizes.benchmark import BENCHMARK
+    from segbench import cli
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run batch_size_comparison.py`, which installs what is missing") from None
+
+if __name__ == "__main__":
+    cli.main(BENCHMARK)

@@ -1,0 +1,13 @@
+"""Encoder alone, with Semantic FPN and with UNet, in the same rounds.
+
+The script is benchmarks/combined/benchmark.py.
+"""
+
+try:
+    from benchmarks.combined.benchmark import BENCHMARK
+    from segbench import cli
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run combined_benchmark.py`, which installs what is missing") from None
+
+if __name__ == "__main__":
+    cli.main(BENCHMARK)

@@ -1,0 +1,13 @@
+"""Parameters, GMACs and activations of networks.
+
+The script is tools/count_params.py.
+"""
+
+try:
+    from segbench.problem import exit_with
+    from tools.count_params import main
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run `uv run count_params.py`, which installs what is missing") from None
+
+if __name__ == "__main__":
+    exit_with(main)

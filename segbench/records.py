@@ -1,0 +1,139 @@
+"""The lines of a run log: the header of a session, what the machine reached at its start, and every run."""
+
+from functools import cache
+
+import msgspec
+
+from .cases import Case
+from .machine import Machine
+
+SCHEMA = 2
+
+# What the code calls things -> what the files of run logs call them: these keep the names that they began with.
+FILE_NAMES = {
+    "Run": "visit",
+    "MachineSpeed": "floor",
+    "reference_ms": "readings_ms",
+    "reference_workload": "yardsticks",
+    "reference": "readings",
+    "retained": "pinned",
+    "default": "plain",
+    "project": "quiet",
+    "fixed-iteration": "usual",
+    "samples": "iterations",
+    "background_load": "stress",
+}
+CODE_NAMES = {name: code for code, name in FILE_NAMES.items()}
+
+
+class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
+    schema: int
+    benchmark: str
+    machine: Machine
+    settings: dict[str, object]  # what changes what is measured
+    versions: dict[str, str]  # of what this session's numbers depend on
+    label: str = ""
+    started: str = ""  # UTC, ISO 8601
+    boot_id: str = ""
+    host: str = ""  # machine.host_id(), the same after a reboot; "" where there is none
+    commit: str = ""
+    load: float = 0  # 1-minute load average before anything was run
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that a run begins: the machine's name, and the label where one was given."""
+        return f"{self.machine.name}-{self.label}" if self.label else self.machine.name
+
+    @property
+    def host_ids(self) -> set[str]:
+        """What the host is known by: sessions that share one of these are of one host."""
+        return {self.boot_id, self.host} - {""} or {""}
+
+
+class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag=FILE_NAMES["Run"]):
+    """What a sweep has to remember of a run: how it ended and what it cost."""
+
+    case: Case
+    session: str = ""  # the run log's file that holds it; known from the file, not written into it
+    round: int = 0  # from 1
+    started: str = ""  # UTC, ISO 8601
+    status: str = "ok"
+    reason: str = ""
+    budget_s: float = 0
+    seconds: float = 0  # wall time of the run, as the sweeping process saw it
+    cache: str = ""  # "cold" or "warm": whether what preparing makes was found on disk; "" where it makes nothing
+    # MB that one inference adds to the resident set of the loaded model, for the whole batch
+    memory_mb: float | None = None
+
+
+class Run(Outcome, tag=FILE_NAMES["Run"], rename=FILE_NAMES):
+    """What one fresh process saw of one case. Times are raw; tables decide later which of them count."""
+
+    # Wall time of its parts; `inference` and `reference times` are parts of `measure`. Export, convert and compile are what
+    # preparing from nothing takes, `saved_s` what of that was found on disk.
+    phases_s: dict[str, float] = {}
+    saved_s: float = 0
+    params: int = 0
+    gmacs: float = 0  # of one batch, from torch's FLOP counter
+    model_mb: float | None = None  # of a converted model on disk
+    loaded_mb: float | None = None  # MB that preparing left in the resident set: what was loaded, packed and set aside
+    decoder_params: int = 0
+    decoder_gmacs: float = 0  # of one batch
+    per_sample: int = 1  # back-to-back inferences in one sample
+    samples_ms: list[float] = []  # per inference
+    reference_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
+    page_faults: float = 0  # minor faults per timed inference
+    others_cpus: float = 0  # CPUs that other processes used meanwhile, beyond those that the threads leave free
+    throttled_cpus: float = 0  # CPUs that the quota of a control group took away meanwhile
+    stolen_cpus: float = 0  # CPUs that the hypervisor gave to others meanwhile
+    rel_error: float | None = None  # relative L2 of the first output against FP32 eager; None where not finite
+    argmax_agreement: float | None = None  # share of the pixels with the class that FP32 eager gives them
+    output_std: float | None = None  # standard deviation of the first output in FP32 eager
+    ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals
+
+    @property
+    def threads(self) -> int:
+        """As a floor has them."""
+        return self.case.threads
+
+    @property
+    def busy_cpus(self) -> float:
+        """CPUs that it wanted and did not get."""
+        return self.others_cpus + self.throttled_cpus
+
+    def outcome(self) -> Outcome:
+        """Without the samples."""
+        return Outcome(**{name: getattr(self, name) for name in Outcome.__struct_fields__})
+
+
+class MachineSpeed(msgspec.Struct, kw_only=True, tag_field="kind", tag=FILE_NAMES["MachineSpeed"], rename=FILE_NAMES):
+    """What the reference workload and the largest workloads reached in a session before its first case of that many threads."""
+
+    threads: int
+    started: str  # UTC, ISO 8601
+    reference_ms: list[tuple[float, float]]
+    peak_gflops: dict[str, float]  # by precision
+    seconds: float = 0  # wall time, with the start of the server where that was needed
+    session: str = ""
+
+
+Line = Header | MachineSpeed | Outcome
+
+
+def renamed(line: Line, names: dict[str, str]) -> Line:
+    """A copy with FILE_NAMES, or with CODE_NAMES, for what is no field of it: settings, phases, and values of a case."""
+    if isinstance(line, Header):
+        return msgspec.structs.replace(line, settings={names.get(key, key): v for key, v in line.settings.items()})
+    if isinstance(line, MachineSpeed):
+        return line
+    changes = {"case": renamed_case(line.case, names is FILE_NAMES)}
+    if isinstance(line, Run):
+        changes["phases_s"] = {names.get(phase, phase): seconds for phase, seconds in line.phases_s.items()}
+    return msgspec.structs.replace(line, **changes)
+
+
+@cache
+def renamed_case(case: Case, for_file: bool) -> Case:
+    names = FILE_NAMES if for_file else CODE_NAMES
+    values = {field: getattr(case, field) for field in ("allocator", "protocol")}
+    return msgspec.structs.replace(case, **{field: names.get(value, value) for field, value in values.items()})
