@@ -1,16 +1,11 @@
 """How far an order of networks carries over: against the textbook's formula and a published figure."""
 
-import importlib
-import sys
-
 import pandas as pd
 import pytest
-from segbench.conftest import ROOT
 
 from segbench import zoo
+from studies import agreement
 
-sys.path.insert(0, str(ROOT / "tools"))
-agreement = importlib.import_module("agreement")
 I7, I9 = (agreement.Order(f"timm, {cpu}, torch 2.4", "", "compile") for cpu in ("i7-12700H", "i9-10940X"))
 
 

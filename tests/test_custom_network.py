@@ -6,12 +6,13 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from segbench.conftest import ROOT
 
 from segbench import custom_network
 from segbench.cases import Case
 from segbench.models import build
 from segbench.problem import Problem
+
+from .conftest import ROOT
 
 RUNTIMES = ROOT / "benchmarks" / "runtimes" / "benchmark.py"
 MODULE = """

@@ -2,13 +2,14 @@
 
 import msgspec
 import pytest
-from segbench.conftest import ROOT
-from segbench.test_journal import header
 
 from segbench.cases import Case
 from segbench.measure.schedule import Durations, Plan
 from segbench.measure.sweep import Sweep
 from segbench.run_log import RunLog
+
+from .conftest import ROOT
+from .test_run_log import header
 
 FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
 UNET = ROOT / "benchmarks" / "unet_decoder" / "benchmark.py"

@@ -4,8 +4,6 @@ import msgspec
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from segbench.conftest import ROOT
-from segbench.simulated import MACHINES, READINGS_MS, Machine, outcome
 
 from segbench import simulated
 from segbench.analysis import estimates, stats, tables
@@ -14,6 +12,9 @@ from segbench.analysis.tables import Results
 from segbench.cases import Case
 from segbench.records import Run
 from segbench.run_log import read_all
+
+from .conftest import ROOT
+from .simulated import MACHINES, READINGS_MS, Machine, outcome
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(CASE, mode="compile")

@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from segbench.conftest import ENCODER_ONLY, TINY
-from segbench.test_journal import CASE, header
 
 from segbench import counting, machine, models
 from segbench.cases import Case
@@ -19,6 +17,9 @@ from segbench.problem import Problem
 from segbench.records import Run
 from segbench.run_log import RunLog
 from segbench.runtimes import torch as torch_runtime
+
+from .conftest import ENCODER_ONLY, TINY
+from .test_run_log import CASE, header
 
 QUICK = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--samples", "2")
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from segbench.conftest import ENCODER_ONLY, ROOT, TINY
 
 from segbench.cases import Case
 from segbench.measure.schedule import Plan
 from segbench.run_log import read_all
+
+from .conftest import ENCODER_ONLY, ROOT, TINY
 
 FLEET = (sys.executable, str(ROOT / "tools" / "fleet.py"))
 SWEEP = ("--models", "lcnet_100", "--modes", "baseline", *TINY, "--rounds", "6", "--samples", "18")

@@ -1,6 +1,5 @@
 """Where the time goes on the way to labels: a network's stages, and the picture that sets them beside whole CTs."""
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -8,13 +7,14 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from segbench.conftest import ROOT
 
+from benchmarks import time_to_labels
+from benchmarks.labels import parts
 from segbench.cases import Case
 
+from .conftest import ROOT
+
 LABELS, WHOLE_CT = ROOT / "benchmarks" / "labels", ROOT / "benchmarks" / "whole_ct"
-sys.path[:0] = [str(LABELS), str(WHOLE_CT), str(ROOT / "tools")]
-parts, image_to_labels = (importlib.import_module(name) for name in ("parts", "image_to_labels"))
 
 
 def test_a_part_is_what_a_stage_takes_beyond_the_one_before(monkeypatch):

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from segbench.conftest import ROOT
 from torch.nn import functional as F
 
 from segbench import inputs, models
@@ -12,6 +11,8 @@ from segbench.cases import Case
 from segbench.kernels import labels
 from segbench.models import build
 from segbench.models.unet import folded
+
+from .conftest import ROOT
 
 FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
 LABELS = ROOT / "benchmarks" / "labels" / "benchmark.py"

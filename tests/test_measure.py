@@ -7,8 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from segbench.conftest import ROOT
-from segbench.test_journal import header
 
 from segbench import machine
 from segbench.cases import BUSY_CPUS, Case
@@ -16,6 +14,9 @@ from segbench.measure import sweep, timing
 from segbench.measure.schedule import Durations, Plan
 from segbench.records import Run
 from segbench.run_log import RunLog
+
+from .conftest import ROOT
+from .test_run_log import header
 
 ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # bounds in ms that every reading, or none, keeps
 

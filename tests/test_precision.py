@@ -1,6 +1,5 @@
 """benchmarks/precision: the task, Dice and its interval, and the command on a tiny case."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import ttest_1samp
-from segbench.conftest import ROOT
 
+from benchmarks.precision import benchmark, report, task, trial
 from segbench.problem import Problem
 
+from .conftest import ROOT
+
 PRECISION = ROOT / "benchmarks" / "precision"
-sys.path.insert(0, str(PRECISION))
-NAMES = ("benchmark", "precision_report", "task", "trial")
-benchmark, precision_report, task, trial = (importlib.import_module(name) for name in NAMES)
 
 
 def test_a_slice_is_always_the_same_and_has_thin_and_small_things():

@@ -11,17 +11,15 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
-from segbench.conftest import ROOT
 
+from benchmarks import catalogue
 from segbench.analysis import plots
 from segbench.cases import Case
 from segbench.records import Header, MachineSpeed, Run
 from segbench.run_log import RunLog, read_all
+from tools import render
 
-sys.path.insert(0, str(ROOT / "tools"))
-import render
-
-from benchmarks import catalogue
+from .conftest import ROOT
 
 AMD, OTHER, LABELLED = "amd-25.17-2c", "amd-25.1-2c", "amd-25.17-2c-mine"
 MODELS = ("mobileone_s0", "lcnet_100", "resnet18", "mobilenetv3_small_100", "convnext_small")

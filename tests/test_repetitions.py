@@ -1,14 +1,12 @@
 """Repetitions, warnings, comparisons and stopping, on run logs of a made-up machine whose truth is known."""
 
-import sys
-
 import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from segbench.conftest import ENCODER_ONLY, REPEATABILITY
-from segbench.test_journal import header
 
+from benchmarks.encoder_only import report
+from benchmarks.repeatability import repetitions
 from segbench import modes
 from segbench.analysis import diagnostics, tables
 from segbench.analysis.compare import compare
@@ -17,13 +15,9 @@ from segbench.cases import Case
 from segbench.measure import schedule
 from segbench.records import MachineSpeed, Run
 from segbench.run_log import RunLog
+from studies import estimator_study as study
 
-sys.path.insert(0, str(ENCODER_ONLY.parent))
-sys.path.insert(0, str(REPEATABILITY.parent))
-import estimator_study as study
-
-from benchmarks.encoder_only import report
-from benchmarks.repeatability import repetitions
+from .test_run_log import header
 
 FLOORS_MS = np.array([3.4, 1.3])
 

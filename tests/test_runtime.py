@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 import pandas as pd
-from segbench.conftest import ENCODER_ONLY, ROOT, TINY
 
 from segbench import modes, runtimes
 from segbench.run_log import read_all
+
+from .conftest import ENCODER_ONLY, ROOT, TINY
 
 LINE = '        Mode("half a network", "halved", "fp32", {"rows": 32}),\n'
 RUNTIME = '''
@@ -18,15 +19,11 @@ RUNTIME = '''
 import torch
 
 from segbench.machine import installed
-from segbench import Prepared
+from segbench.runtimes import Prepared
 
 
 def missing(mode, case, machine):
     return ""
-
-
-def emulates(mode, machine):
-    return False
 
 
 def versions():
@@ -35,10 +32,6 @@ def versions():
 
 def environment(threads):
     return {"HALVED_THREADS": str(threads)}
-
-
-def expected_prepare_s(mode):
-    return 0, 0
 
 
 def preload(mode):

@@ -1,13 +1,11 @@
 """Deployment runtimes, by real conversions of a small network."""
 
 import copy
-import sys
 
 import pytest
 import torch
-from segbench.conftest import ROOT
-from segbench.test_journal import FLOOR, header
 
+from benchmarks.runtimes import report
 from segbench import inputs, modes, runtimes
 from segbench.analysis.tables import Results
 from segbench.cases import Case
@@ -18,8 +16,8 @@ from segbench.records import Run
 from segbench.run_log import RunLog
 from segbench.runtimes import conversion, ncnn, openvino
 
-sys.path.insert(0, str(ROOT / "benchmarks" / "runtimes"))
-from benchmarks.runtimes import report
+from .conftest import ROOT
+from .test_run_log import FLOOR, header
 
 RUNTIMES = ROOT / "benchmarks" / "runtimes" / "benchmark.py"
 FLOATING = ("onnxruntime", "openvino", "ncnn", "mnn")

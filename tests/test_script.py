@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from segbench.conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
 
 from segbench import machine
 from segbench.machine import usable_cores
 from segbench.run_log import RunLog
+
+from .conftest import COMPARE, ENCODER_ONLY, REPEATABILITY, Script
 
 MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
 

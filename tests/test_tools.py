@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from segbench.conftest import ROOT
 
 from segbench import machine
 from segbench.models import segmenter
+from tools import recommend
 
-sys.path.insert(0, str(ROOT / "tools"))
-import recommend
+from .conftest import ROOT
 
 JSON = ("--format", "json")
 

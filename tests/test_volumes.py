@@ -6,16 +6,14 @@ import re
 import subprocess
 import sys
 
-import count_params
 import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from segbench.conftest import ROOT
-from segbench.test_journal import header
 from torch import nn
 
+import count_params
 from benchmarks.official import costs, report
 from segbench import counting, inputs, machine, models
 from segbench.analysis.tables import Results
@@ -25,6 +23,9 @@ from segbench.models import states, totalsegmentator, volume
 from segbench.models.stunet import VARIANTS, STUNet
 from segbench.records import MachineSpeed, Run
 from segbench.run_log import RunLog
+
+from .conftest import ROOT
+from .test_run_log import header
 
 COUNT, OFFICIAL = ROOT / "count_params.py", ROOT / "benchmark_official.py"
 

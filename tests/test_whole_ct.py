@@ -1,6 +1,5 @@
 """benchmarks/whole_ct: the pieces against independent computations, and a scan all the way."""
 
-import importlib
 import subprocess
 import sys
 
@@ -10,27 +9,16 @@ import pandas as pd
 import pytest
 import torch
 from scipy.ndimage import zoom
-from segbench.conftest import ROOT
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.whole_ct import benchmark, report, segment
 from segbench import zoo
 from segbench.models import volume
 
+from .conftest import ROOT
+
 FOLDER = ROOT / "benchmarks" / "whole_ct"
-sys.path.insert(0, str(FOLDER))
-segment, ct_report = (importlib.import_module(name) for name in ("segment", "ct_report"))
-
-
-def load_script():
-    """As tools do: two folders hold a benchmark.py."""
-    spec = importlib.util.spec_from_file_location("whole_ct_benchmark", FOLDER / "benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-benchmark = load_script()
 
 
 def job(**changed) -> object:

@@ -29,14 +29,12 @@ from skimage.transform import resize
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.official.costs import resampled
+from benchmarks.whole_ct.job import Job, JobResult
 from segbench import inputs, machine, modes, runtimes, zoo
 from segbench.kernels.labels import resample_labels
 from segbench.measure import timing
 from segbench.models.volume import build_volume
-
-sys.path.extend(str(folder) for folder in (Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]))
-from benchmarks.official.costs import resampled
-from benchmarks.whole_ct.job import Job, JobResult
 
 # Both of nnU-Net: class by class, its default (with these flags), and by torch.
 EXPORTS = {
