@@ -1,6 +1,5 @@
-"""What the benchmark scripts share. A module imports only from those before it:
+"""What the benchmark scripts share. Imports run one way, a package or module takes from those before it:
 
-cases, zoo, modes, stats, machine, run log; inputs, models, counting; runtimes, measure, messages, worker, server;
-estimates, health, schedule, sweep; tables, markdown, pages, compare, plots; reports, settings, cli,
-decoder_benchmark.
+problem, zoo, modes, machine; cases, records, run_log; inputs, models, kernels, counting, runtimes; analysis (from runs
+to estimates, tables, pictures); measure (from cases to runs); settings, session, cli.
 """

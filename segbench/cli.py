@@ -48,8 +48,7 @@ def main(benchmark: Benchmark) -> NoReturn:
     """Run a script: exit status 0, 1 where a case failed, or what `exit_with` says."""
     tame_terminal()
     benchmark = replace(benchmark, defaults=replace(benchmark.defaults, modes=benchmark.modes))
-    about = {"prog": benchmark.script.name, "description": benchmark.description}
-    exit_with(lambda: run(benchmark, parse(benchmark.defaults, **about)), "what was measured is kept")
+    exit_with(lambda: run(benchmark, parse(benchmark.defaults, benchmark.description)), "what was measured is kept")
 
 
 def tame_terminal() -> None:

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,23 +146,37 @@ class Settings(Advanced, WhereTo, HowLong, WhatToMeasure):
 COMMON = Settings.__bases__
 
 
-def parse(defaults: Settings, **about: str) -> Settings:
-    """The command line as settings of the class of `defaults`; --help groups them by the classes that define them."""
-    groups = [
-        base
-        for base in type(defaults).__mro__
-        if dataclasses.is_dataclass(base) and not any(map(dataclasses.is_dataclass, base.__bases__))
-    ]
-    groups = sorted(groups, key=lambda group: -COMMON.index(group) if group in COMMON else -len(COMMON))
+def is_option_group(base: type) -> bool:
+    """Whether a class defines options and is not composed of others that do."""
+    return dataclasses.is_dataclass(base) and not any(map(dataclasses.is_dataclass, base.__bases__))
+
+
+def parse(defaults: object, description: str, args: Sequence[str] | None = None) -> object:
+    """The command line as an object of the dataclass of `defaults`. --help has a group for each class that it is
+    composed of."""
+    composed, config = type(defaults), (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    about = {"description": wrapped(description), "prog": Path(sys.argv[0]).name, "args": args, "config": config}
+    groups = [base for base in composed.__mro__[1:] if is_option_group(base)]
+    if not groups:
+        return tyro.cli(composed, default=defaults, **about)
     options = []
-    for group in groups:
+    for group in sorted(groups, key=lambda group: -COMMON.index(group) if group in COMMON else -len(COMMON)):
         default = group(**{option.name: getattr(defaults, option.name) for option in dataclasses.fields(group)})
         title = re.sub("(?<!^)(?=[A-Z])", "_", group.__name__).lower()
         options.append((title, group, field(default_factory=lambda default=default: default)))
-    grouped = dataclasses.make_dataclass("Options", options)
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    values = [vars(group) for group in vars(tyro.cli(grouped, config=config, **about)).values()]
-    return type(defaults)(**{name: value for group in values for name, value in group.items()})
+    grouped = tyro.cli(dataclasses.make_dataclass("Options", options), **about)
+    return composed(**{name: value for group in vars(grouped).values() for name, value in vars(group).items()})
+
+
+def wrapped(text: str) -> str:
+    """Its paragraphs in lines of 80 characters, but lines that are indented as they are. Tyro keeps a line break before
+    a space and joins other lines."""
+    paragraphs = text.strip().split("\n\n")
+    plain = [paragraph for paragraph in paragraphs if not paragraph.startswith(" ")]
+    return "\n\n".join(
+        textwrap.fill(paragraph, 80, subsequent_indent=" ") if paragraph in plain else paragraph
+        for paragraph in paragraphs
+    )
 
 
 def resolve(settings: Settings, folder: Path, defaults: Settings, quick: dict[str, object]) -> Settings:
@@ -185,6 +200,14 @@ def resolve(settings: Settings, folder: Path, defaults: Settings, quick: dict[st
     )
 
 
+EXCLUDING = {
+    ("until", "shard"): "which rounds follow is known after the last",
+    ("until", "repetitions"): "repetitions must be alike",
+    ("restart", "shard"): "each machine would archive what the others measure",
+    ("restart", "join"): "--restart archives what --join counts",
+}
+
+
 def check(settings: Settings) -> None:
     """Raises Problem for values that mean nothing."""
     for key in ("in_chans", "batch_size", "samples", "rounds", "budget", "repetitions", "max_rounds"):
@@ -199,14 +222,10 @@ def check(settings: Settings) -> None:
     if not 1 <= part <= parts <= settings.rounds * settings.repetitions:
         most = settings.rounds * settings.repetitions
         raise Problem(f"--shard {settings.shard!r} is not K/N, shard K of N, with N at most {most}, the rounds")
-    excluding = {
-        ("until", "shard"): "which rounds follow is known after the last",
-        ("until", "repetitions"): "repetitions must be alike",
-        ("restart", "shard"): "each machine would archive what the others measure",
-        ("restart", "join"): "--restart archives what --join counts",
-    }
-    for pair, why in excluding.items():
-        if all(getattr(settings, flag) not in ("", False, 1) for flag in pair):
+    given = {flag for flag in ("until", "shard", "restart", "join") if getattr(settings, flag)}
+    given |= {"repetitions"} if settings.repetitions > 1 else set()
+    for pair, why in EXCLUDING.items():
+        if given.issuperset(pair):
             raise Problem(f"--{pair[0]} and --{pair[1]} exclude each other: {why}")
     if settings.until and not 0 < percent(settings.until) < 1:
         raise Problem(f"--until {settings.until!r} is no percentage: say 5% or 0.05")
