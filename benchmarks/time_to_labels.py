@@ -50,7 +50,7 @@ def cts(folder: Path) -> pd.DataFrame:
     for row in frame.to_dict("records"):
         came = f"{report.NAMES[row['way']]}, eager"
         where = {"machine": row["machine"], "panel": f"a CT of {row['voxels']} voxels, {row['model']}"}
-        where["bar"] = came if row["way"] != "fast" else f"fast, {shown(row['mode'])}"
+        where["bar"] = came if row["way"] != "optimised" else f"optimised, {shown(row['mode'])}"
         where["whole_s"] = row["whole_s"]
         parts = {part: row.get(f"{part}_s") for part in report.PARTS}
         rows += [where | {"part": part, "seconds": seconds} for part, seconds in parts.items() if seconds == seconds]

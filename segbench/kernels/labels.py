@@ -177,7 +177,7 @@ def cells(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     the first and `inputs` behind the last; cell i has the outputs from starts[i] to starts[i+1]. And the share of the
     upper neighbour in every output."""
     places = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
-    lower = np.machine_speed(places)
+    lower = np.floor(places)
     starts = np.searchsorted(lower, np.arange(-1, inputs + 1))
     starts[-1] = outputs
     outside = (lower < 0) | (lower >= inputs - 1)
