@@ -13,16 +13,19 @@ import pytest
 import torch
 from torch import nn
 
-import count_params
+from benchmarks.official import benchmark as official
 from benchmarks.official import costs, report
-from segbench import counting, inputs, machine, models
+from segbench import cli, counting, inputs, machine, models
 from segbench.analysis.tables import Results
 from segbench.cases import Case
 from segbench.measure import worker
 from segbench.models import states, totalsegmentator, volume
 from segbench.models.stunet import VARIANTS, STUNet
+from segbench.problem import Problem
 from segbench.records import MachineSpeed, Run
 from segbench.run_log import RunLog
+from segbench.settings import parse
+from tools import count_params
 
 from .conftest import ROOT
 from .test_run_log import header
@@ -178,7 +181,7 @@ def test_a_count_that_differs_is_told(monkeypatch):
 )
 def test_bad_input_is_told_in_one_line(flags, says, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["count_params.py", *flags])
-    with pytest.raises(count_params.Problem, match=re.escape(says)) as problem:
+    with pytest.raises(Problem, match=re.escape(says)) as problem:
         count_params.main()
     assert "\n" not in str(problem.value)
 
@@ -247,22 +250,22 @@ def test_costs_by_hand(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_slice_and_a_volume_side_by_side(script):
-    script.path = OFFICIAL
-    done = script.run(
-        *("--models", "lcnet_100", "--volumes", "stunet_s", "--modes", "baseline", "--num-classes", "3"),
-        *("--rounds", "1", "--samples", "1"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_slice_and_a_volume_side_by_side(script, monkeypatch):
+    """In this process, and with smaller volumes than the real ones."""
+    for module in (official, costs):
+        monkeypatch.setattr(module, "PATCH", (64, 64, 32))
+        monkeypatch.setattr(module, "TILE", (64, 64, 64))
+    flags = ("--models", "lcnet_100", "--volumes", "stunet_s", "--modes", "baseline", "--num-classes", "3")
+    flags += ("--rounds", "1", "--samples", "1", "--size", "64", "64", "--budget", "0.5", "--no-wait", "--threads", "1")
+    settings = parse(official.BENCHMARK.defaults, "", (*flags, "--out", str(script.out)))
+    assert cli.run(official.BENCHMARK, settings) == 0
     rows = script.table("benchmark_official_results.csv")
     assert (rows.status == "ok").all() and len(rows) == 4
-    patch = rows[rows["size"] == "128x128x64"].iloc[0]
+    patch = rows[rows["size"] == "64x64x32"].iloc[0]
     assert patch.eq_s == pytest.approx(4e3 / patch.latency_ms, rel=1e-4)
-    # Beside other tests a network may find no valid sample; it then has no rank and no cost.
     rows = pd.read_csv(script.out / "benchmark_official_results.csv", keep_default_na=False)
-    settled = rows[(rows.status == "ok") & (rows["size"] != "128x128x64")]
-    whole = script.table("benchmark_official_costs.csv")
-    assert [*whole.way] == [*costs.networks(settled).replace("STU-Net-S", "STU-Net-S, 1.5 mm")]
+    ways = costs.networks(rows[rows["size"] != "64x64x32"]).replace("STU-Net-S", "STU-Net-S, 1.5 mm")
+    assert [*script.table("benchmark_official_costs.csv").way] == [*ways]
     assert (script.out / "benchmark_official_plot.png").exists()
 
 
@@ -274,7 +277,7 @@ def test_a_slice_and_a_volume_side_by_side(script):
         (("--volumes", "stunet_s", "--weights", "nowhere.pth"), "no such file"),
     ],
 )
-def test_bad_volumes_and_weights_are_one_line_and_status_2(script, flags, says):
-    script.path = OFFICIAL
-    done = script.run(*flags)
-    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_bad_volumes_and_weights_are_one_line(flags, says):
+    with pytest.raises(Problem) as problem:
+        parse(official.BENCHMARK.defaults, "", flags).check()
+    assert says in str(problem.value) and "\n" not in str(problem.value)

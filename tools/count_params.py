@@ -5,12 +5,11 @@ stunet_l, stunet_h, totalsegmentator, resenc, segresnet; 'all' for the zoo and t
 that inference folds (MobileOne, RepVGG) have a row before and one after.
 
     uv run count_params.py resnet18 resnet18+unet stunet_b
-    uv run count_params.py --network mypackage.models:segmenter --in-chans 1 --size 256 256
+    uv run count_params.py --network models:segmenter --size 256 256
     uv run count_params.py --check
 """
 
 import re
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ import tyro
 
 from segbench import zoo
 from segbench.cases import sides
+from segbench.problem import Problem, exit_with
+from segbench.settings import parse
 from segbench.zoo import PATCH, VOLUMES
 
 # What was published, for --check: (name, classes, size, parameters, GMACs, relative tolerance of the GMACs). Networks
@@ -54,8 +55,11 @@ DIGITS = {"weights_mb": 2, "gmacs": 2, "activations_m": 2, "peak_mb": 1}
 class Settings:
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """What to count; patterns work ('regnetx_*+unet')."""
-    size: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="H W | D H W")] = None
-    """Of the input; by default 512 512, and 128 128 64 for the 3D networks."""
+    size: Annotated[
+        tuple[int, ...] | None,
+        tyro.conf.arg(metavar="H W | D H W", help_behavior_hint="(default: 512 512, of 3D networks 128 128 64)"),
+    ] = None
+    """Sides of the input."""
     network: str = ""
     """A network of your own: package.module:function, which returns an nn.Module; looked for in the current folder
     too."""
@@ -66,10 +70,6 @@ class Settings:
     format: Literal["table", "csv"] = "table"
     check: bool = False
     """Compare with the published counts of the names given, or of all; exit status 1 where one differs."""
-
-
-class Problem(Exception):
-    """Bad input, in one line."""
 
 
 def expanded(names: tuple[str, ...]) -> list[str]:
@@ -152,7 +152,7 @@ def differences(names: list[str]) -> list[str]:
 
 def main() -> int:
     warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # of a library that it imports
-    settings = tyro.cli(Settings, description=__doc__)
+    settings = parse(Settings(), __doc__)
     if settings.num_classes < 1:
         raise Problem(f"--num-classes {settings.num_classes} is not positive")
     if not settings.names and not settings.check and not settings.network:
@@ -179,8 +179,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Problem as problem:
-        print(f"count_params.py: {problem}", file=sys.stderr)
-        sys.exit(2)
+    exit_with(main)

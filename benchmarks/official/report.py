@@ -169,7 +169,7 @@ def draw(rows: pd.DataFrame, whole: pd.DataFrame, dates: dict[str, str]) -> Figu
         kinds = top.decoder.map(lambda decoder: "2D" if decoder else "3D")
         dots(left, costs.networks(top), top.eq_s, kinds, top.eq_s_low, top.eq_s_high)
         left.set_xlabel("slices of 512x512 per second, with 95 % interval\n128x128x64 voxels are four")
-        left.set_title(f"{machine}: {top.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
+        left.set_title(f"{top.cpu.iloc[0]} ({machine})\n{dates[machine]}", loc="left", fontsize=9)
         top = whole[whole.machine == machine]
         dots(right, top.way, top.ct_s, top.kind, top.ct_s, top.ct_half_s)
         right.set_xlabel("seconds per CT of 512x512x300, the networks alone\nline: to tiles at half a tile's distance")

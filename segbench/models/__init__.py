@@ -52,14 +52,9 @@ def decoder_params(network: nn.Module) -> int:
 @torch.inference_mode()
 def count_gmacs(network: nn.Module, image: Tensor) -> tuple[float, float]:
     """Multiply-adds of one inference in 10^9: of all, and of what comes behind the encoder."""
-    marks = []  # before and after the encoder
     with FlopCounterMode(display=False) as flops:
-        hooks = [
-            network.encoder.register_forward_pre_hook(lambda *_: marks.append(flops.get_total_flops())),
-            network.encoder.register_forward_hook(lambda *_: marks.append(flops.get_total_flops())),
-        ]
         network(image)
-    for hook in hooks:
-        hook.remove()
-    total, (before, after) = flops.get_total_flops(), marks
-    return total / 2e9, (total - (after - before)) / 2e9
+    place = next(name for name, module in network.named_modules() if module is network.encoder)
+    of_module = flops.get_flop_counts()[".".join([type(network).__name__, *filter(None, [place])])]
+    total, encoder = flops.get_total_flops(), sum(of_module.values())
+    return total / 2e9, (total - encoder) / 2e9
