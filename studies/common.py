@@ -74,6 +74,12 @@ def in_turn(first: Callable[[], float], second: Callable[[], float], steps: Iter
     return comparison
 
 
+def print_setting(here: machine.Machine, packages: Iterable[str]) -> None:
+    """On what is measured: CPU, threads, versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine.installed(packages).items())
+    print(f"{here.label} ({here.name}), {here.cores} threads, {versions}")
+
+
 def print_table(title: str, rows: list[dict]) -> None:
     print(f"\n{title}\n\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.4g')}", flush=True)
 

@@ -1,6 +1,7 @@
 """Rankings of networks by throughput, from run logs and from published tables, and how far two of them agree. See
 agreement.py, which writes what is made here."""
 
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
@@ -237,7 +238,7 @@ def draw(places: pd.DataFrame, machine: str, rankings: Rankings, cpu_of: dict[st
     for panel, (names, frame) in zip(axes.flat, panels, strict=False):
         ranking = Ranking(*names)
         result = compare(rankings, machine, ranking)
-        source = cpu_of.get(ranking.source, ranking.source)
+        source = textwrap.fill(cpu_of.get(ranking.source, ranking.source), 58)  # the width of a panel
         panel.set_title(f"{source}\n{ranking.kind}, {ranking.modes}: {result.rho:.2f}", loc="left", fontsize=8)
         panel.set_xlabel("place here")
         panel.set_ylabel("place there")
