@@ -2,7 +2,6 @@
 agreement.py, which writes what is made here."""
 
 import textwrap
-from collections.abc import Callable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -263,10 +262,7 @@ def scatter(panel: Axes, places: pd.DataFrame, named: pd.Index) -> None:
     plots.label(panel, places.loc[named].reset_index()[["here", "there", "network"]], places)
 
 
-README_TABLES: dict[str, Callable[[AllResults], Shown]] = {
-    "agreement": correlations,
-    "agreement-families": by_family,
-}
+README_TABLES = {"agreement": correlations, "agreement-families": by_family}
 
 
 def write(results_of: AllResults, out: Path, draw: bool = True) -> list[Path]:

@@ -262,7 +262,7 @@ def test_shards_are_all_rounds_once():
     ("flags", "names"),
     [
         (("nowhere.py", "--jobs", "2"), "nowhere.py"),
-        ((str(ENCODER_ONLY), "--models", "no_such_net", "--local", "1"), "no_such_net"),
+        ((str(ENCODER_ONLY), "--modes", "no_such_mode", "--local", "1"), "no_such_mode"),
         ((str(ENCODER_ONLY), "--rounds", "2", "--jobs", "3"), "'1/3'"),
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2"), "sbatch"),
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--threads", "4096"), "sbatch"),  # nodes may have them

@@ -44,9 +44,8 @@ def submit(given: argparse.Namespace, flags: list[str]) -> int:
     command = [sys.executable, str(script), *flags, *(["--out", str(out)] if given.out else [])]
     threads = [] if given.threads is None else [f"--threads={given.threads}"]
     threads_here = threads if (given.threads or 1) <= machine.usable_cores() else []  # nodes may have more cores
-    listed = subprocess.run(
-        [*command, *threads_here, "--shard", f"1/{jobs}", "--list"], stdout=subprocess.PIPE, text=True
-    )
+    listing = [*command, *threads_here, "--shard", f"1/{jobs}", "--list"]
+    listed = subprocess.run(listing, stdout=subprocess.PIPE, text=True)
     print(listed.stdout, end="", flush=True)
     if listed.returncode or "--list" in flags:
         return listed.returncode  # it said why
@@ -94,24 +93,18 @@ def ask_cluster(groups: Iterable[dict[str, str]]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    about = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(description=__doc__, **about)
-    parser.add_argument("script", help="the benchmark's, before all flags; or `status` and a folder of results")
-    parser.add_argument("--partition", help="SLURM's (default: the cluster's)")
-    parser.add_argument(
-        "--constraint", nargs="+", default=[], help="features of nodes; each gets its own jobs (default: any node)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--jobs", type=int, default=1, help="per constraint, a shard of the rounds each (default: 1)")
-    parser.add_argument(
-        "--time", default="4:00:00", help="limit of a job as SLURM writes it, at least 5 minutes (default: 4:00:00)"
-    )
-    parser.add_argument(
-        "--local", type=int, metavar="N", help="run N shards here, one after the other (default: use the cluster)"
-    )
-    parser.add_argument(
-        "--threads", type=int, help="the script's, also more than this machine has cores (default: all cores)"
-    )
-    parser.add_argument("--out", type=Path, help="folder that all jobs write to (default: the script's)")
+    option = parser.add_argument
+    option("script", help="the benchmark's, before all flags; or `status` and a folder of results")
+    option("--partition", help="SLURM's (default: the cluster's)")
+    option("--constraint", nargs="+", default=[], help="features of nodes, each with its own jobs (default: any node)")
+    option("--jobs", type=int, default=1, help="per constraint, a shard of the rounds each (default: 1)")
+    option("--time", default="4:00:00", help="limit of a job as SLURM writes it, 5 minutes or more (default: 4:00:00)")
+    option("--local", type=int, metavar="N", help="run N shards here, one after the other (default: on the cluster)")
+    option("--threads", type=int, help="the script's, also more than this machine has cores (default: all cores)")
+    option("--out", type=Path, help="folder that all jobs write to (default: the script's)")
     given, flags = parser.parse_known_args(arguments)
     if given.script == "status":
         return fleet_jobs.status(flags)
