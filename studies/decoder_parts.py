@@ -1,36 +1,36 @@
-"""Where the time goes in an encoder with a decoder, for notes.md; prints tables, writes nothing.
+"""Where the time goes in an encoder with a decoder, for notes.md.
 
-parts   Wall time of the encoder's stages and the decoder's steps in the calmest of some profiled inferences. A part
-        reaches from its first convolution to the next part's: what the compiler fuses in between stays attributable.
-output  What a full-resolution output costs, and the classes of its pixels (argmax) on top, after the network or in it.
-layout  What it brings that a decoder gets its maps with the NHWC, both ways in turn.
+Prints tables, writes nothing. What each table shows:
 
-    uv run benchmarks/decoder_parts.py parts output layout
+  parts: wall time of the encoder's stages and the decoder's steps, in the
+    fastest of some profiled inferences. A part lasts from its first
+    convolution to the next part's, so that what a compiler fuses in
+    between is counted with it.
+  output: cost of a full-resolution output, and of the argmax over its
+    classes, after the network or in it.
+  layout: decoders that get their maps as NCHW, against NHWC.
+
+    uv run studies/decoder_parts.py parts output layout
 """
 
-import json
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import torch
 import tyro
-from tabulate import tabulate
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile, record_function
 from tqdm import tqdm
 
-from benchmarks import decoders
-from segbench import machine, modes, runtimes
-from segbench.analysis import stats
+from segbench import machine, modes, settings
 from segbench.cases import Case
-from segbench.inputs import photograph
-from segbench.measure import timing
-from segbench.models import build
+from segbench.problem import exit_with
+from studies import common
 
-RUN = "one inference"
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.autograd.profiler_util import FunctionEvent
+
+INFERENCE = "one inference"  # its name in the profile
 STEPS = {  # of the decoders, by the beginning of a module's name
     "decoder.lateral": "laterals, top-down sums",
     "decoder.smooth": "smoothing of P2",
@@ -39,40 +39,25 @@ STEPS = {  # of the decoders, by the beginning of a module's name
     "decoder.last": "last transposed convolution",
     "decoder.head": "head",
 }
+Table = Literal["parts", "output", "layout"]
 
 
 @dataclass
 class Settings:
-    tables: Annotated[tuple[Literal["parts", "output", "layout"], ...], tyro.conf.Positional]
-    """Which of them."""
+    tables: Annotated[tuple[Table, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = get_args(Table)
+    """Which tables to make."""
     models: tuple[str, ...] = ("mobileone_s0", "mobilenetv4_conv_small", "resnet18")
-    """Without squeeze-and-excitation, whose convolutions a compiler may turn into something else."""
+    """Encoders. For parts without squeeze-and-excitation, whose convolutions a compiler may replace."""
+    decoders: tuple[Literal["fpn", "unet"], ...] = ("fpn", "unet")
+    """Decoders."""
+    modes: tuple[str, ...] = ("baseline", "compile", "autocast+compile+freezing")
+    """How networks are run; without native BF16 in FP32."""
+    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
+    """Height and width of the input in pixels."""
     num_classes: int = 117
+    """Classes that the decoder predicts."""
     runs: int = 20
     """Inferences, of which the fastest counts."""
-
-
-class Classes(nn.Module):
-    """(B, 3, H, W) -> the class of every pixel (B, H, W): what a user wants of the logits."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> tuple[Tensor]:
-        return (self.network(x)[0].argmax(dim=1),)
-
-
-def made(model: str, decoder: str, settings: Settings) -> tuple[nn.Module, Tensor]:
-    """The network and its input."""
-    case = Case(model=model, decoder=decoder, classes=settings.num_classes, mode="baseline", size=(512, 512))
-    return build(case), photograph(case.size)
-
-
-def call_of(module: nn.Module, image: Tensor, mode: str) -> Callable:
-    """The network under a mode, run once."""
-    chosen = modes.MODES[mode]
-    return runtimes.of_mode(chosen).prepare(module, image, chosen, torch.get_num_threads(), machine.cache_folder()).call
 
 
 def part(name: str) -> str:
@@ -80,135 +65,134 @@ def part(name: str) -> str:
     `decoder.convs.2.0` -> `step 3`."""
     first, second, third, *_ = [*name.split("."), "", ""]
     if first == "encoder":
-        return f"encoder, {second}" + (f" {int(third) + 1}" if second == "blocks" else "")
+        return f"encoder, {second} {int(third) + 1}" if second == "blocks" else f"encoder, {second}"
     step = STEPS[f"{first}.{second}"]
     return f"{step} {int(third) + 1}" if step == "step" else step
 
 
-def in_order(module: nn.Module, image: Tensor) -> list[str]:
-    """The parts that the convolutions of one inference belong to, in the order in which they run."""
-    owners, hooks = [], []
+def parts_in_order(module: "nn.Module", image: "Tensor") -> list[str]:
+    """The part that each convolution of one inference belongs to, in the order in which they run."""
+    import torch
+
+    names, hooks = [], []
     for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: owners.append(part(name))))
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: names.append(part(name))))
     with torch.inference_mode():
         module(image)
     for hook in hooks:
         hook.remove()
-    return owners
+    return names
 
 
-def is_convolution(event) -> bool:
-    """Whether it is one and no part of one: eager's aten::conv2d calls aten::convolution, and so on."""
+def is_convolution(event: "FunctionEvent") -> bool:
+    """Whether it is a whole convolution: eager's aten::conv2d calls aten::convolution, and so on."""
     ancestor = event.cpu_parent
     while ancestor is not None and "conv" not in ancestor.name:
         ancestor = ancestor.cpu_parent
     return "conv" in event.name and ancestor is None
 
 
-def least_loaded(call: Callable, owners: list[str], runs: int) -> dict[str, float]:
+def profiled(call: Callable, names: list[str], runs: int) -> dict[str, float]:
     """Part -> ms in the fastest of the runs. Raises RuntimeError where the convolutions that ran are not those of the
     network, one for one."""
+    from torch.profiler import ProfilerActivity, profile, record_function
+
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         for _ in range(runs):
-            with record_function(RUN):
+            with record_function(INFERENCE):
                 call()
     events = sorted(recorded.events(), key=lambda event: event.time_range.start)
-    run = min((event for event in events if event.name == RUN), key=lambda event: event.time_range.elapsed_us())
-    inside = [e for e in events if run.time_range.start <= e.time_range.start < run.time_range.end]
-    convolutions = [event for event in inside if is_convolution(event)]
-    if len(convolutions) != len(owners):
-        raise RuntimeError(f"{len(convolutions)} convolutions ran, the network has {len(owners)}: not attributable")
-    last = convolutions[-1].time_range.end  # what follows is the output's: upsampling, if any
-    starts = [run.time_range.start, *(event.time_range.start for event in convolutions[1:]), last, run.time_range.end]
+    inferences = [event.time_range for event in events if event.name == INFERENCE]
+    fastest = min(inferences, key=lambda time_range: time_range.elapsed_us())
+    inside = [event for event in events if fastest.start <= event.time_range.start < fastest.end]
+    convolutions = [event.time_range for event in inside if is_convolution(event)]
+    if len(convolutions) != len(names):
+        raise RuntimeError(f"{len(convolutions)} convolutions ran, the network has {len(names)}: not attributable")
+    last = convolutions[-1].end  # the upsampling of the output follows, if any
+    starts = [fastest.start, *(time_range.start for time_range in convolutions[1:]), last, fastest.end]
     parts_ms: dict[str, float] = {}
-    for owner, (start, end) in zip([*owners, "after the last convolution"], pairwise(starts), strict=True):
-        parts_ms[owner] = parts_ms.get(owner, 0) + (end - start) / 1e3
+    for name, (start, end) in zip([*names, "after the last convolution"], pairwise(starts), strict=True):
+        parts_ms[name] = parts_ms.get(name, 0) + (end - start) / 1e3
     return parts_ms
 
 
-def fastest(call: Callable, runs: int) -> float:
+def fastest_ms(call: Callable, runs: int) -> float:
+    from segbench.measure import timing
+
     call()
     return min(timing.seconds(call) for _ in range(runs)) * 1e3
 
 
-def parts(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
-    columns: dict[str, dict[str, float]] = {}
-    for mode in pair:
-        module, image = made(model, decoder, settings)
-        owners = in_order(module, image)
-        call = call_of(module, image, mode)
-        plain = fastest(call, settings.runs)
-        parts_ms = least_loaded(call, owners, settings.runs)
-        columns[mode] = parts_ms | {"together": sum(parts_ms.values()), "without the profiler": plain}
-    return [
-        {"network": f"{model} + {decoder}", "part": name}
-        | {f"{mode}, ms": parts_ms[name] for mode, parts_ms in columns.items()}
-        | {f"{mode}, %": 100 * parts_ms[name] / parts_ms["together"] for mode, parts_ms in columns.items()}
-        for name in columns[pair[0]]
-    ]
+def parts(case: Case, runs: int) -> list[dict]:
+    module, image = common.network(case)
+    names, call = parts_in_order(module, image), common.prepare(module, image, case.mode).call
+    without_profiler = fastest_ms(call, runs)
+    parts_ms = profiled(call, names, runs)
+    total = sum(parts_ms.values())
+    parts_ms |= {"together": total, "without the profiler": without_profiler}
+    return [{"part": name, "ms": ms, "%": 100 * ms / total} for name, ms in parts_ms.items()]
 
 
-def output(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
-    rows = []
-    for mode in pair:
-        module, image = made(model, decoder, settings)
-        call = call_of(module, image, mode)
-        (logits,) = call()
-        network = fastest(call, settings.runs)
-        with_argmax = fastest(call_of(Classes(module), image, mode), settings.runs)
-        planar = logits.contiguous()
-        with torch.inference_mode():
-            rows.append(
-                {
-                    "network": f"{model} + {decoder}",
-                    "mode": mode,
-                    "output, MB": logits.numel() * logits.element_size() / 1e6,
-                    "network, ms": network,
-                    "writing the output, ms": fastest(lambda out=logits: torch.empty_like(out).fill_(1), settings.runs),
-                    "argmax after it, ms": fastest(lambda out=logits: out.argmax(dim=1), settings.runs),
-                    "the same, planar, ms": fastest(lambda out=planar: out.argmax(dim=1), settings.runs),
-                    "argmax in the network, ms": with_argmax,
-                }
-            )
-    return rows
+def output(case: Case, runs: int) -> list[dict]:
+    import torch
+
+    from segbench.models.labelled import Argmax
+
+    module, image = common.network(case)
+    call = common.prepare(module, image, case.mode).call
+    (logits,) = call()
+    in_nchw = logits.contiguous()
+    columns = {
+        "network": call,
+        "writing the output": lambda: torch.empty_like(logits).fill_(1),
+        "argmax after it": lambda: logits.argmax(dim=1),
+        "the same, NCHW": lambda: in_nchw.argmax(dim=1),
+        "argmax in the network": common.prepare(Argmax(module), image, case.mode).call,
+    }
+    with torch.inference_mode():
+        latencies = {f"{name}, ms": fastest_ms(work, runs) for name, work in columns.items()}
+    return [{"output, MB": logits.numel() * logits.element_size() / 1e6} | latencies]
 
 
-def layout(model: str, decoder: str, settings: Settings, pair: tuple[str, str]) -> list[dict]:
-    rows = []
-    for mode in (pair[0], "compile", pair[1]):
-        calls = {}
-        for name, memory_format in (("planar", torch.contiguous_format), ("innermost", torch.channels_last)):
-            module, image = made(model, decoder, settings)
-            module.layout = memory_format
-            calls[name] = call_of(module, image, mode)
-            calls[name]()
-        taken = {name: [] for name in calls}
-        for _ in range(settings.runs):
-            for name, call in calls.items():
-                taken[name].append(timing.seconds(call) * 1e3)
-        ratios = [planar / innermost for planar, innermost in zip(*taken.values(), strict=True)]
-        low, high = stats.interval(ratios)
-        row = {"network": f"{model} + {decoder}", "mode": mode}
-        row |= {f"{name}, ms": min(latencies) for name, latencies in taken.items()}
-        rows.append(row | {"times as fast": statistics.geometric_mean(ratios), "low": low, "high": high})
-    return rows
+def layout(case: Case, runs: int) -> list[dict]:
+    import torch
+
+    from segbench.measure import timing
+
+    calls = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        module, image = common.network(case)
+        module.layout = memory_format
+        calls.append(common.prepare(module, image, case.mode).call)
+        calls[-1]()
+    pairs = common.in_turn(*(lambda call=call: timing.seconds(call) for call in calls), range(runs))
+    row = {"NCHW, ms": 1e3 * min(pairs.first), "NHWC, ms": 1e3 * min(pairs.second)}
+    return [row | pairs.columns("NCHW / NHWC")]
 
 
-TABLES = {"parts": parts, "output": output, "layout": layout}
+TABLES = {table.__name__: table for table in (parts, output, layout)}
 
 
 def main() -> None:
-    settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
+    options = settings.parse(Settings(), __doc__)
+    models, here = settings.find_models(options.models), machine.describe()
+    chosen = modes.without_emulation(settings.find_modes(options.modes), here.native_bf16)
+    common.print_setting(here, ["torch"])
+    import torch
+
+    from segbench.measure import timing
+
     torch.set_num_threads(here.cores)
     timing.retain_memory(room_mb=1000)
-    pair = decoders.ENDS if here.native_bf16 else decoders.ENDS_WITHOUT_BF16
-    print(json.dumps({"machine": here.label, "torch": torch.__version__, "threads": here.cores}))
-    for name in settings.tables:
-        networks = tqdm([*product(("fpn", "unet"), settings.models)], desc=name)  # a compilation takes half a minute
-        rows = [row for decoder, model in networks for row in TABLES[name](model, decoder, settings, pair)]
-        print(f"\n{name}\n\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.4g')}", flush=True)
+    for name in options.tables:
+        rows = []
+        for decoder, model, mode in tqdm([*product(options.decoders, models, chosen)], desc=name):
+            case = Case(model=model, mode=mode, size=options.size, decoder=decoder, classes=options.num_classes)
+            about = {"network": f"{model} + {decoder}", "mode": mode}
+            rows += [about | row for row in TABLES[name](case, options.runs)]
+        common.print_table(name, rows)
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main, "finished tables are above")

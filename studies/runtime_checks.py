@@ -1,33 +1,36 @@
-"""Checks of the runtimes against independent measurements, for README.md; prints tables, writes nothing.
+"""Checks of the runtimes against independent measurements.
 
-bare         A mode against a bare script that calls the same runtime with its latency settings on the same artefact:
-             one process each, block after block in turn. Above 1 the mode is faster.
-neighbour    What helps torch's eager mode beside a process that keeps one core busy: OpenMP's wait policy, fewer
-             threads, threads bound to cores; and ONNX Runtime and OpenVINO beside the same.
+Prints tables, writes nothing. What each check measures:
 
-    uv run benchmarks/runtimes/runtime_checks.py bare neighbour
+  bare: a mode against a bare script that calls the same runtime with its
+    latency settings on the same artefact, each in its own process, in
+    turn. Above 1 the mode is faster.
+  background_load: what helps torch's eager mode beside a process that
+    keeps one core busy (OpenMP's wait policy, fewer threads, threads
+    bound to cores), and ONNX Runtime and OpenVINO beside the same.
+
+    uv run studies/runtime_checks.py bare background_load
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from itertools import product
+from typing import Annotated, Literal, get_args
 
+import msgspec
 import numpy as np
 import tyro
-from tabulate import tabulate
 
-from segbench import machine, modes, runtimes
-from segbench.analysis import stats
+from segbench import machine, modes, runtimes, settings
 from segbench.cases import DECODERS, Case
 from segbench.measure import background_load, server
+from segbench.problem import exit_with
+from studies import common
 
-ROOT = Path(__file__).resolve().parents[2]
 BLOCK_S = 0.4
 # What stands in a quick start, with the settings that each runtime documents for latency.
 BARE = {
@@ -54,22 +57,17 @@ image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 # A mode as a sweep prepares it.
 MODE = """
 import json, sys, time
-root, case, block_s = json.loads(sys.argv[1])
-sys.path.insert(0, root)
 import msgspec, torch
-from segbench import inputs, machine, models, modes, runtimes
-from segbench.measure import timing
 from segbench.cases import Case
+from segbench.measure import timing
+from studies import common
+case, block_s = json.loads(sys.argv[1])
 case = msgspec.convert(case, Case)
-timing.pin_allocator()
+timing.retain_memory()
 torch.set_num_threads(case.threads)
-mode = modes.MODES[case.mode]
-prepared = runtimes.of_mode(mode).prepare(
-    models.build(case), inputs.picture(case), mode, case.threads, machine.cache_folder()
-)
+prepared = common.prepare(*common.network(case), case.mode)
 call = prepared.call
-folder = prepared.folder and str(prepared.folder)
-print(json.dumps({"folder": folder}), flush=True)
+print(json.dumps(prepared.folder and str(prepared.folder)), flush=True)
 """
 BLOCKS = """
 for _ in range(3): call()
@@ -81,12 +79,24 @@ for line in sys.stdin:
         taken.append(time.perf_counter() - start)
     print(json.dumps(taken), flush=True)
 """
+# Ways to run a network beside a background load: mode, threads fewer than cores, environment.
+PASSIVE, BOUND = {"OMP_WAIT_POLICY": "passive"}, {"OMP_PROC_BIND": "true"}
+WAYS = {
+    "eager": ("baseline", 0, {}),
+    "eager, OMP_WAIT_POLICY=passive": ("baseline", 0, PASSIVE),
+    "eager, OMP_PROC_BIND=true": ("baseline", 0, BOUND),
+    "eager, passive and bound": ("baseline", 0, PASSIVE | BOUND),
+    "eager, one thread less": ("baseline", 1, {}),
+    "onnxruntime": ("onnxruntime", 0, {}),
+    "openvino": ("openvino", 0, {}),
+}
+Check = Literal["bare", "background_load"]
 
 
 @dataclass
 class Settings:
-    checks: Annotated[tuple[Literal["bare", "background_load"], ...], tyro.conf.Positional]
-    """Which of them."""
+    checks: Annotated[tuple[Check, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = get_args(Check)
+    """Which checks to make."""
     networks: tuple[str, ...] = (
         "mobilenetv4_conv_small",
         "regnetx_002",
@@ -95,13 +105,17 @@ class Settings:
         "mobilenetv4_conv_small+unet",
         "efficientnet_b0",
     )
-    """For bare; neighbour takes the first."""
+    """Encoders, or encoder+decoder. background_load takes the first."""
+    runtimes: tuple[Literal["onnxruntime", "openvino"], ...] = ("onnxruntime", "openvino")
+    """For bare."""
+    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
+    """Height and width of the input in pixels."""
     pairs: int = 16
-    """Blocks of 0.4 s per process, network and runtime, or per way of running torch."""
+    """Blocks of 0.4 s per network and runtime, or per way to run torch."""
 
 
 class Blocks:
-    """A process that takes blocks of samples on demand."""
+    """A process that times a call in blocks on demand."""
 
     def __init__(self, code: str, argument: list, environment: dict[str, str] | None = None):
         self.process = subprocess.Popen(
@@ -112,14 +126,17 @@ class Blocks:
             env=server.cleaned() | (environment or {}),
         )
 
-    def read(self):
+    def read(self) -> object:
         return json.loads(self.process.stdout.readline())
 
-    def take(self) -> np.ndarray:
+    def times_s(self) -> np.ndarray:
         """Seconds of each call of one block."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return np.array(self.read())
+
+    def median_s(self) -> float:
+        return float(np.median(self.times_s()))
 
     def __enter__(self) -> "Blocks":
         return self
@@ -129,89 +146,61 @@ class Blocks:
         self.process.communicate()
 
 
-def of_mode(case: Case, environment: dict[str, str] | None = None) -> Blocks:
-    import msgspec
+def blocks_of(case: Case, environment: dict[str, str] | None = None) -> Blocks:
+    """A process that runs a case as a sweep does; the first line that it writes is the artefact's folder."""
+    needed = runtimes.of_mode(modes.MODES[case.mode]).environment(case.threads)
+    return Blocks(MODE, [msgspec.to_builtins(case), BLOCK_S], needed | (environment or {}))
 
-    own = runtimes.of_mode(modes.MODES[case.mode]).environment(case.threads)
-    return Blocks(MODE, [str(ROOT), msgspec.to_builtins(case), BLOCK_S], own | (environment or {}))
 
-
-def case_of(network: str, mode: str, threads: int) -> Case:
+def case_of(network: str, mode: str, size: tuple[int, int], threads: int) -> Case:
     model, _, decoder = network.partition("+")
-    return Case(
-        model=model, mode=mode, size=(512, 512), decoder=decoder, classes=117 if decoder else 0, threads=threads
-    )
+    classes = 117 if decoder else 0
+    return Case(model=model, mode=mode, size=size, decoder=decoder, classes=classes, threads=threads)
 
 
-def bare(settings: Settings, threads: int) -> list[dict]:
+def bare(options: Settings, cores: int) -> list[dict]:
     rows = []
-    for network in settings.networks:
-        for mode, script in BARE.items():
-            case = case_of(network, mode, threads)
-            with of_mode(case) as ours:
-                folder = ours.read()["folder"]
-                with Blocks(BEGIN + script, [folder, [1, 3, *case.size], threads, BLOCK_S]) as theirs:
-                    ratios, latencies = [], []
-                    for _ in range(settings.pairs):
-                        # Neighbours in time share the machine's state, quiet or not.
-                        before, own, after = theirs.take(), ours.take(), theirs.take()
-                        latencies.append(np.median(own))
-                        ratios.append((np.median(before) * np.median(after)) ** 0.5 / np.median(own))
-            low, high = stats.interval(ratios)
-            row = {"network": f"{case.model} {DECODERS[case.decoder]}", "mode": mode}
-            row |= {"ms": 1e3 * float(np.median(latencies)), "pairs": len(ratios)}
-            rows.append(row | {"mode over bare": statistics.geometric_mean(ratios), "low": low, "high": high})
-            print(row, flush=True, file=sys.stderr)
+    for network, mode in product(options.networks, options.runtimes):
+        case = case_of(network, mode, options.size, cores)
+        with blocks_of(case) as ours:
+            argument = [ours.read(), [1, 3, *case.size], cores, BLOCK_S]
+            with Blocks(BEGIN + BARE[mode], argument) as theirs:
+                pairs = common.in_turn(theirs.median_s, ours.median_s, range(options.pairs))
+        row = {"network": f"{case.model} {DECODERS[case.decoder]}", "mode": mode}
+        rows.append(row | {"ms": 1e3 * float(np.median(pairs.second))} | pairs.columns("mode over bare"))
+        print(rows[-1], flush=True, file=sys.stderr)
     return rows
 
 
-def ways(threads: int) -> dict[str, tuple[str, int, dict[str, str]]]:
-    """How the network is run: mode, threads, environment."""
-    passive = {"OMP_WAIT_POLICY": "passive"}
-    bound = {"OMP_PROC_BIND": "true"}
-    return {
-        "eager": ("baseline", threads, {}),
-        "eager, OMP_WAIT_POLICY=passive": ("baseline", threads, passive),
-        "eager, OMP_PROC_BIND=true": ("baseline", threads, bound),
-        "eager, passive and bound": ("baseline", threads, passive | bound),
-        "eager, one thread less": ("baseline", max(1, threads - 1), {}),
-        "onnxruntime": ("onnxruntime", threads, {}),
-        "openvino": ("openvino", threads, {}),
-    }
-
-
-def beside(settings: Settings, threads: int) -> list[dict]:
-    """Blocks with the background load and without, each way in turn. Throughput is inferences over seconds."""
-    network, rates = settings.networks[0], {}
-    for busy in (False, True):
-        for _ in range(max(1, settings.pairs // 4)):
-            for name, (mode, count, environment) in ways(threads).items():
-                with of_mode(case_of(network, mode, count), environment) as process:
-                    process.read()
-                    with background_load.running(pause_s=0) if busy else nullcontext():
-                        time.sleep(1.5 * busy)  # until it has imported NumPy
-                        taken = np.concatenate([process.take() for _ in range(4)])
-                rates.setdefault((name, busy), []).append(len(taken) / taken.sum())
+def beside_background_load(options: Settings, cores: int) -> list[dict]:
+    """Throughput, inferences over seconds, with the background load and without, each way in turn."""
+    network, rates = options.networks[0], {}
+    rounds = max(1, options.pairs // 4)
+    for loaded, _, (name, (mode, fewer, environment)) in product((False, True), range(rounds), WAYS.items()):
+        case = case_of(network, mode, options.size, max(1, cores - fewer))
+        with blocks_of(case, environment) as process:
+            process.read()
+            with background_load.running(pause_s=0) if loaded else nullcontext():
+                time.sleep(1.5 if loaded else 0)  # until it has imported NumPy
+                times_s = np.concatenate([process.times_s() for _ in range(4)])
+        rates.setdefault((name, loaded), []).append(len(times_s) / times_s.sum())
     rows = []
-    for name in ways(threads):
-        alone, with_it = (np.array(rates[name, busy]) for busy in (False, True))
-        row = {"network": network, "way": name, "img/s alone": alone.mean(), "img/s beside": with_it.mean()}
-        rows.append(row | {"least": with_it.min(), "most": with_it.max(), "kept": with_it.mean() / alone.mean()})
+    for name in WAYS:
+        alone, beside = (np.array(rates[name, loaded]) for loaded in (False, True))
+        row = {"network": network, "way": name, "img/s alone": alone.mean(), "img/s beside": beside.mean()}
+        rows.append(row | {"least": beside.min(), "most": beside.max(), "beside / alone": beside.mean() / alone.mean()})
     return rows
 
 
-CHECKS = {"bare": bare, "background_load": beside}
+CHECKS = {"bare": bare, "background_load": beside_background_load}
 
 
 def main() -> None:
-    settings = tyro.cli(Settings, description=__doc__)
-    here = machine.describe()
-    versions = ", ".join(f"{name} {version}" for name, version in machine.installed(("torch", *BARE)).items())
-    print(f"{here.label}, {here.cores} threads, {versions}")
-    for check in settings.checks:
-        rows = CHECKS[check](settings, here.cores)
-        print(f"\n{check}\n\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.4g')}")
+    options, here = settings.parse(Settings(), __doc__), machine.describe()
+    common.print_setting(here, ("torch", *BARE))
+    for check in options.checks:
+        common.print_table(check, CHECKS[check](options, here.cores))
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main, "finished tables are above")

@@ -1,40 +1,43 @@
-"""How far an order of networks carries over: against the textbook's formula and a published figure."""
+"""How far rankings of networks agree."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 
-from segbench import zoo
-from studies import agreement
+from studies import rankings
 
-I7, I9 = (agreement.Order(f"timm, {cpu}, torch 2.4", "", "compile") for cpu in ("i7-12700H", "i9-10940X"))
-
-
-def test_timms_two_machines_agree_by_as_much_as_is_known():
-    tables = agreement.published()
-    names = [encoder.model for encoder in zoo.ENCODERS if encoder.family != "MobileNetV2"]
-    i7, i9 = tables[I7].reindex(names), tables[I9].reindex(names)
-    found = agreement.agreement(i7, i9)
-    assert found.networks == 46 and found.rho == pytest.approx(0.85, abs=0.005)
-    # Spearman (1904): without ties 1 - 6 sum d^2 / (n^3 - n), d the differences of places.
-    assert found.rho == pytest.approx(1 - 6 * (found.higher**2).sum() / (46**3 - 46))
-    assert found.low < found.rho < found.high < 1
+I7, I9 = (rankings.Ranking(f"timm, {cpu}, torch 2.4", "", "compile") for cpu in ("i7-12700H", "i9-10940X"))
 
 
-def test_who_stands_higher_there_has_a_plus():
-    here = pd.Series({f"model{place}": 100.0 - place for place in range(12)})
+def test_the_correlation_is_spearmans_with_bonett_and_wrights_interval():
+    tables = rankings.published()
+    i7, i9 = (tables[ranking].drop("mobileone_s0") for ranking in (I7, I9))
+    common = i7.index.intersection(i9.index)
+    result = rankings.agreement(i7, i9)
+    expected = np.corrcoef(rankdata(i7[common]), rankdata(i9[common]))[0, 1]
+    assert result.networks == len(common) and result.rho == pytest.approx(expected)
+    half_width = 1.96 * np.sqrt((1 + expected**2 / 2) / (len(common) - 3))
+    assert np.arctanh(result.high) - np.arctanh(result.low) == pytest.approx(2 * half_width)
+
+
+def test_places_are_positive_where_the_second_ranking_has_a_network_higher():
+    here = pd.Series({f"model{number}": 100.0 - number for number in range(12)})
     there = here.copy()
-    there["model11"] = 200
-    found = agreement.agreement(here, there)
-    assert agreement.farthest(found, 2) == "model11 +11, model0 -1"
-    assert agreement.agreement(here, here).rho == 1 and agreement.farthest(agreement.agreement(here, here), 2) == ""
-    assert agreement.agreement(here[:9], there) is None
+    there["model11"] = 200.0
+    result = rankings.agreement(here, there)
+    assert result.largest(2) == "model11 +11, model0 -1"
+    same = rankings.agreement(here, here)
+    assert same.rho == 1 and same.largest(2) == ""
+    assert rankings.agreement(here[:9], there) is None
 
 
-def test_every_published_table_is_read_and_every_network_in_it_known():
-    tables = agreement.published()
-    assert [len(rows) for order, rows in tables.items() if order.source.startswith("timm")] == [48, 45, 48]
-    reference = {order[1:]: len(rows) for order, rows in tables.items() if order.source.startswith("reference")}
-    freezing = agreement.WITH_DECODER
+def test_every_row_of_the_published_tables_is_a_network():
+    tables = rankings.published()
+    assert tables[I7]["resnet18"] == 62.22 and tables[I9]["resnet18"] == 126.23  # as timm-cpu.csv has it
+    assert [len(rows) for ranking, rows in tables.items() if ranking.source.startswith("timm")] == [48, 45, 48]
+    source, freezing = rankings.REFERENCE_PROJECT, rankings.WITH_DECODER
+    reference = {ranking[1:]: len(rows) for ranking, rows in tables.items() if ranking.source == source}
     assert reference["fpn", freezing] == reference["unet", freezing] == 40
-    assert reference[agreement.BOTH, freezing] == 46 and {"baseline", "compile"} <= {mode for _, mode in reference}
-    assert "resnet18 + UNet" in tables[agreement.Order("reference project, Ryzen 7 H 255", agreement.BOTH, freezing)]
+    assert reference[rankings.BOTH, freezing] == 46 and {"baseline", "compile"} <= {mode for _, mode in reference}
+    assert "resnet18 + UNet" in tables[rankings.Ranking(source, rankings.BOTH, freezing)]

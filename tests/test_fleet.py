@@ -16,7 +16,9 @@ import pytest
 
 from segbench.cases import Case
 from segbench.measure.schedule import Plan
+from segbench.problem import Problem
 from segbench.run_log import read_all
+from tools import fleet
 
 from .conftest import ENCODER_ONLY, ROOT, TINY
 
@@ -66,7 +68,7 @@ class Cluster:
         names = {"host": platform.node(), "user": "root", "folder": self.folder}
         with contextlib.ExitStack() as free:  # two processes of tests may have a cluster each
             sockets = [free.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-            ports = dict(zip(("port", "port0", "port1"), (one.getsockname()[1] for one in sockets), strict=True))
+            ports = dict(zip(("port", "port0", "port1"), (server.getsockname()[1] for server in sockets), strict=True))
         (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**names, **ports))
         munge = {"socket": "munge.socket", "pid-file": "munge/pid", "log-file": "munge/log", "seed-file": "munge/seed"}
         places = [f"--{flag}={self.folder / place}" for flag, place in munge.items()]
@@ -138,7 +140,7 @@ def wait(until, seconds: float, cluster: Cluster) -> None:
         time.sleep(0.5)
 
 
-class Fleet:
+class Sweep:
     """A sweep on the cluster into a folder of its own."""
 
     def __init__(self, cluster: Cluster, out: Path, cache: Path):
@@ -148,9 +150,9 @@ class Fleet:
     def run(self, *flags: str) -> subprocess.CompletedProcess:
         return subprocess.run([*FLEET, *flags], capture_output=True, text=True, timeout=120, env=self.environment)
 
-    def submit(self, *shared: str) -> list[str]:
-        """Two jobs, by default two shares on any nodes; returns their numbers."""
-        flags = ("--out", str(self.out), "--partition", "cpu", *(shared or ("--jobs", "2")), "--time", "60")
+    def submit(self, *jobs: str) -> list[str]:
+        """The numbers of the jobs."""
+        flags = ("--out", str(self.out), "--partition", "cpu", *jobs, "--time", "60")
         done = self.run(str(ENCODER_ONLY), *SWEEP, *flags)
         assert done.returncode == 0, done.stderr
         return [line.split()[1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("job")]
@@ -183,64 +185,59 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(cluster, tmp_path, cache) -> Fleet:
-    return Fleet(cluster, tmp_path / "out", cache)
+def sweep(cluster, tmp_path, cache) -> Sweep:
+    return Sweep(cluster, tmp_path / "out", cache)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", ["--partition=nowhere", "--constraint=avx1024"])
-def test_what_the_cluster_does_not_have_is_named(fleet, wanted):
-    done = fleet.run(str(ENCODER_ONLY), *SWEEP, "--out", str(fleet.out), "--jobs", "2", wanted)
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert wanted in done.stderr.splitlines()[-1]
-    assert not fleet.cluster.ask("squeue", "-h")
+@pytest.mark.parametrize("group", [{"partition": "nowhere"}, {"constraint": "avx1024"}])
+def test_what_the_cluster_does_not_have_is_named(cluster, monkeypatch, group):
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    with pytest.raises(Problem, match="=".join(*group.items())):
+        fleet.ask_cluster([{"time": "60"} | group])
+    assert not cluster.ask("squeue", "-h")
+    fleet.ask_cluster([{"time": "60", "partition": "cpu", "constraint": "odd"}])
 
 
 @pytest.mark.slow
-def test_a_killed_node_costs_nothing(fleet):
-    jobs = fleet.submit()
-    (batch,) = (fleet.out / "fleet").glob("*_submission.sh")
-    for flag in ("exclusive", "mem=0", "requeue"):
-        assert f"#SBATCH --{flag}" in batch.read_text()
-    wait(lambda: len(fleet.runs()) > 1, 90, fleet.cluster)
-    fleet.cluster.cut_power(1)
-    wait(lambda: "down" in fleet.cluster.ask("sinfo", "-h", "-o", "%T"), 60, fleet.cluster)
-    fleet.cluster.node(1)
-    fleet.finish(jobs)
-
-
-@pytest.mark.slow
-def test_two_constraints_that_name_one_kind_of_cpu(fleet):
-    """Each gets all rounds, so the second finds nothing left to measure; and what runs is not handed in again."""
-    jobs = fleet.submit("--constraint", "even", "odd")
+def test_two_constraints_for_one_kind_of_cpu_and_a_killed_node(sweep):
+    """Both jobs are for all rounds. The second waits for the first, and takes over when the first's node dies."""
+    jobs = sweep.submit("--constraint", "even", "odd")
     assert len(jobs) == 2
-    wait(lambda: fleet.runs(), 90, fleet.cluster)
-    status = fleet.run("status", str(fleet.out)).stdout
-    assert "share 1/1, even: running node0" in status and "share 1/1, odd: running node1" in status, status
-    again = fleet.run(str(ENCODER_ONLY), *SWEEP, "--out", str(fleet.out), "--constraint", "odd", "--jobs", "3")
-    assert again.returncode == 2 and "share 1/1 on even, is not over" in again.stderr.splitlines()[-1]
-    fleet.finish(jobs)
+    batches = [path.read_text() for path in (sweep.out / "fleet").glob("*_submission.sh")]
+    for flag in ("exclusive", "mem=0", "requeue"):
+        assert len(batches) == 2 and all(f"#SBATCH --{flag}" in batch for batch in batches)
+    wait(lambda: len(sweep.runs()) > 1, 90, sweep.cluster)
+    status = sweep.run("status", str(sweep.out)).stdout
+    assert "shard 1/1, even: running node0" in status and "shard 1/1, odd: running node1" in status, status
+    again = sweep.run(str(ENCODER_ONLY), *SWEEP, "--out", str(sweep.out), "--constraint", "odd", "--jobs", "3")
+    assert again.returncode == 2 and "shard 1/1 on even, is not over" in again.stderr.splitlines()[-1], again.stderr
+    (measuring,) = [number for number, job in enumerate(jobs) if sweep.begun(job)]
+    sweep.cluster.cut_power(measuring)
+    wait(lambda: "down" in sweep.cluster.ask("sinfo", "-h", "-o", "%T"), 60, sweep.cluster)
+    sweep.cluster.node(measuring)
+    sweep.finish(jobs)
 
 
 @pytest.mark.slow
-def test_cancelled_requeued_and_out_of_time(fleet):
-    """Each in the middle of a sweep, and a line that a crash tore."""
-    first = fleet.submit()
-    wait(lambda: len(fleet.runs()) > 0, 90, fleet.cluster)
+def test_cancelled_requeued_and_out_of_time(sweep):
+    """Each in the middle of a sweep of two jobs, and a line that a crash tore."""
+    first = sweep.submit("--jobs", "2")
+    wait(lambda: len(sweep.runs()) > 0, 90, sweep.cluster)
     for job in first:
-        fleet.cluster.ask("scancel", job)
-    wait(lambda: not fleet.cluster.ask("squeue", "-h"), 60, fleet.cluster)
-    torn = min((fleet.out / "run_logs").glob("*/*.jsonl"))
+        sweep.cluster.ask("scancel", job)
+    wait(lambda: not sweep.cluster.ask("squeue", "-h"), 60, sweep.cluster)
+    torn = min((sweep.out / "run_logs").glob("*/*.jsonl"))
     torn.write_bytes(torn.read_bytes() + b'{"kind": "visit", "case": {"mod')
-    even, odd = fleet.submit()  # the same command goes on
-    wait(lambda: fleet.begun(even) and fleet.begun(odd), 90, fleet.cluster)
-    fleet.cluster.ask("scontrol", "requeue", even)
-    fleet.cluster.ask("scancel", "--signal=USR2", odd)  # what SLURM sends before the limit
-    fleet.finish([even, odd])
+    even, odd = sweep.submit("--jobs", "2")  # the same command continues
+    wait(lambda: sweep.begun(even) and sweep.begun(odd), 90, sweep.cluster)
+    sweep.cluster.ask("scontrol", "requeue", even)
+    sweep.cluster.ask("scancel", "--signal=USR2", odd)  # what SLURM sends before the limit
+    sweep.finish([even, odd])
 
 
 @pytest.mark.slow
-def test_without_a_cluster_the_shares_follow_one_another(script):
+def test_without_a_cluster_the_shards_follow_one_another(script):
     flags = (str(ENCODER_ONLY), "--models", "lcnet_100", "--modes", "baseline", *TINY, "--out", str(script.out))
     done = subprocess.run([*FLEET, *flags, "--local", "2"], capture_output=True, text=True, env=script.environment)
     assert done.returncode == 0, done.stderr
@@ -248,37 +245,47 @@ def test_without_a_cluster_the_shares_follow_one_another(script):
     status = subprocess.run([*FLEET, "status", str(script.out)], capture_output=True, text=True).stdout.splitlines()
     assert "1 cases, 2 to 2 runs each, 0 failed" in status[0]
     assert [line.split(": ", 1)[1] for line in status[1:] if line.startswith("job")] == [
-        "share 1/2, here: done",
-        "share 2/2, here: done",
+        "shard 1/2, here: done",
+        "shard 2/2, here: done",
     ]
 
 
-def test_shares_are_all_rounds_once():
+def test_shards_are_all_rounds_once():
     cases = [Case(model=f"model_{number}", mode="baseline", size=(64, 64), threads=1) for number in range(3)]
     everything = Plan(cases, rounds=5, repetitions=2).steps([])
-    shares = [Plan(cases, rounds=5, repetitions=2, share=(number, 4)).steps([]) for number in (1, 2, 3, 4)]
-    assert Counter(step for share in shares for step in share) == Counter(everything)
-    assert [sorted({number for number, _ in share}) for share in shares] == [[1, 5, 9], [2, 6, 10], [3, 7], [4, 8]]
+    shards = [Plan(cases, rounds=5, repetitions=2, shard=(number, 4)).steps([]) for number in (1, 2, 3, 4)]
+    assert Counter(step for shard in shards for step in shard) == Counter(everything)
+    assert [sorted({number for number, _ in shard}) for shard in shards] == [[1, 5, 9], [2, 6, 10], [3, 7], [4, 8]]
 
 
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
         (("nowhere.py", "--jobs", "2"), "nowhere.py"),
-        ((str(ENCODER_ONLY), "--models", "no_such_net", "--local", "1"), "no_such_net"),
+        ((str(ENCODER_ONLY), "--modes", "no_such_mode", "--local", "1"), "no_such_mode"),
         ((str(ENCODER_ONLY), "--rounds", "2", "--jobs", "3"), "'1/3'"),
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2"), "sbatch"),
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--threads", "4096"), "sbatch"),  # nodes may have them
         ((str(ENCODER_ONLY), "--models", "lcnet_100", "--jobs", "2", "--restart"), "--restart"),
         ((str(ENCODER_ONLY), "--jobs", "0"), "in 0 jobs"),
-        ((str(ROOT / "costs.py"), "--jobs", "2"), "no benchmark"),
+        (("other.py", "--jobs", "2"), "no benchmark"),
         (("status", "."), "neither a run log nor a job"),
         (("status",), "takes a folder"),
     ],
 )
-def test_what_cannot_be_submitted_is_told_in_a_line(tmp_path, flags, names):
-    tools = tmp_path / "bin"  # a PATH without SLURM
-    tools.mkdir()
-    environment = os.environ | {"PATH": str(tools)}
-    done = subprocess.run([*FLEET, *flags], capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 2 and names in done.stderr and "Traceback" not in done.stderr, done.stderr
+def test_what_cannot_be_submitted_is_named(tmp_path, monkeypatch, capfd, flags, names):
+    """By fleet.py, or by the script that it asks, which has printed its line then."""
+    (tmp_path / "other.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # without SLURM
+    try:
+        assert fleet.main([*flags]) == 2
+        message = capfd.readouterr().err
+    except Problem as problem:
+        message = str(problem)
+    assert names in message and "Traceback" not in message
+
+
+def test_bad_input_is_a_line_and_status_2(tmp_path):
+    done = subprocess.run([*FLEET, "status"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "fleet.py: status takes a folder, and nothing else\n")

@@ -109,15 +109,15 @@ def test_coverage_counts_intervals_that_hold_the_median_of_the_others():
 
 
 def test_the_study_finds_reference_slope_and_scatter(tmp_path):
-    results = Results([journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0}, slow_share=0.5)])
-    (row,) = study.kinds(results).to_dict("records")
+    run_log = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0}, slow_share=0.5)
+    (row,) = study.kinds([run_log])
     assert row["convolution, ms"] == pytest.approx(FLOORS_MS[0], rel=0.02) and row["cases"] == 2
-    assert row["valid"] <= row["runs"] == 24 and 0 < row["corrected, %"] < row["all samples, %"]
+    assert row["valid"] <= row["runs"] == 24 and 0 < row["drift-corrected, %"] < row["all samples, %"]
 
 
 def test_sessions_are_set_against_each_other_case_by_case(tmp_path):
     others = {msgspec.structs.replace(BASE, model=f"model_{number}"): 20.0 for number in range(4)}
-    (row,) = study.between_sessions(Results([journal_of(tmp_path / "a", others, repetitions=4)])).to_dict("records")
+    (row,) = study.between_sessions([journal_of(tmp_path / "a", others, repetitions=4)])
     assert row["pairs"] == 4 * 4 * 3 and row["coverage"] > 0.9 and 0 < row["apart, %"] < 3
 
 

@@ -1,20 +1,59 @@
-"""What became of the jobs that fleet.py handed in, by submitit's records, SLURM's queue, the logs and the run logs."""
+"""What a job of fleet.py runs, and what became of it: by submitit's records, SLURM's queue, logs and run logs."""
 
 import contextlib
+import fcntl
+import os
+import platform
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import submitit
 from submitit.core.utils import DelayedSubmission, pickle_load
+from submitit.helpers import Checkpointable
 
+from segbench import machine
+from segbench.measure.worker import die_with_parent
 from segbench.problem import Problem
 from segbench.run_log import read_all
 
-HERE = "here"  # where the shares of --local run
+HERE = "here"  # the nodes of --local
 NAME = "segbench"  # of all jobs, in the queue
+
+
+class Shard(Checkpointable):
+    """What a job runs, and runs again after a requeue: the run logs are its state."""
+
+    def __init__(self, command: list[str], shard: str, nodes: str, records: Path):
+        self.command, self.shard, self.nodes, self.records = command, shard, nodes, records
+
+    def __call__(self) -> int:
+        """The script's exit status: 0, or 1 where a case failed, which is a row. Raises RuntimeError for any other."""
+        (self.records / f"node-{machine.boot_id()}").write_text(platform.node())
+        # The controller may give up a node that still measures, and two constraints may lead to one kind of CPU: of
+        # two jobs with one shard on one kind the second waits. The script holds the lock for as long as it lives.
+        with (self.records / f".{machine.describe().name}-{self.shard.replace('/', '-')}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            command = [*self.command, "--shard", self.shard]
+            status = subprocess.run(command, pass_fds=[lock.fileno()], preexec_fn=bind_to_parent).returncode
+        if status in (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGUSR2):
+            # SLURM signals all processes, and ends or requeues the job later: to return before would be to fail.
+            time.sleep(3600)
+        if status not in (0, 1):
+            log = submitit.JobEnvironment().paths.stderr.read_text(errors="replace").strip()
+            raise RuntimeError(f"status {status}: {log.splitlines()[-1][:200] if log else ''}")
+        return status
+
+
+def bind_to_parent() -> None:
+    """In the script's process: it stops, as by Ctrl-C, when the job ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    die_with_parent(signal.SIGINT, os.getppid())
 
 
 class Job(NamedTuple):
@@ -26,36 +65,36 @@ class Job(NamedTuple):
 
 
 def of_folder(folder: Path) -> list[Job]:
-    """Every job that waits or runs, and the latest of every share otherwise. Raises Problem for records of others."""
-    found: dict[object, Job] = {}
+    """Every job that waits or runs, and otherwise the latest of every shard. Raises Problem for records of others."""
+    jobs: dict[object, Job] = {}
     queue: dict[str, str] | None = None
     for path in sorted(folder.glob("fleet/*_submitted.pkl"), key=lambda path: path.stat().st_mtime):
         name = path.name.removesuffix("_submitted.pkl")
         try:
-            shard = DelayedSubmission.load(path).function
-            command, part, nodes = shard.command, shard.shard, shard.nodes
+            submitted = DelayedSubmission.load(path).function
+            command, shard, nodes = submitted.command, submitted.shard, submitted.nodes
         except Exception as error:  # whatever unpickling raises
             raise Problem(f"{path} is no record of a job of fleet.py ({error}); move it") from None
         if nodes == HERE:
-            now = "running" * is_running(name)
+            state = "running" if is_running(name) else ""
         else:
             queue = in_queue() if queue is None else queue
-            now = queue.get(name, "")
-        alive = bool(now) and not now.startswith("completing")
-        state = f"{now}{progress(path, name)}" if alive else ended(path, name)
-        found[name if alive else (*command, part, nodes)] = Job(name, part, nodes, state, alive)
-    return [*found.values()]
+            state = queue.get(name, "")
+        alive = bool(state) and not state.startswith("completing")
+        text = f"{state}{progress(path, name)}" if alive else ended(path, name)
+        jobs[name if alive else (*command, shard, nodes)] = Job(name, shard, nodes, text, alive)
+    return [*jobs.values()]
 
 
 def in_queue() -> dict[str, str]:
     """Job -> `running node3`, `pending (resources)`. Raises Problem where the queue does not answer."""
     if not shutil.which("squeue"):
-        raise Problem("squeue is not on the PATH: ask on a login node of the cluster that the jobs were handed to")
+        raise Problem("squeue is not on the PATH: ask on a login node of the cluster that the jobs were submitted to")
     asked = subprocess.run(["squeue", "-hrn", NAME, "-o", "%i %T %R"], capture_output=True, text=True)
     if asked.returncode:
         raise Problem(f"the queue does not answer: {asked.stderr.strip().splitlines()[-1]}")
-    lines = (line.split() for line in asked.stdout.splitlines())
-    return {name: " ".join(rest).lower() for name, *rest in lines}
+    lines = (line.split(maxsplit=1) for line in asked.stdout.splitlines())
+    return {name: state.strip().lower() for name, state in lines}
 
 
 def is_running(name: str) -> bool:
@@ -67,43 +106,43 @@ def is_running(name: str) -> bool:
 def progress(path: Path, name: str) -> str:
     """The latest state of the script's progress bar, where there is one."""
     log = path.with_name(f"{name}_0_log.err")
-    text = log.read_text(errors="replace") if log.exists() else ""
-    *_, latest = ["", *re.findall(r"[^\r\n]* gone,[^\r\n]*", text)]
-    return latest and f", {latest}"
+    bars = re.findall(r"[^\r\n]* gone,[^\r\n]*", log.read_text(errors="replace")) if log.exists() else []
+    return f", {bars[-1]}" if bars else ""
 
 
 def ended(path: Path, name: str) -> str:
     result = path.with_name(f"{name}_0_result.pkl")
     if not result.exists():
-        return f"stopped without a result, see {name}_0_log.err; the same command goes on"
+        return f"stopped without a result, see {name}_0_log.err; the same command continues"
     outcome, value = pickle_load(result)
     if outcome == "success":
         return "done"
-    why = value.strip().splitlines()[-1].removeprefix("RuntimeError: ")
-    how = "stopped" if why.startswith("status 130") else "failed"
-    return f"{how}, {why}; see {name}_0_log.err"
+    reason = value.strip().splitlines()[-1].removeprefix("RuntimeError: ")
+    verb = "stopped" if reason.startswith("status 130") else "failed"
+    return f"{verb}, {reason}; see {name}_0_log.err"
 
 
-def status(arguments: list[str]) -> None:
-    """Per machine what the run logs of a folder hold, per share what became of it. Raises Problem where there is
-    neither."""
+def status(arguments: list[str]) -> int:
+    """Print what the run logs of a folder hold per machine, and what became of every shard. Raises Problem where there
+    is neither."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise Problem("status takes a folder, and nothing else")
     folder = Path(arguments[0]).expanduser().resolve()
-    files = [path for path in folder.glob("**/run_logs/**/*.jsonl") if "old" not in path.parts]
+    roots = {path.parent.parent for path in folder.glob("**/run_logs/**/*.jsonl") if "old" not in path.parts}
     nodes = {path.name[5:13]: path.read_text(errors="replace") for path in folder.glob("fleet/node-*")}
-    for run_log in (run_log for root in sorted({path.parent.parent for path in files}) for run_log in read_all(root)):
-        cases = run_log.by_case()
-        runs = [len(runs) for runs in cases.values()] or [0]
-        bad = [run for runs in cases.values() for run in runs if run.status not in ("ok", "skipped")]
+    for run_log in (run_log for root in sorted(roots) for run_log in read_all(root)):
+        cases = [*run_log.by_case().values()]
+        counts = [len(runs) for runs in cases] or [0]
+        failed = [run for runs in cases for run in runs if run.status not in ("ok", "skipped")]
         name = run_log.folder.relative_to(folder)
-        print(f"{name}: {len(cases)} cases, {min(runs)} to {max(runs)} runs each, {len(bad)} failed")
-        for run in bad[-1:]:
+        print(f"{name}: {len(cases)} cases, {min(counts)} to {max(counts)} runs each, {len(failed)} failed")
+        for run in failed[-1:]:
             print(f"  {run.case.name}: {run.status}, {run.reason}")
         for host, sessions in run_log.hosts().items():
             print(f"  {nodes.get(host, host)}: {len(sessions)} sessions")
     jobs = of_folder(folder)
     for job in jobs:
-        print(f"job {job.name}: share {job.shard}, {job.nodes}: {job.state}")
-    if not files and not jobs:
+        print(f"job {job.name}: shard {job.shard}, {job.nodes}: {job.state}")
+    if not roots and not jobs:
         raise Problem(f"{folder} holds neither a run log nor a job: name the folder that a benchmark writes to")
+    return 0
