@@ -68,11 +68,11 @@ def test_what_is_broken_on_disk_is_made_again(tmp_path):
         made.append(draft)
         (draft / "model").write_text("whole")
 
-    assert [conversion.kept(folder, make).found for _ in range(2)] == [False, True] and len(made) == 1
+    assert [conversion.cached(folder, make).on_disk for _ in range(2)] == [False, True] and len(made) == 1
     (folder / "model").write_text("")
-    assert not conversion.kept(folder, make).found and (folder / "model").read_text() == "whole"
+    assert not conversion.cached(folder, make).on_disk and (folder / "model").read_text() == "whole"
     (tmp_path / "kept.made").write_text("")
-    assert [conversion.kept(folder, make).found for _ in range(2)] == [False, True] and len(made) == 3
+    assert [conversion.cached(folder, make).on_disk for _ in range(2)] == [False, True] and len(made) == 3
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -101,7 +101,7 @@ def test_another_input_is_computed_too(network, cache):
 
 def test_what_ncnn_lacks_is_named(tmp_path):
     (tmp_path / "model.param").write_text("7767517\n2 1\nInput in0 0 1 x\npnnx.Expression e 0 1 y\nF.gelu g 1 1 y z\n")
-    assert ncnn.foreign(tmp_path / "model.param") == ["F.gelu", "pnnx.Expression"]
+    assert ncnn.unsupported_layers(tmp_path / "model.param") == ["F.gelu", "pnnx.Expression"]
 
 
 @NATIVE_BF16
