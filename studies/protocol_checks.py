@@ -29,7 +29,8 @@ from segbench import machine, modes, runtimes
 from segbench.analysis import stats
 from segbench.cases import Case
 from segbench.inputs import photograph
-from segbench.measure import timing, worker
+from segbench.measure import timing
+from segbench.measure.check import relative_error
 from segbench.models import build, encoder
 
 
@@ -124,7 +125,7 @@ def calibration(model: str, seconds: float, mode: str) -> list[dict]:
             expected, moved = module(image)[0], module(image + noise)[0]
             with torch.autocast("cpu", torch.bfloat16):
                 rounded = module(image)[0]
-        growth, error = worker.relative_error(moved, expected) / 1e-6, worker.relative_error(rounded, expected)
+        growth, error = relative_error(moved, expected) / 1e-6, relative_error(rounded, expected)
         rows.append({"encoder": model, "shift": shift, "growth of an error": growth, "BF16 relative error": error})
     return rows
 

@@ -12,7 +12,7 @@ import torch
 
 from segbench import counting, machine, models
 from segbench.cases import Case
-from segbench.measure import server, worker
+from segbench.measure import check, errors, server
 from segbench.problem import Problem
 from segbench.records import Run
 from segbench.run_log import RunLog
@@ -45,7 +45,7 @@ def test_what_a_shell_exports_is_not_passed_on(monkeypatch, name):
     monkeypatch.setenv(name, "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert name in server.left_out()
+    assert name in server.removed_variables()
     one = server.Server({"OWN": "1"})
     code = "import os, json; print(json.dumps(dict(os.environ)))"
     monkeypatch.setattr(server, "SERVE", code)
@@ -68,7 +68,7 @@ def test_compile_means_compiled_whatever_is_exported(script):
 def test_fp32_that_is_not_is_seen_by_its_error(monkeypatch):
     """ONEDNN_DEFAULT_FPMATH_MODE=BF16, which guides for Arm set, does so to convolutions; the check of a network sees
     nothing, for what it expects errs alike. Not every CPU can be told to, so it is done here by hand."""
-    assert worker.fp32_error() < 1e-5
+    assert check.fp32_error() < 1e-5
     conv2d = torch.conv2d
 
     def in_bf16(image, weight):
@@ -77,7 +77,7 @@ def test_fp32_that_is_not_is_seen_by_its_error(monkeypatch):
         return conv2d(image.bfloat16(), weight.bfloat16()).float()
 
     monkeypatch.setattr(torch, "conv2d", in_bf16)
-    assert worker.fp32_error() > 1e-3
+    assert check.fp32_error() > 1e-3
 
 
 def test_children_never_import_from_the_users_folder(script, tmp_path):
@@ -149,7 +149,7 @@ def test_a_full_disk_costs_the_picture_and_not_the_table(measured):
     ],
 )
 def test_a_reason_is_the_compilers_first_error_or_the_first_line(text, says):
-    assert says in worker.first_error(text) and "\n" not in worker.first_error(text)
+    assert says in errors.first_complaint(text) and "\n" not in errors.first_complaint(text)
 
 
 def test_an_error_says_where_it_was_raised_and_what_size_timm_made_the_model_for():
@@ -157,10 +157,10 @@ def test_an_error_says_where_it_was_raised_and_what_size_timm_made_the_model_for
     case = Case(model="crossvit_9_240", mode="baseline", size=(224, 224))
     with pytest.raises(RuntimeError) as timms:
         models.build(case)(torch.rand(1, 3, 224, 224))
-    assert worker.explained(timms.value, case).endswith("(timm made it for 240x240)")
+    assert errors.one_line(timms.value, case).endswith("(timm made it for 240x240)")
     with pytest.raises(AssertionError) as silent:
         raise AssertionError
-    assert worker.explained(silent.value, case) == "AssertionError: raise AssertionError"
+    assert errors.one_line(silent.value, case) == "AssertionError: raise AssertionError"
 
 
 def test_as_many_compilers_as_a_containers_quota_allows(monkeypatch):

@@ -10,7 +10,7 @@ from segbench import inputs, modes, runtimes
 from segbench.analysis.tables import Results
 from segbench.cases import Case
 from segbench.machine import cache_folder, describe
-from segbench.measure import worker
+from segbench.measure import errors
 from segbench.models import build
 from segbench.records import Run
 from segbench.run_log import RunLog
@@ -197,5 +197,5 @@ def test_what_a_runtime_complains_of_is_said_without_a_path_of_the_machine(text,
         raise error
     except RuntimeError:
         assert (
-            worker.explained(error, Case(model="lcnet_100", mode="baseline", size=(64, 64))) == f"RuntimeError: {says}"
+            errors.one_line(error, Case(model="lcnet_100", mode="baseline", size=(64, 64))) == f"RuntimeError: {says}"
         )

@@ -84,7 +84,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
 
 
 def cache_state() -> str:
-    """`warm` if Inductor had the graph that it was just asked for on disk, else `cold`. Shuts down its pool of processes:
+    """`warm` if Inductor had the graph of this process on disk, else `cold`. Shuts down its pool of processes:
     nothing may run beside a measurement."""
     from torch._dynamo.utils import counters
     from torch._inductor.async_compile import shutdown_compile_workers
