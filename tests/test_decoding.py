@@ -19,7 +19,7 @@ from .test_run_log import header
 COMBINED = ROOT / "benchmarks" / "combined_benchmark.py"
 BATCHES = ROOT / "benchmarks" / "batch_size_comparison.py"
 PEERS = ROOT / "benchmarks" / "decoder_peers" / "benchmark.py"
-EAGER = ("--models", "lcnet_100", "--modes", "baseline")
+EAGER = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1")
 FPN = ("--modes", "baseline", "--num-classes", "5", "--rounds", "1")
 
 

@@ -69,7 +69,7 @@ def test_a_mode_added_by_a_line_and_a_runtime_by_a_file(tmp_path):
         [sys.executable, script / "benchmark.py", *TINY, *flags],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
         cwd=tmp_path,
     )
     rows = pd.read_csv(script / "benchmark_results_all.csv").set_index("mode")

@@ -27,7 +27,9 @@ def test_every_round_runs_models_in_a_new_order_and_their_modes_next_to_each_oth
     steps = plan(*cases).steps([])
     rounds = [[case for number, case in steps if number == wanted] for wanted in (1, 2, 3)]
     assert all(sorted(map(str, cases)) == sorted(map(str, order)) for order in rounds)
-    assert all(first.model == second.model for order in rounds for first, second in zip(order[::2], order[1::2]))
+    assert all(
+        first.model == second.model for order in rounds for first, second in zip(order[::2], order[1::2], strict=True)
+    )
     assert rounds[0] != rounds[1] and steps == plan(*cases).steps([]) != plan(*cases, seed=1).steps([])
 
 
