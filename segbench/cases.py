@@ -5,7 +5,7 @@ import msgspec
 # How a run can end. Each but `ok` carries its reason; no row is ever dropped.
 STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
-# What a run sets once for all of its cases. Cases that differ in one of these are not comparable.
+# What a command sets once for all of its cases. Cases that differ in one of these are not comparable.
 SHARED = ("size", "in_chans", "batch_size", "threads", "pretrained", "seed")
 BUSY_CPUS = 0.2  # above which a run was disturbed by other processes, and is repeated
 FEATURES = "features"  # nothing follows the encoder: its feature maps
@@ -22,7 +22,7 @@ DECODERS = {
 # What is timed: the network's own output, or a map of labels, in one of three ways.
 OUTPUTS = {
     "logits": "logits",
-    "argmax": "argmax behind the network",
+    "argmax": "argmax after the network",
     "graph": "argmax in the graph",
     "labels": "fused argmax",
 }
@@ -42,13 +42,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     in_chans: int = 3  # of an image; see `channels`
     batch_size: int = 1
     threads: int = 1
-    allocator: str = "retained"  # "pinned" or "plain", see timing.pin_allocator
-    protocol: str = "project"  # or "usual", see timing.usual
+    allocator: str = "retained"  # or "default", see timing.retain_memory
+    protocol: str = "project"  # or "fixed-iteration", see timing.fixed_iterations
     decoder: str = ""  # one of DECODERS
     classes: int = 0  # of the decoder, or of a 3D network
     output: str = "logits"  # one of OUTPUTS
     pretrained: bool = False
-    weights: str = ""  # name and digest of a file with a state dict, for the 3D networks; digest of an own network
+    weights: str = ""  # of a 3D network: name and digest of a file with a state dict; of a user's network: its digest
     seed: int = 0
 
     @property
@@ -58,26 +58,27 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def channels(self) -> int:
-        """Of the input. A CT has one, whatever the images of the same run have."""
+        """Of the input. A CT has one, whatever the images of the same command have."""
         return self.in_chans if len(self.size) == 2 or self.own else 1
 
     @property
     def network(self) -> str:
         """`resnet18 fpn`, `stunet_s 128x128x64, 117 classes`"""
         volume = f"{sides(self.size)}, {self.classes} classes" if len(self.size) == 3 else ""
-        return " ".join(part for part in (self.model, self.decoder, volume) if part)
+        return " ".join(filter(None, (self.model, self.decoder, volume)))
 
     @property
     def name(self) -> str:
         """What a progress bar shows: `resnet18 compile`."""
-        unusual = [self.allocator] * (self.allocator != "retained") + [self.protocol] * (self.protocol != "project")
+        allocator = self.allocator if self.allocator != "retained" else ""
+        protocol = self.protocol if self.protocol != "project" else ""
         batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
         channels = f"in_chans {self.in_chans}" if self.in_chans != 3 else ""
         output = "" if self.output == "logits" else f"({OUTPUTS[self.output]})"
-        return " ".join(part for part in (self.network, self.mode, output, channels, batch, *unusual) if part)
+        return " ".join(filter(None, (self.network, self.mode, output, channels, batch, allocator, protocol)))
 
     @property
     def group(self) -> "Case":
-        """The same case whatever the mode, decoder, output, batch and allocator: the cases of a group are measured next
-        to each other, so that the machine is in one state for what is compared."""
+        """The same case without mode, decoder, output, batch and allocator: the cases of a group are compared, so they
+        are measured next to each other, while the machine is in one state."""
         return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0, output="", batch_size=0)

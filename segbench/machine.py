@@ -1,4 +1,4 @@
-"""The machine: what results are kept apart by, and what a reader needs to know of it. Nothing here imports torch."""
+"""The machine: what keeps results apart, and what a reader needs to know of it. Nothing here imports torch."""
 
 import contextlib
 import functools
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import msgspec
 import psutil
+
+from .problem import Problem
 
 # x86-64 microarchitectures by vendor, family and models, from the Linux kernel's and GCC's CPU tables. archspec goes by
 # flags, of which a hypervisor hides some (it calls a virtual Zen 5 x86_64_v4), and has no Alder Lake or Emerald Rapids.
@@ -79,9 +81,9 @@ class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 @functools.cache
 def cache_folder() -> Path:
-    """Where compiled graphs and converted models are kept between runs: a folder per kind of machine, for compiled code
-    is for the instructions that it found. In the temporary folder where there is no better one that can be written to,
-    or where it has a space in its path, which g++ is given in two halves."""
+    """Where compiled graphs and converted models lie: a folder per kind of machine, for compiled code depends on its
+    instruction sets. It is in the temporary folder where the user's cache cannot be written to, or has a space in its
+    path, which Inductor passes to g++ unquoted."""
     here = describe()
     kind = f"{here.name.rsplit('-', 1)[0]}-{zlib.crc32(' '.join(here.isa).encode()):08x}"
     fallback = Path(tempfile.gettempdir()) / f"benchmark_cnn-{os.getuid()}"
@@ -94,13 +96,13 @@ def cache_folder() -> Path:
 
 
 def wanted_cache() -> Path:
-    """Where users look for caches; no home is none."""
+    """Where users look for caches."""
     home = Path(os.environ.get("HOME") or "/")
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "benchmark_cnn"
 
 
 def free_gb(root: Path = Path("/")) -> float:
-    """Memory that a new process can have: of the machine, and within the limits of its control groups."""
+    """GB of memory that a new process can have, on the machine and within the limits of its control groups."""
     left = [psutil.virtual_memory().available]
     for folder in control_groups("memory", root):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
@@ -111,10 +113,9 @@ def free_gb(root: Path = Path("/")) -> float:
 
 
 def describe(root: Path = Path("/")) -> Machine:
-    """This machine; `root` is where /proc and /sys lie. Raises SystemExit with one line where it is not Linux: there is
-    no /proc to read it from."""
+    """This machine; `root` is where /proc and /sys lie. Raises Problem where it is not Linux."""
     if platform.system() != "Linux":
-        raise SystemExit(
+        raise Problem(
             f"{platform.system()} is not supported: page faults, memory and cores are read from Linux's /proc"
         )
     info = first_processor((root / "proc/cpuinfo").read_text())
@@ -226,8 +227,7 @@ def listed(cpus: str | None) -> list[int]:
 
 
 class BackgroundLoad:
-    """What keeps this process from the CPUs of its affinity mask from now on. In CPUs: 1.0 is one of them all the
-    time."""
+    """What keeps this process from the CPUs of its affinity mask from now on, in CPUs: 1.0 is one CPU all the time."""
 
     def __init__(self, threads: int, root: Path = Path("/")):
         self.root, self.free = root, max(0, sum(physical_cores(root)) - threads)
@@ -237,17 +237,16 @@ class BackgroundLoad:
         """Seconds: of the clock, of the CPUs in use, of this process, throttled, and stolen by the hypervisor."""
         times = psutil.cpu_times(percpu=True)
         online = listed(read(self.root / "sys/devices/system/cpu/online")) or range(len(times))
-        here = [one for cpu, one in zip(online, times, strict=False) if cpu in os.sched_getaffinity(0)]
-        used = sum(one.user + one.nice + one.system + one.irq + one.softirq for one in here)
-        stolen = sum(one.steal for one in here)
+        usable = [cpu for number, cpu in zip(online, times, strict=False) if number in os.sched_getaffinity(0)]
+        used = sum(cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq for cpu in usable)
+        stolen = sum(cpu.steal for cpu in usable)
         return time.perf_counter(), used, time.process_time(), throttled_s(self.root), stolen
 
     def cpus(self) -> tuple[float, float, float]:
         """(used by others beyond what the threads leave free, throttled, stolen) since the start."""
-        clock, used, own, throttled, stolen = (
-            now - before for now, before in zip(self.now(), self.before, strict=True)
-        )
-        return max(0.0, (used - own) / clock - self.free), throttled / clock, stolen / clock
+        changes = (now - before for now, before in zip(self.now(), self.before, strict=True))
+        clock, used, by_this_process, throttled, stolen = changes
+        return max(0.0, (used - by_this_process) / clock - self.free), throttled / clock, stolen / clock
 
 
 def throttled_s(root: Path = Path("/")) -> float:
@@ -273,7 +272,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 def control_groups(controller: str, root: Path = Path("/")) -> list[Path]:
     """The folders of this process's control group and of all its ancestors (cgroup v2, then v1). In a container the
-    topmost may be what the outside calls by another path."""
+    topmost may have another path outside."""
     folders = []
     for line in (read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -292,7 +291,7 @@ def commit() -> str:
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/*.py"], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return head.stdout.strip() + "+" * (changed.returncode == 1)
+    return f"{head.stdout.strip()}+" if changed.returncode == 1 else head.stdout.strip()
 
 
 def boot_id() -> str:
@@ -300,8 +299,8 @@ def boot_id() -> str:
 
 
 def host_id() -> str:
-    """What a host is known by after a reboot: 12 hex digits, a hash of the machine id and the network card's address
-    like systemd's app-specific ids. "" where either is missing, or where no maker assigned the address."""
+    """Identifies a host across reboots: 12 hex digits, a hash of the machine id and the network card's address like
+    systemd's app-specific ids. "" where either is missing, or where no maker assigned the address."""
     machine_id, address = read("/etc/machine-id") or "", uuid.getnode()
     # Virtual machines of one image share its machine id, and often a local address such as 02:fc:00:00:00:01.
     local_or_random = address >> 40 & 0b11

@@ -1,4 +1,4 @@
-"""The lines of a run log: the header of a session, what the machine reached at its start, and every run."""
+"""The lines of a run log: the header of a session, the speed of the machine at its start, and every run."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from .machine import Machine
 
 SCHEMA = 2
 
-# What the code calls things -> what the files of run logs call them: these keep the names that they began with.
+# Names in the code -> names in the files of run logs. The files keep their first names: every committed one is valid.
 FILE_NAMES = {
     "Run": "visit",
     "MachineSpeed": "floor",
@@ -41,17 +41,17 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
 
     @property
     def folder(self) -> str:
-        """The name of the folder that a run begins: the machine's name, and the label where one was given."""
+        """The name of the run log's folder: the machine's name, and the label where one was given."""
         return f"{self.machine.name}-{self.label}" if self.label else self.machine.name
 
     @property
     def host_ids(self) -> set[str]:
-        """What the host is known by: sessions that share one of these are of one host."""
+        """Ids of the host: sessions that share one of these are of one host."""
         return {self.boot_id, self.host} - {""} or {""}
 
 
 class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag=FILE_NAMES["Run"]):
-    """What a sweep has to remember of a run: how it ended and what it cost."""
+    """What a sweep needs to know of an earlier run: how it ended and what it cost."""
 
     case: Case
     session: str = ""  # the run log's file that holds it; known from the file, not written into it
@@ -61,22 +61,22 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind"
     reason: str = ""
     budget_s: float = 0
     seconds: float = 0  # wall time of the run, as the sweeping process saw it
-    cache: str = ""  # "cold" or "warm": whether what preparing makes was found on disk; "" where it makes nothing
+    cache: str = ""  # "cold" or "warm": whether a converted or compiled model was on disk; "" where there is none
     # MB that one inference adds to the resident set of the loaded model, for the whole batch
     memory_mb: float | None = None
 
 
 class Run(Outcome, tag=FILE_NAMES["Run"], rename=FILE_NAMES):
-    """What one fresh process saw of one case. Times are raw; tables decide later which of them count."""
+    """What one fresh process measured of one case. Times are raw; tables decide later which of them count."""
 
-    # Wall time of its parts; `inference` and `reference times` are parts of `measure`. Export, convert and compile are what
-    # preparing from nothing takes, `saved_s` what of that was found on disk.
+    # Wall time of its parts; `inference` and `reference_times` are parts of `measure`. Export, convert and compile are
+    # what preparing from nothing takes, `saved_s` is what of that was saved by results on disk.
     phases_s: dict[str, float] = {}
     saved_s: float = 0
     params: int = 0
     gmacs: float = 0  # of one batch, from torch's FLOP counter
     model_mb: float | None = None  # of a converted model on disk
-    loaded_mb: float | None = None  # MB that preparing left in the resident set: what was loaded, packed and set aside
+    loaded_mb: float | None = None  # MB that preparing added to the resident set: what was loaded and packed
     decoder_params: int = 0
     decoder_gmacs: float = 0  # of one batch
     per_sample: int = 1  # back-to-back inferences in one sample
@@ -93,12 +93,12 @@ class Run(Outcome, tag=FILE_NAMES["Run"], rename=FILE_NAMES):
 
     @property
     def threads(self) -> int:
-        """As a floor has them."""
+        """Per inference."""
         return self.case.threads
 
     @property
     def busy_cpus(self) -> float:
-        """CPUs that it wanted and did not get."""
+        """CPUs that others took from it."""
         return self.others_cpus + self.throttled_cpus
 
     def outcome(self) -> Outcome:
@@ -107,7 +107,7 @@ class Run(Outcome, tag=FILE_NAMES["Run"], rename=FILE_NAMES):
 
 
 class MachineSpeed(msgspec.Struct, kw_only=True, tag_field="kind", tag=FILE_NAMES["MachineSpeed"], rename=FILE_NAMES):
-    """What the reference workload and the largest workloads reached in a session before its first case of that many threads."""
+    """Reference times and highest rates of arithmetic, before the first case of a session with that many threads."""
 
     threads: int
     started: str  # UTC, ISO 8601
@@ -121,7 +121,7 @@ Line = Header | MachineSpeed | Outcome
 
 
 def renamed(line: Line, names: dict[str, str]) -> Line:
-    """A copy with FILE_NAMES, or with CODE_NAMES, for what is no field of it: settings, phases, and values of a case."""
+    """A copy with FILE_NAMES, or CODE_NAMES, for what is not a field: settings, phases, values of a case."""
     if isinstance(line, Header):
         return msgspec.structs.replace(line, settings={names.get(key, key): v for key, v in line.settings.items()})
     if isinstance(line, MachineSpeed):

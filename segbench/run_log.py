@@ -1,7 +1,7 @@
 """The run log: a folder per machine, a file per session, appended to and never changed. It is the only state there is.
 
-`run_logs/<machine>[-label]/<session>.jsonl`: the first line is the header of the session, every further line the floor
-that it found for one number of threads, or a run with all of its raw samples. Two nodes, two people or two pull
+`run_logs/<machine>[-label]/<session>.jsonl`: the first line is the header of the session, every further line the
+speed of the machine with one number of threads, or a run with all of its raw samples. Two nodes, two people or two pull
 requests never write into one file.
 """
 
@@ -10,6 +10,7 @@ import os
 import secrets
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ class RunLog:
 
     @classmethod
     def read(cls, folder: Path, samples: bool = True, benchmark: str = "") -> "RunLog":
-        """Raises JournalError for anything but sessions of one benchmark on one kind of machine, with the same settings
+        """Raises Problem for anything but sessions of one benchmark on one kind of machine, with the same settings
         and versions. A session counts once, however many copies of its file there are."""
         run_log = cls(folder, samples, benchmark)
         decoder = msgspec.json.Decoder(Header | MachineSpeed | (Run if samples else Outcome))
@@ -72,23 +73,21 @@ class RunLog:
         return {*lines}
 
     def check(self, path: Path, header: Header) -> None:
-        """Raises JournalError where a session does not belong to those that were read before."""
+        """Raises Problem where a session does not belong to those that were read before."""
         if header.schema != SCHEMA:
             raise Problem(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
         machine = header.machine.name
         if self.name != machine and not self.name.startswith(f"{machine}-"):
             raise Problem(f"{path} is of {machine}: move it to a folder of that name, or {machine}-LABEL")
         self.benchmark = self.benchmark or header.benchmark
-        if header.benchmark != self.benchmark:
-            raise Problem(
-                f"{path} is of the benchmark {header.benchmark}, not of {self.benchmark}: move it to that one's folder"
-            )
+        if (other := header.benchmark) != self.benchmark:
+            raise Problem(f"{path} is of the benchmark {other}, not of {self.benchmark}: move it to that one's folder")
         if difference := self.difference(header):
             raise Problem(f"{path}: the sessions before it were measured with {difference}; move it to {machine}-LABEL")
 
     def difference(self, header: Header) -> str:
-        """What keeps a session out of this run log, in words; "" where nothing does. Versions of packages that only one
-        side uses do not matter."""
+        """Why a session does not belong to this run log, in words; "" where it does. Versions of packages that only one
+        of both uses do not matter."""
         if not self.headers:
             return ""
         machines = self.header.machine, header.machine
@@ -116,12 +115,12 @@ class RunLog:
 
     @property
     def header(self) -> Header:
-        """Of the latest session; in what matters they are alike."""
+        """Of the latest session. Machine, settings and versions are those of all."""
         return next(reversed(self.headers.values()))
 
     @property
     def name(self) -> str:
-        """What tables call it: the machine, and the label where it has one."""
+        """Its name in tables: the machine, and the label where it has one."""
         return self.folder.name
 
     def begin(self, header: Header) -> None:
@@ -140,11 +139,11 @@ class RunLog:
 
     @property
     def path(self) -> Path:
-        """Of the session that is being written."""
+        """File of the session that is being written."""
         return self.folder / f"{self.session}.jsonl"
 
     def append(self, line: MachineSpeed | Run) -> None:
-        """Add to the session that was begun. Raises JournalError where the file cannot be written to."""
+        """Add to the session that was begun. Raises Problem where the file cannot be written to."""
         text = msgspec.json.encode(renamed(line, FILE_NAMES))
         try:
             msgspec.json.decode(text, type=type(line))
@@ -161,13 +160,13 @@ class RunLog:
         self.take(line, self.session)
 
     def host_of(self) -> dict[str, str]:
-        """Session -> its host, which is called by the first eight characters of the boot id of its earliest session; ""
-        for sessions that name none."""
-        names: dict[str, str] = {}  # by what the host is known by
+        """Session -> name of its host: the first eight characters of the boot id of the host's earliest session, "" for
+        sessions without one."""
+        names: dict[str, str] = {}  # by id of the host
         for header in self.headers.values():
-            same = [name for host_id, name in names.items() if host_id in header.host_ids]
-            name = [*same, (header.boot_id or header.host)[:8]][0]
-            names = {host_id: name if other in same else other for host_id, other in names.items()}
+            known_names = [name for host_id, name in names.items() if host_id in header.host_ids]
+            name = [*known_names, (header.boot_id or header.host)[:8]][0]
+            names = {host_id: name if known in known_names else known for host_id, known in names.items()}
             names |= dict.fromkeys(header.host_ids, name)
         return {session: names[min(header.host_ids)] for session, header in self.headers.items()}
 
@@ -198,29 +197,19 @@ class RunLog:
 
     def by_case(self) -> dict[Case, list[Outcome]]:
         """Case -> the runs that count, in the order in which the cases were first met. Every run that was measured
-        counts; of a round that a host could not measure its last one, which says why."""
+        counts; of a round that a host could not measure only the last one, which says why."""
         host_of = self.host_of()
-        runs_of: dict[Case, dict[tuple[str, int], list[Outcome]]] = {}
+        rounds_of_case: dict[Case, dict[tuple[str, int], list[Outcome]]] = {}
         for run in self.runs:
-            rounds, key = runs_of.setdefault(run.case, {}), (host_of.get(run.session, ""), run.round)
-            measured = [other for other in rounds.get(key, []) if other.status in MEASURED]
+            rounds, key = rounds_of_case.setdefault(run.case, {}), (host_of.get(run.session, ""), run.round)
+            measured = [earlier for earlier in rounds.get(key, []) if earlier.status in MEASURED]
             rounds[key] = [*measured, run] if run.status in MEASURED else measured or [run]
-        return {case: [run for runs in rounds.values() for run in runs] for case, rounds in runs_of.items()}
-
-
-def folders(root: Path) -> list[Path]:
-    """The run logs in a folder, by name. Raises JournalError for files of the layout that came before this one."""
-    if old := session_files(root):
-        raise Problem(
-            f"{old[0]} is a run log of an earlier layout, one file a machine; move it: sessions now lie in a folder "
-            "per machine"
-        )
-    return sorted(path for path in root.glob("[!.]*") if path.is_dir() and session_files(path))
+        return {case: list(chain.from_iterable(rounds.values())) for case, rounds in rounds_of_case.items()}
 
 
 def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[RunLog]:
-    """Every run log of a folder, by name. Raises JournalError, also where one is not of `benchmark`."""
-    run_logs = (RunLog.read(folder, samples, benchmark) for folder in folders(root))
+    """Every run log of a folder, by name. Raises Problem, also where one is not of `benchmark`."""
+    run_logs = (RunLog.read(folder, samples, benchmark) for folder in sorted(root.glob("[!.]*/")))
     return [run_log for run_log in run_logs if run_log.headers]
 
 

@@ -113,7 +113,7 @@ def calibration(case: Case, seconds: float) -> list[dict]:
     """Per shift: by how much a relative error of 1e-6 of the input grows, and BF16's relative error on the features."""
     import torch
 
-    from segbench.measure import worker
+    from segbench.measure import check
     from segbench.models import encoder
 
     rows = []
@@ -126,7 +126,7 @@ def calibration(case: Case, seconds: float) -> list[dict]:
             expected, moved = module(image)[0], module(image + noise)[0]
             with torch.autocast("cpu", torch.bfloat16):
                 rounded = module(image)[0]
-        growth, error = worker.relative_error(moved, expected) / 1e-6, worker.relative_error(rounded, expected)
+        growth, error = check.relative_error(moved, expected) / 1e-6, check.relative_error(rounded, expected)
         rows.append({"encoder": case.model, "shift": shift, "growth of an error": growth, "BF16 relative error": error})
     return rows
 

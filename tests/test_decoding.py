@@ -3,27 +3,44 @@
 import msgspec
 import pytest
 
+from benchmarks.batch_sizes import benchmark as batch_sizes
+from benchmarks.fpn_decoder import benchmark as fpn_decoder
+from segbench import cli
 from segbench.cases import Case
-from segbench.measure.schedule import Durations, Plan
+from segbench.measure.schedule import Plan
 from segbench.measure.sweep import Sweep
+from segbench.problem import Problem
 from segbench.run_log import RunLog
+from segbench.settings import parse
 
-from .conftest import ROOT
+from .conftest import ROOT, TINY, Script
 from .test_run_log import header
 
-FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
-UNET = ROOT / "benchmarks" / "unet_decoder" / "benchmark.py"
 COMBINED = ROOT / "benchmarks" / "combined_benchmark.py"
 BATCHES = ROOT / "benchmarks" / "batch_size_comparison.py"
 PEERS = ROOT / "benchmarks" / "decoder_peers" / "benchmark.py"
-EAGER = ("--models", "lcnet_100", "--modes", "baseline")
+EAGER = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1")
+FPN = ("--modes", "baseline", "--num-classes", "5", "--rounds", "1")
 
 
-def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
-    script.path = FPN
-    done = script.run("--models", "lcnet_100", "mixer_s32_224", "--modes", "baseline", "--num-classes", "5")
-    rows = script.table().set_index(["model", "decoder"])
-    assert done.returncode == 1, done.stdout + done.stderr
+def run_here(benchmark: cli.Benchmark, *flags: str) -> int:
+    """The script, in this process."""
+    return cli.run(benchmark, parse(benchmark.defaults, benchmark.description, [*TINY, "--modes", "baseline", *flags]))
+
+
+@pytest.fixture(scope="module")
+def fpn(tmp_path_factory, cache):
+    """A run of an encoder with FPN, and of one that has no feature maps."""
+    script = Script(tmp_path_factory.mktemp("fpn"), cache)
+    script.path = fpn_decoder.BENCHMARK.script
+    script.done = script.run("--models", "lcnet_100", "mixer_s32_224", *FPN)
+    return script
+
+
+def test_an_encoder_with_fpn_and_one_without_feature_maps(fpn):
+    rows = fpn.table().set_index(["model", "decoder"])
+    assert fpn.done.returncode == 1, fpn.done.stdout + fpn.done.stderr
+    assert "Compiled code is kept" not in fpn.done.stdout
     assert rows.status.to_dict() == {
         ("lcnet_100", "features"): "ok",
         ("lcnet_100", "fpn"): "ok",
@@ -40,31 +57,17 @@ def test_an_encoder_with_fpn_and_one_without_feature_maps(script):
     assert whole.gmacs - alone.gmacs == pytest.approx(whole.decoder_gmacs, rel=1e-4)
     assert whole.decoder_share == pytest.approx(1 - alone.latency_ms / whole.latency_ms, rel=1e-4)
     assert whole.argmax_agreement == 1 and whole.rel_error < 1e-6
-    assert (script.out / "benchmark_plot.png").exists()
+    assert (fpn.out / "benchmark_plot.png").exists()
 
 
-def test_feature_maps_that_fpn_timed_serve_unet(script, tmp_path):
-    latency_ms = {}
-    for name, path, flags in (("fpn_decoder", FPN, ()), ("unet_decoder", UNET, ("--no-feature-maps",))):
-        script.path, script.out = path, tmp_path / name
-        done = script.run("--models", "lcnet_100", "--modes", "baseline", "--num-classes", "5", *flags)
-        assert done.returncode == 0, done.stdout + done.stderr
-        rows = script.table().set_index("decoder")
-        latency_ms |= rows.latency_ms.to_dict()
-    assert [*rows.index] == ["unet"]
-    assert rows.decoder_share["unet"] == pytest.approx(1 - latency_ms["features"] / latency_ms["unet"], rel=1e-4)
-
-
-def test_slices_of_one_channel_are_cases_of_their_own(script):
-    script.path = FPN
-    flags = ("--models", "lcnet_100", "--modes", "baseline", "--num-classes", "5", "--rounds", "1")
-    assert script.run(*flags, "--in-chans", "1").returncode == 0
-    rows = script.table().set_index("decoder")
-    assert rows.in_chans.tolist() == [1, 1] and (rows.status == "ok").all()
-    done = script.run(*flags)
-    assert done.returncode == 2 and "in_chans 1, not 3: --label" in done.stderr
-    assert script.run(*flags, "--label", "colour").returncode == 0
-    rows = script.table().set_index("in_chans")
+def test_slices_of_one_channel_have_a_run_log_of_their_own(fpn):
+    flags = ("--models", "lcnet_100", "--in-chans", "1", *FPN)
+    with pytest.raises(Problem, match="in_chans 3, not 1: --label"):
+        run_here(fpn_decoder.BENCHMARK, "--out", str(fpn.out), *flags)
+    done = fpn.run("--label", "slices", *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = fpn.table()
+    rows = rows[rows.model == "lcnet_100"].set_index("in_chans")
     assert rows.status.tolist() == ["ok"] * 4
     # The first of lcnet_100's convolutions has 16 kernels of 3x3, here two channels fewer.
     assert 1e6 * (rows.params_m[3].iloc[0] - rows.params_m[1].iloc[0]) == pytest.approx(2 * 16 * 9, abs=2)
@@ -78,9 +81,9 @@ def test_alone_fpn_and_unet_side_by_side(script):
     (row,) = script.table("combined_benchmark_results.csv").to_dict("records")
     assert row["features_img_s"] > row["fpn_img_s"] and row["features_img_s"] > row["unet_img_s"]
     assert row["unet_params_m"] > row["fpn_params_m"] > row["features_params_m"]
-    assert [*(script.out / "run_logs" / "combined_benchmark").glob("*/*.jsonl")]
-    settled = row["fpn_status"] == row["unet_status"] == "ok"  # up to what else runs; else there is nothing to draw
-    assert (script.out / "combined_benchmark_plot.png").exists() == settled
+    assert len(script.run_log().runs) == 3
+    valid = row["fpn_status"] == row["unet_status"] == "ok"  # beside other programs there may be nothing to draw
+    assert (script.out / "combined_benchmark_plot.png").exists() == valid
 
 
 @pytest.mark.slow
@@ -113,27 +116,26 @@ def test_a_peer_stands_beside_each_decoder(script):
 
 
 @pytest.mark.parametrize(
-    ("path", "flags", "says"),
+    ("benchmark", "flags", "says"),
     [
-        (FPN, ("--num-classes", "0"), "--num-classes 0"),
-        (BATCHES, ("--batch-sizes", "0"), "--batch-sizes 0"),
-        (BATCHES, ("--batch-size", "2"), "--batch-sizes names them all"),
+        (fpn_decoder.BENCHMARK, ("--num-classes", "0"), "--num-classes 0"),
+        (batch_sizes.BENCHMARK, ("--batch-sizes", "0"), "--batch-sizes 0"),
+        (batch_sizes.BENCHMARK, ("--batch-size", "2"), "--batch-sizes names them all"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(script, path, flags, says):
-    script.path = path
-    done = script.run(*flags)
-    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_bad_input_is_one_line(tmp_path, benchmark, flags, says):
+    with pytest.raises(Problem, match=says) as problem:
+        run_here(benchmark, "--out", str(tmp_path), *flags)
+    assert "\n" not in str(problem.value)
 
 
-def test_emulated_bf16_is_a_row_that_says_so(tmp_path):
-    case = Case(model="lcnet_100", decoder="unet", classes=117, mode="autocast+compile", size=(512, 512))
-    plan = Plan([case], 3, emulated=frozenset({case.mode}), skip_emulated=True)
+def test_bf16_that_a_runtime_would_not_use_is_a_row_that_says_so(tmp_path):
+    case = Case(model="lcnet_100", decoder="unet", classes=117, mode="openvino-bf16", size=(512, 512))
     about = header()
     about = msgspec.structs.replace(about, machine=msgspec.structs.replace(about.machine, native_bf16=False))
     for _ in range(2):  # the same command again says it again, and adds no second row
         folder = tmp_path / about.folder
-        Sweep(RunLog.read(folder), plan, about, Durations()).run()
+        Sweep(RunLog.read(folder), Plan([case], 3), about).run()
         (run,) = RunLog.read(folder).runs
         assert run.status == "skipped" and "no native BF16" in run.reason
     assert len([*folder.iterdir()]) == 1

@@ -5,20 +5,20 @@ import subprocess
 import sys
 
 import msgspec
-import pandas as pd
 import pytest
 import timm
 import torch
 
 from segbench import counting, machine, models
 from segbench.cases import Case
-from segbench.measure import server, worker
+from segbench.measure import check, errors, server
 from segbench.problem import Problem
 from segbench.records import Run
 from segbench.run_log import RunLog
 from segbench.runtimes import torch as torch_runtime
+from segbench.settings import Settings, parse, resolve
 
-from .conftest import ENCODER_ONLY, TINY
+from .conftest import ENCODER_ONLY, Script
 from .test_run_log import CASE, header
 
 QUICK = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1", "--samples", "2")
@@ -45,13 +45,13 @@ def test_what_a_shell_exports_is_not_passed_on(monkeypatch, name):
     monkeypatch.setenv(name, "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert name in server.left_out()
-    one = server.Server({"OWN": "1"})
+    assert name in server.removed_variables()
+    process = server.Server({"OWN": "1"})
     code = "import os, json; print(json.dumps(dict(os.environ)))"
     monkeypatch.setattr(server, "SERVE", code)
-    one.start()
-    seen = msgspec.json.decode(one.process.stdout.read())
-    one.process.wait()
+    process.start()
+    seen = msgspec.json.decode(process.process.stdout.read())
+    process.process.wait()
     assert name not in seen and seen["CUDA_VISIBLE_DEVICES"] == "" and seen["OWN"] == seen["HF_HUB_OFFLINE"] == "1"
 
 
@@ -68,7 +68,7 @@ def test_compile_means_compiled_whatever_is_exported(script):
 def test_fp32_that_is_not_is_seen_by_its_error(monkeypatch):
     """ONEDNN_DEFAULT_FPMATH_MODE=BF16, which guides for Arm set, does so to convolutions; the check of a network sees
     nothing, for what it expects errs alike. Not every CPU can be told to, so it is done here by hand."""
-    assert worker.fp32_error() < 1e-5
+    assert check.fp32_error() < 1e-5
     conv2d = torch.conv2d
 
     def in_bf16(image, weight):
@@ -77,18 +77,7 @@ def test_fp32_that_is_not_is_seen_by_its_error(monkeypatch):
         return conv2d(image.bfloat16(), weight.bfloat16()).float()
 
     monkeypatch.setattr(torch, "conv2d", in_bf16)
-    assert worker.fp32_error() > 1e-3
-
-
-def test_children_never_import_from_the_users_folder(script, tmp_path):
-    """A queue.py of the user's, and another clone's segbench, in the working directory."""
-    (tmp_path / "queue.py").write_text("raise SystemExit(1)")
-    (tmp_path / "segbench").mkdir()
-    (tmp_path / "segbench" / "__init__.py").write_text("raise SystemExit(1)")
-    command = [sys.executable, str(ENCODER_ONLY), *TINY, *QUICK, "--out", str(script.out)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=script.environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert pd.read_csv(script.out / "benchmark_results_all.csv").throughput_img_s.tolist() > [0]
+    assert check.fp32_error() > 1e-3
 
 
 def test_no_line_is_written_that_cannot_be_read_back(tmp_path):
@@ -101,33 +90,46 @@ def test_no_line_is_written_that_cannot_be_read_back(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """A small run log to report of."""
-    out = tmp_path_factory.mktemp("measured")
-    command = [sys.executable, str(ENCODER_ONLY), *TINY, *QUICK, "--out", str(out)]
-    assert subprocess.run(command, capture_output=True).returncode == 0
-    return out
+def measured(tmp_path_factory, cache):
+    """A small run, started where a queue.py of the user's and another clone's segbench lie, with a cache folder that a
+    compiler cannot use."""
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "queue.py").write_text("raise SystemExit(1)")
+    (folder / "segbench").mkdir()
+    (folder / "segbench" / "__init__.py").write_text("raise SystemExit(1)")
+    script = Script(folder / "out", cache)
+    environment = script.environment | {"XDG_CACHE_HOME": str(folder / "my cache")}
+    script.done = subprocess.run(script.command(*QUICK), capture_output=True, text=True, cwd=folder, env=environment)
+    return script
 
 
-def report(out, shell: str = "{}", **environment: str) -> subprocess.CompletedProcess:
-    command = shell.format(f"{sys.executable} {ENCODER_ONLY} --report --out {out}")
+def test_children_never_import_from_the_users_folder(measured):
+    assert measured.done.returncode == 0, measured.done.stdout + measured.done.stderr
+    assert (measured.table().throughput_img_s > 0).all()
+
+
+def test_a_cache_that_a_compiler_cannot_use_is_said(measured):
+    assert "has a space in it" in measured.done.stdout
+
+
+def report(script, shell: str = "{}", **environment: str) -> subprocess.CompletedProcess:
+    command = shell.format(f"{sys.executable} {ENCODER_ONLY} --report --out {script.out}")
     return subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, env=os.environ | environment, errors="replace"
     )
 
 
-def test_a_notebooks_window_and_settings_cost_no_picture(measured, tmp_path):
+def test_a_notebooks_window_and_settings_and_a_latin_locale_cost_no_picture(measured, tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")
     settings = {"MPLBACKEND": "module://no_such.backend", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
-    done = report(measured, **settings)
+    done = report(measured, PYTHONIOENCODING="latin-1", **settings)
     assert done.returncode == 0 and "benchmark_plot.png" in done.stdout, done.stderr
 
 
-def test_a_latin_locale_a_closed_pipe_and_closed_streams_cost_a_line_at_most(measured):
-    assert report(measured, PYTHONIOENCODING="latin-1").returncode == 0
-    for shell in ("set -o pipefail; {} | head -1", "{} 2>&-", "{} >&-"):
-        done = report(measured, shell)
-        assert "Traceback" not in done.stdout + done.stderr and done.returncode in (0, 141), (shell, done.stderr)
+@pytest.mark.parametrize("shell", ["set -o pipefail; {} 2>&- | head -1", "{} >&-"])
+def test_a_closed_pipe_and_closed_streams_cost_a_line_at_most(measured, shell):
+    done = report(measured, shell)
+    assert "Traceback" not in done.stdout + done.stderr and done.returncode in (0, 141), done.stderr
 
 
 def test_a_full_disk_costs_the_picture_and_not_the_table(measured):
@@ -149,7 +151,7 @@ def test_a_full_disk_costs_the_picture_and_not_the_table(measured):
     ],
 )
 def test_a_reason_is_the_compilers_first_error_or_the_first_line(text, says):
-    assert says in worker.first_error(text) and "\n" not in worker.first_error(text)
+    assert says in errors.first_complaint(text) and "\n" not in errors.first_complaint(text)
 
 
 def test_an_error_says_where_it_was_raised_and_what_size_timm_made_the_model_for():
@@ -157,10 +159,10 @@ def test_an_error_says_where_it_was_raised_and_what_size_timm_made_the_model_for
     case = Case(model="crossvit_9_240", mode="baseline", size=(224, 224))
     with pytest.raises(RuntimeError) as timms:
         models.build(case)(torch.rand(1, 3, 224, 224))
-    assert worker.explained(timms.value, case).endswith("(timm made it for 240x240)")
+    assert errors.one_line(timms.value, case).endswith("(timm made it for 240x240)")
     with pytest.raises(AssertionError) as silent:
         raise AssertionError
-    assert worker.explained(silent.value, case) == "AssertionError: raise AssertionError"
+    assert errors.one_line(silent.value, case) == "AssertionError: raise AssertionError"
 
 
 def test_as_many_compilers_as_a_containers_quota_allows(monkeypatch):
@@ -168,19 +170,10 @@ def test_as_many_compilers_as_a_containers_quota_allows(monkeypatch):
     assert torch_runtime.environment(threads=2)["TORCHINDUCTOR_COMPILE_THREADS"] == "1"
 
 
-def test_home_is_what_a_tilde_means_also_behind_an_equals_sign(tmp_path):
-    command = [sys.executable, str(ENCODER_ONLY), "--report", "--out=~/results"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path / "home")}
-    )
-    assert done.returncode == 2 and str(tmp_path / "home" / "results") in done.stderr
-    assert not (tmp_path / "~").exists()
-
-
-def test_a_cache_that_a_compiler_cannot_use_is_said(script, tmp_path):
-    done = script.run("--models", "lcnet_100", "--modes", "baseline", XDG_CACHE_HOME=str(tmp_path / "my cache"))
-    assert done.returncode == 0 and "has a space in it" in done.stdout, done.stdout + done.stderr
-    assert "Compiled code is kept" not in script.run("--models", "resnet18", "--modes", "baseline").stdout
+def test_home_is_what_a_tilde_means_also_behind_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    defaults = Settings(modes=("baseline",))
+    assert resolve(parse(defaults, "", ["--out=~/results"]), tmp_path, defaults, {}).out == tmp_path / "results"
 
 
 def test_no_user_and_no_home_cost_nothing():

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from segbench import machine
-from segbench.measure import schedule
 
 AMD = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -196,7 +195,7 @@ def test_a_hybrid_cpu_computes_on_its_p_cores(tmp_path, monkeypatch, mask, quota
     [("0::/outer/job\n", "outer__cpu--stat"), ("4:cpu,cpuacct:/job\n", "cpu__job__cpu--stat")],
     ids=["v2", "v1"],
 )
-def test_neighbours_count_on_the_mask_beyond_what_the_threads_leave_free(
+def test_others_count_on_the_mask_beyond_what_the_threads_leave_free(
     tmp_path, monkeypatch, threads, others, cgroup, stat
 ):
     """In two seconds of which this process computes for two, on CPUs 1 and 3; CPU 2 is off."""
@@ -225,10 +224,3 @@ def test_what_is_not_installed_is_missing():
         "pytest": pytest.__version__,
         "no-such-package": "missing",
     }
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(40.2, "40 s"), (754, "13 min"), (5700, "1 h 35 min"), (7260, "2 h 01 min")]
-)
-def test_durations_read_well(seconds, text):
-    assert schedule.duration(seconds) == text

@@ -11,14 +11,14 @@ import torch
 from segbench import machine
 from segbench.cases import BUSY_CPUS, Case
 from segbench.measure import sweep, timing
-from segbench.measure.schedule import Durations, Plan
+from segbench.measure.schedule import Plan
 from segbench.records import Run
 from segbench.run_log import RunLog
 
 from .conftest import ROOT
 from .test_run_log import header
 
-ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # bounds in ms that every reading, or none, keeps
+ALWAYS, NEVER = (1e9, 1e9), (0.0, 0.0)  # bounds in ms that all reference times, or none, are within
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +31,18 @@ def work() -> torch.Tensor:
     return torch.ones(64, 64) @ torch.ones(64, 64)
 
 
-def test_a_visit_ends_with_its_undisturbed_samples_or_its_budget(reference_workload):
+def test_a_run_ends_with_its_valid_samples_or_its_budget(reference_workload):
     alive = []
     enough = timing.sample(work, reference_workload, ALWAYS, 7, 60, lambda: alive.append(1))
     assert len(enough.samples_ms) == 7 and len(enough.reference_ms) == 8 and alive
     assert enough.per_sample > 1 and torch.equal(enough.output, torch.full((64, 64), 64.0))
     spent = timing.sample(work, reference_workload, NEVER, 7, 0.5)
     assert len(spent.samples_ms) > 1 and len(spent.reference_ms) == len(spent.samples_ms) + 1
-    assert len(timing.sample(work, reference_workload, NEVER, 7, 1e-9).samples_ms) == 1, (
-        "at least one, whatever the budget"
-    )
+    without_time = timing.sample(work, reference_workload, NEVER, 7, 1e-9)
+    assert len(without_time.samples_ms) == 1, "at least one, whatever the budget"
 
 
-def test_yardsticks_read_their_own_workloads(reference_workload):
+def test_each_reference_time_is_of_its_own_workload(reference_workload):
     longer = timing.ReferenceWorkload()
     longer.weights = longer.weights * 8
     (conv, gemm), (eight_times, same) = reference_workload.read(), longer.read()
@@ -58,12 +57,12 @@ BUSY, QUIET = 2 * BUSY_CPUS, 0.0
     [
         ([], 30, [1, 1, 2]),  # others have just ended
         ([BUSY, QUIET, BUSY], 30, [1, 1, 2]),
-        ([BUSY] * 100, 30, [1, 2]),  # what cannot be had quiet is measured all the same
+        ([BUSY] * 100, 30, [1, 2]),  # a machine that stays busy is measured all the same
         ([], 0, [1, 2]),
     ],
     ids=["a moment", "bursts", "for ever", "--no-wait"],
 )
-def test_a_visit_that_others_disturb_is_repeated_once_and_within_bounds(tmp_path, monkeypatch, looks, wait_s, rounds):
+def test_a_run_that_others_disturb_is_repeated_once_and_within_bounds(tmp_path, monkeypatch, looks, wait_s, rounds):
     """In the first of two rounds."""
     case = Case(model="lcnet_100", mode="baseline", size=(64, 64))
     seen, clock = iter([*looks, *[QUIET] * 9]), iter(range(1000))
@@ -76,14 +75,14 @@ def test_a_visit_that_others_disturb_is_repeated_once_and_within_bounds(tmp_path
     monkeypatch.setattr(sweep, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(clock)))
     about = header()
     run_log = RunLog(tmp_path / about.folder)
-    sweep.Sweep(run_log, Plan([case], 2, wait_s=wait_s), about, Durations()).run()
+    sweep.Sweep(run_log, Plan([case], 2, wait_s=wait_s), about).run()
     assert [run.round for run in RunLog.read(run_log.folder).runs] == rounds
 
 
 @pytest.mark.slow
 def test_memory_agrees_with_torchs_own_allocations():
     """Within 20 %; the profiler counts them one by one."""
-    command = [sys.executable, ROOT / "benchmarks" / "protocol_checks.py", "memory"]
+    command = [sys.executable, ROOT / "studies" / "protocol_checks.py", "memory"]
     done = subprocess.run([*command, "--models", "mobilenetv3_small_100", "resnet18"], capture_output=True, text=True)
     ratios = [float(line.split("|")[-2]) for line in done.stdout.splitlines() if re.match(r"\| (mobile|res)net", line)]
     assert len(ratios) == 2 and all(0.8 < ratio < 1.2 for ratio in ratios), done.stdout + done.stderr

@@ -10,10 +10,10 @@ from segbench import machine
 from segbench.cases import Case
 from segbench.problem import Problem
 from segbench.records import Header, MachineSpeed, Outcome, Run
-from segbench.run_log import SCHEMA, RunLog, folders, read_all
+from segbench.run_log import SCHEMA, RunLog, read_all
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(64, 64), threads=1)
-FLOOR = MachineSpeed(threads=1, started="2026-01-01T00:00:00+00:00", reference_ms=[(3, 1)], peak_gflops={"fp32": 90})
+SPEED = MachineSpeed(threads=1, started="2026-01-01T00:00:00+00:00", reference_ms=[(3, 1)], peak_gflops={"fp32": 90})
 
 
 def header(started: str = "2026-01-01T00:00:00+00:00", **changes) -> Header:
@@ -32,7 +32,7 @@ def header(started: str = "2026-01-01T00:00:00+00:00", **changes) -> Header:
 def run_log(tmp_path) -> RunLog:
     run_log = RunLog(tmp_path / machine.describe().name)
     run_log.begin(header())
-    run_log.append(FLOOR)
+    run_log.append(SPEED)
     for number in (1, 2):
         reference_times = [(3.0, 1.0), (3.5, 1.25)]
         run_log.append(Run(case=CASE, round=number, samples_ms=[1.5], reference_ms=reference_times, cache="warm"))
@@ -66,7 +66,7 @@ def test_a_sweep_reads_the_same_without_the_samples(run_log):
     assert outcomes == [run.outcome() for run in run_log.runs] and outcomes[0].cache == "warm"
 
 
-def test_sessions_lie_in_files_of_their_own_and_all_of_their_visits_count(run_log):
+def test_sessions_lie_in_files_of_their_own_and_all_of_their_runs_count(run_log):
     before = run_log.path.read_bytes()
     both = another_session(run_log, Run(case=CASE, round=1, samples_ms=[2.5], reference_ms=[(3, 1)] * 2))
     assert run_log.path.read_bytes() == before and len([*run_log.folder.iterdir()]) == 2
@@ -167,7 +167,7 @@ def test_a_torn_last_line_costs_that_line_only(run_log):
         (b'{"kind":"visit"}\n', "line 1"),
         (b"not json\n", "line 1"),
         (b"\xff\xfe\n", "line 1"),
-        (msgspec.json.encode(FLOOR) + b"\n", "a header is the first line"),
+        (msgspec.json.encode(SPEED) + b"\n", "a header is the first line"),
     ],
 )
 def test_anything_but_a_session_is_refused_in_one_line(tmp_path, text, says):
@@ -177,12 +177,6 @@ def test_anything_but_a_session_is_refused_in_one_line(tmp_path, text, says):
     with pytest.raises(Problem, match=says) as error:
         read_all(tmp_path)
     assert "\n" not in str(error.value) and path.read_bytes() == text
-
-
-def test_a_journal_of_the_earlier_layout_is_named(tmp_path):
-    (tmp_path / "amd-1.2-3c.jsonl").write_text("{}\n")
-    with pytest.raises(Problem, match=r"amd-1\.2-3c\.jsonl is a run log of an earlier layout"):
-        folders(tmp_path)
 
 
 def test_a_line_in_the_middle_that_is_damaged_is_named(run_log):

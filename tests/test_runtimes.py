@@ -10,14 +10,14 @@ from segbench import inputs, modes, runtimes
 from segbench.analysis.tables import Results
 from segbench.cases import Case
 from segbench.machine import cache_folder, describe
-from segbench.measure import worker
+from segbench.measure import errors
 from segbench.models import build
 from segbench.records import Run
 from segbench.run_log import RunLog
 from segbench.runtimes import conversion, ncnn, openvino
 
 from .conftest import ROOT
-from .test_run_log import FLOOR, header
+from .test_run_log import SPEED, header
 
 RUNTIMES = ROOT / "benchmarks" / "runtimes" / "benchmark.py"
 FLOATING = ("onnxruntime", "openvino", "ncnn", "mnn")
@@ -49,30 +49,30 @@ def prepared(name: str, network, cache) -> runtimes.Prepared:
 
 
 @pytest.mark.parametrize("name", FLOATING)
-def test_a_runtime_computes_what_torch_does_and_keeps_what_it_converted(network, cache, name):
+def test_a_runtime_computes_what_torch_does_and_caches_what_it_converted(network, cache, name):
     with torch.inference_mode():
         (expected,) = network(inputs.photograph((64, 64)))
-    for found in ("cold", "warm"):
+    for cache_state in ("cold", "warm"):
         again = prepared(name, network, cache)
         again.call()
         (output,) = again.outputs(again.call())
-        assert again.cache == found and output.shape == expected.shape and again.model_mb > 1
+        assert again.cache == cache_state and output.shape == expected.shape and again.model_mb > 1
         assert float((output - expected).norm() / expected.norm()) < modes.max_error(name)
         assert again.ran()["threads"] == "1"
 
 
 def test_what_is_broken_on_disk_is_made_again(tmp_path):
-    folder, made = tmp_path / "kept", []
+    folder, made = tmp_path / "converted", []
 
     def make(draft):
         made.append(draft)
         (draft / "model").write_text("whole")
 
-    assert [conversion.kept(folder, make).found for _ in range(2)] == [False, True] and len(made) == 1
+    assert [conversion.cached(folder, make).on_disk for _ in range(2)] == [False, True] and len(made) == 1
     (folder / "model").write_text("")
-    assert not conversion.kept(folder, make).found and (folder / "model").read_text() == "whole"
-    (tmp_path / "kept.made").write_text("")
-    assert [conversion.kept(folder, make).found for _ in range(2)] == [False, True] and len(made) == 3
+    assert not conversion.cached(folder, make).on_disk and (folder / "model").read_text() == "whole"
+    (tmp_path / "converted.made").write_text("")
+    assert [conversion.cached(folder, make).on_disk for _ in range(2)] == [False, True] and len(made) == 3
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -101,7 +101,7 @@ def test_another_input_is_computed_too(network, cache):
 
 def test_what_ncnn_lacks_is_named(tmp_path):
     (tmp_path / "model.param").write_text("7767517\n2 1\nInput in0 0 1 x\npnnx.Expression e 0 1 y\nF.gelu g 1 1 y z\n")
-    assert ncnn.foreign(tmp_path / "model.param") == ["F.gelu", "pnnx.Expression"]
+    assert ncnn.unsupported_layers(tmp_path / "model.param") == ["F.gelu", "pnnx.Expression"]
 
 
 @NATIVE_BF16
@@ -164,15 +164,15 @@ def test_from_the_command_to_the_heat_map(script, tmp_path):
     assert (script.out / "benchmark_plot.png").exists()
 
 
-def test_what_a_mode_keeps_beside_a_neighbour_is_images_over_seconds(tmp_path):
+def test_throughput_under_background_load_is_images_over_seconds(tmp_path):
     """Half of the samples take three times as long: the mean doubles, the median would say nothing of it."""
     case = Case(model="lcnet_100", mode="baseline", size=(64, 64), threads=1)
     run_logs = []
-    for label, samples in (("", [10.0] * 40), ("background_load", [10.0, 30.0] * 20)):
+    for label, samples in (("", [10.0] * 40), ("background-load", [10.0, 30.0] * 20)):
         about = header(label=label)
         run_log = RunLog(tmp_path / about.folder)
         run_log.begin(about)
-        run_log.append(FLOOR)
+        run_log.append(SPEED)
         for number in (1, 2):
             run_log.append(Run(case=case, round=number, samples_ms=samples, reference_ms=[(3.0, 1.0)] * 41))
         run_logs.append(RunLog.read(run_log.folder))
@@ -197,5 +197,5 @@ def test_what_a_runtime_complains_of_is_said_without_a_path_of_the_machine(text,
         raise error
     except RuntimeError:
         assert (
-            worker.explained(error, Case(model="lcnet_100", mode="baseline", size=(64, 64))) == f"RuntimeError: {says}"
+            errors.one_line(error, Case(model="lcnet_100", mode="baseline", size=(64, 64))) == f"RuntimeError: {says}"
         )

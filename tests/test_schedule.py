@@ -9,36 +9,37 @@ import pytest
 from segbench.analysis import estimates
 from segbench.cases import Case
 from segbench.measure import sweep
-from segbench.measure.schedule import Durations, Plan, remaining_s
+from segbench.measure.schedule import Plan, about, duration
 from segbench.records import Run
 
 EAGER = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(EAGER, mode="compile")
-USUAL = msgspec.structs.replace(EAGER, protocol="fixed-iteration", allocator="default")
-AUTOCAST = msgspec.structs.replace(EAGER, mode="autocast")
+FIXED = msgspec.structs.replace(EAGER, protocol="fixed-iteration", allocator="default")
 
 
 def plan(*cases: Case, **changes) -> Plan:
     return Plan(**({"cases": [*cases], "rounds": 3} | changes))
 
 
-def test_every_round_visits_models_in_a_new_order_and_their_modes_next_to_each_other():
+def test_every_round_runs_models_in_a_new_order_and_their_modes_next_to_each_other():
     models = [f"model_{number}" for number in range(8)]
     cases = [msgspec.structs.replace(case, model=model) for model in models for case in (EAGER, COMPILED)]
     steps = plan(*cases).steps([])
     rounds = [[case for number, case in steps if number == wanted] for wanted in (1, 2, 3)]
-    assert all(sorted(map(str, cases)) == sorted(map(str, of_round)) for of_round in rounds)
-    assert all(one.model == two.model for of_round in rounds for one, two in zip(*[iter(of_round)] * 2, strict=True))
+    assert all(sorted(map(str, cases)) == sorted(map(str, order)) for order in rounds)
+    assert all(
+        first.model == second.model for order in rounds for first, second in zip(order[::2], order[1::2], strict=True)
+    )
     assert rounds[0] != rounds[1] and steps == plan(*cases).steps([]) != plan(*cases, seed=1).steps([])
 
 
-def test_repetitions_and_the_usual_protocol():
-    twice = plan(EAGER, USUAL, repetitions=2)
+def test_repetitions_and_the_fixed_iteration_protocol():
+    twice = plan(EAGER, FIXED, repetitions=2)
     steps = twice.steps([])
     assert [number for number, case in steps if case == EAGER] == [1, 2, 3, 4, 5, 6]
-    assert [number for number, case in steps if case == USUAL] == [3, 6]
+    assert [number for number, case in steps if case == FIXED] == [3, 6]
     assert [twice.repetition(number) for number in range(1, 8)] == [1, 1, 1, 2, 2, 2, 2]
-    assert all(one <= two for (one, _), (two, _) in pairwise(steps))
+    assert all(earlier <= later for (earlier, _), (later, _) in pairwise(steps))
 
 
 @pytest.mark.parametrize(
@@ -79,27 +80,18 @@ def test_further_rounds_follow_those_of_the_own_host(monkeypatch):
         assert further.further_steps(SimpleNamespace(runs=runs, session="", host=str)) == left
 
 
-def test_emulated_bf16_is_visited_once():
-    emulating = plan(EAGER, AUTOCAST, emulated=frozenset({"autocast"}))
-    assert [number for number, case in emulating.steps([]) if case == AUTOCAST] == [1]
+def test_the_time_left_is_by_the_mean_of_the_runs_before():
+    assert about(10, []) == "50 s", "5 s a run before any was seen"
+    runs = [Run(case=EAGER, round=number, seconds=seconds) for number, seconds in enumerate((4, 30, 8), 1)]
+    skipped = Run(case=EAGER, round=1, status="skipped")
+    assert about(9, [*runs, skipped]) == "2 min"
 
 
-def test_the_time_left_is_that_of_the_visits_before():
-    """Two rounds, an eager and a compiled case: nothing seen, then two runs here, then only elsewhere."""
-    steps = plan(EAGER, COMPILED, rounds=2).steps([])
-    # 5 s a run; compiling takes 35 s at first and 5 s with its graph on disk.
-    assert remaining_s(steps, Durations(), Durations()) == 5 + 5 + 40 + 10
-    seen = [
-        Run(case=EAGER, round=1, seconds=4),
-        Run(case=COMPILED, round=1, seconds=30, cache="cold"),
-        Run(case=COMPILED, round=1, seconds=7, cache="warm"),
-    ]
-    assert remaining_s(steps, Durations(seen), Durations()) == 4 + 4 + 7 + 7, "the graph is on disk now"
-    assert remaining_s(steps, Durations(), Durations(seen)) == 4 + 4 + 30 + 7
-    other = [(number, msgspec.structs.replace(case, model="resnet18")) for number, case in steps]
-    assert remaining_s(other, Durations(seen), Durations()) == 4 + 4 + 30 + 7, "of its mode"
-    long = [Run(case=COMPILED, round=1, seconds=60, cache="warm")]
-    assert remaining_s([(number, COMPILED) for number in (2, 3)], Durations(long), Durations()) == 120
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40.2, "40 s"), (754, "13 min"), (5700, "1 h 35 min"), (7260, "2 h 01 min")]
+)
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_a_batch_is_judged_by_what_smaller_ones_took():

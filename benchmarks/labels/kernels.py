@@ -22,7 +22,7 @@ import tyro
 
 from segbench import machine
 from segbench.analysis import stats
-from segbench.runtimes import conversion
+from segbench.runtimes import SHORT_SPIN
 
 HERE = Path(__file__).resolve().parent
 CLASSES, CHANNELS = 117, 32
@@ -173,7 +173,7 @@ def limits() -> dict:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    os.environ.update(conversion.SHORT_SPIN)  # before torch: its threads would spin into what comes in turn
+    os.environ.update(SHORT_SPIN)  # before torch: its threads would spin into what comes in turn
     settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
     if settings.pairs < 3:
         sys.exit("kernels.py: --pairs are 3 or more, for an interval")

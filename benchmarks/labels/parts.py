@@ -24,7 +24,7 @@ from benchmarks.labels.kernels import CLASSES, HERE, in_turn
 from segbench import machine, modes, runtimes, zoo
 from segbench.cases import FEATURES, Case
 from segbench.modes import BASELINE
-from segbench.runtimes import conversion
+from segbench.runtimes import SHORT_SPIN
 
 WAYS = {"argmax": ("encoder", "decoder", "logits", "argmax"), "labels": ("encoder", "decoder", "labels")}
 
@@ -90,7 +90,7 @@ def measure(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    os.environ.update(conversion.SHORT_SPIN)  # before torch: its threads would spin into what comes in turn
+    os.environ.update(SHORT_SPIN)  # before torch: its threads would spin into what comes in turn
     settings = tyro.cli(Settings, description=__doc__)
     if settings.turns < 3:
         sys.exit("parts.py: --turns are 3 or more")

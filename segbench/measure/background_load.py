@@ -11,15 +11,15 @@ from collections.abc import Iterator
 
 from .worker import die_with_parent
 
-PAUSE_S, BURST_S = 1.2, 0.6  # means of exponential distributions: a third of the time one core is taken
+PAUSE_S, BURST_S = 1.2, 0.6  # means of exponential distributions: one core is busy for a third of the time
 LONGEST_S = 5
-RUN = "from segbench.measure import background_load; background_load.main()"
+COMMAND = "from segbench.measure import background_load; background_load.main()"
 
 
 @contextlib.contextmanager
 def running(pause_s: float = PAUSE_S) -> Iterator[None]:
-    """It runs until the block ends, however that ends. `pause_s`: mean seconds between two bursts."""
-    command = [sys.executable, "-P", "-c", RUN, str(os.getpid()), str(pause_s)]
+    """Run it until the block ends, however that ends. `pause_s`: mean seconds between two bursts."""
+    command = [sys.executable, "-P", "-c", COMMAND, str(os.getpid()), str(pause_s)]
     process = subprocess.Popen(command, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True)
     try:
         yield

@@ -7,15 +7,15 @@ from ..records import Run
 
 
 class Order(msgspec.Struct, tag=True):
-    """What to do in a fresh process: run a case, or, without one, find this machine's floors and peaks."""
+    """What to do in a fresh process: run a case, or, without one, take reference times and find peak rates."""
 
     threads: int
     case: Case | None = None
-    bound_ms: tuple[float, float] = (0, 0)  # up to which a reading of the reference workload is valid
+    bound_ms: tuple[float, float] = (0, 0)  # up to which reference times are valid
     samples_wanted: int = 12  # valid ones
     budget_s: float = 2
     native_bf16: bool = False
-    source: str = ""  # where the file of weights lies that the case names, or the module of its own network
+    source: str = ""  # path of the weights that the case names, or of the module of the user's network
 
 
 class Started(msgspec.Struct, tag=True):

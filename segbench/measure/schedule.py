@@ -12,7 +12,7 @@ from ..run_log import RunLog
 
 FIRST_GUESS_S = 5  # of a run, before any was seen
 
-Step = tuple[int, Case]  # a round, and whom it runs
+Step = tuple[int, Case]  # round and case
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Plan:
     samples_wanted: int = 12  # valid ones, per run
     repetitions: int = 1
     shard: tuple[int, int] = (1, 1)  # (2, 4): of the rounds the 2nd, the 6th, ...
-    until: float = 0  # half width that runs leave a case, which further rounds are for; 0: no further rounds
+    until: float = 0  # half width of the intervals that further rounds aim at; 0: no further rounds
     max_rounds: int = 20  # per case, with the further ones
     seed: int = 0
     others: frozenset[str] = frozenset()  # sessions of other hosts, whose rounds do not count
-    wait_s: float = 0  # that a run may get longer by, for runs that other processes disturbed
-    short: bool = False  # where they stay busy for so long, one round has to do
+    wait_s: float = 0  # by which a session may get longer, to repeat runs that other processes disturbed
+    short: bool = False  # one round has to do where other processes stay busy for longer than that
     files: dict[str, str] = field(default_factory=dict)  # what a case calls its weights -> where they lie
 
     def repetition(self, number: int) -> int:
@@ -62,16 +62,16 @@ class Plan:
         return run.status not in MEASURED
 
     def further_steps(self, run_log: RunLog) -> list[Step]:
-        """One more round over the cases whose interval is not yet narrow enough, or what is left of one that was begun.
-        The run log holds samples."""
+        """One more round over the cases whose interval is still too wide, or the rest of a round that was begun. Needs
+        a run log with samples."""
         if not self.until:
             return []
         known = estimates.of_run_log(run_log, run_log.host(run_log.session))
-        again = [case for case in self.cases if self.due(case, 2) and case.protocol != "fixed-iteration"]
-        seen = {case: known.get(case, estimates.NOTHING) for case in again}
-        wide = [case for case in again if self.is_wide(seen[case])]
+        candidates = [case for case in self.cases if case.protocol != "fixed-iteration"]
+        estimate_of = {case: known.get(case, estimates.NOTHING) for case in candidates}
+        wide = [case for case in candidates if self.is_wide(estimate_of[case])]
         number = max((run.round for run in self.counted(run_log.runs)), default=1)
-        rest = [case for case in wide if number not in {run.round for run in self.counted(seen[case].raw)}]
+        rest = [case for case in wide if number not in {run.round for run in self.counted(estimate_of[case].raw)}]
         number, wide = (number, rest) if rest else (number + 1, wide)
         return [(number, case) for case in shuffled(wide, f"{self.seed}/{number}")]
 
@@ -92,12 +92,12 @@ def shuffled(cases: list[Case], seed: str) -> list[Case]:
     shuffle.shuffle(order)
     for group in order:
         shuffle.shuffle(group)
-        group.sort(key=lambda case: case.batch_size)  # a small one tells whether a large one fits into memory
+        group.sort(key=lambda case: case.batch_size)  # small batches show whether large ones fit into memory
     return [case for group in order for case in group]
 
 
 def about(count: int, runs: list[Outcome]) -> str:
-    """How long so many runs will take, by what earlier ones took."""
+    """How long so many runs will take, by the mean of earlier ones."""
     seconds = [run.seconds for run in runs if run.seconds] or [FIRST_GUESS_S]
     return duration(count * sum(seconds) / len(seconds))
 

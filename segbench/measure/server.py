@@ -19,26 +19,27 @@ from .messages import Done, Exited, Message, Order, Phase, Speeds, Started
 
 # Longest silence of a worker in s, by phase ("" while torch is imported).
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
-INFERENCE_S = 15  # that one inference may take, or the budget where that is more; faulting its pages in, twice as long
+INFERENCE_S = 15  # that one inference may take, or the budget where that is more; the first one twice as long
 
-# What a shell exports is no part of a case: families that change how torch, its libraries or the allocator compute.
-INHERITED = ("TORCHDYNAMO_", "TORCH_COMPILE_", "TORCHINDUCTOR_", "TORCH_LOGS", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
-INHERITED += ("NUMBA_", "OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+# What a shell exports is no part of a case: prefixes of variables that change how torch, its libraries or the allocator
+# compute.
+REMOVED = ("TORCHDYNAMO_", "TORCH_COMPILE_", "TORCHINDUCTOR_", "TORCH_LOGS", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
+REMOVED += ("NUMBA_", "OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 # A GPU in the machine is no part of a CPU benchmark: Inductor asks for its properties in the fork, and fails.
 HIDDEN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-# Not -m: that would put the working directory on the path, and with it what the user's modules are called.
+# Not -m: that would put the working directory on the path, and a user's queue.py would hide Python's.
 SERVE = "from segbench.measure import worker; worker.serve()"
 
 
-def left_out() -> list[str]:
+def removed_variables() -> list[str]:
     """Variables of this process that its servers do not get."""
-    return sorted(name for name in os.environ if name.startswith(INHERITED) and name != "TORCHINDUCTOR_CACHE_DIR")
+    return sorted(name for name in os.environ if name.startswith(REMOVED) and name != "TORCHINDUCTOR_CACHE_DIR")
 
 
 def cleaned() -> dict[str, str]:
-    """This process's environment without what would change what is measured, accelerators hidden."""
-    without = left_out()
-    return {name: value for name, value in os.environ.items() if name not in without} | dict.fromkeys(HIDDEN, "")
+    """This process's environment without what would change a measurement, and with accelerators hidden."""
+    removed = removed_variables()
+    return {name: value for name, value in os.environ.items() if name not in removed} | dict.fromkeys(HIDDEN, "")
 
 
 class ServerDied(Exception):
@@ -56,21 +57,21 @@ class Server:
         self.buffer = b""
 
     def start(self) -> None:
-        own = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # NumPy's threads would not survive a fork
-        own["NUMBA_CACHE_DIR"] = str(machine.cache_folder() / "numba")
+        fixed = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # NumPy's threads would not survive a fork
+        fixed["NUMBA_CACHE_DIR"] = str(machine.cache_folder() / "numba")
         self.buffer = b""
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", SERVE, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env=cleaned() | self.environment | own,
+            env=cleaned() | self.environment | fixed,
             start_new_session=True,  # Ctrl-C is for the sweep to handle
         )
 
     def run(self, order: Order) -> Done | Speeds:
-        """Have one order carried out in a fresh process. What becomes of a process that is too slow or dies is a Run
-        too.
+        """Carry one order out in a fresh process. A process that is too slow or dies is a Run too, with its status and
+        reason.
 
         Raises ServerDied where there is no process left to ask.
         """
@@ -93,8 +94,8 @@ class Server:
                     group = pid
                 case Phase(name):
                     phase = name
-                case Exited(by) if answer is None:
-                    return Done(failure(order, phase, by, late, oom_kills() > kills))
+                case Exited(signal_number) if answer is None:
+                    return Done(failure(order, phase, signal_number, late, oom_kills() > kills))
                 case Exited():
                     return answer
                 case _:
@@ -137,22 +138,21 @@ class Server:
         self.process = None
 
 
-def failure(order: Order, phase: str, by: int, late: bool, oom: bool) -> Run:
+def failure(order: Order, phase: str, signal_number: int, late: bool, oom: bool) -> Run:
     """The run of a process that ended without an answer."""
-    run = Run(
-        case=order.case or Case(model="machine_speeds", mode="", size=()), budget_s=order.budget_s, status="error"
-    )
+    case = order.case or Case(model="reference workload", mode="", size=())
+    run = Run(case=case, budget_s=order.budget_s, status="error")
     if late and phase in ("memory", "measure"):
         bound = run.case.batch_size / longest_s(order)
         run.status, run.reason = "timeout", f"no inference within {longest_s(order):g} s: < {bound:.2g} img/s"
     elif late:
         run.status, run.reason = "timeout", f"{phase or 'start'} took more than {LIMITS_S[phase]} s"
-    elif by == signal.SIGKILL and oom:
+    elif signal_number == signal.SIGKILL and oom:
         run.status, run.reason = "oom", f"killed by the kernel while it was short of memory ({phase})"
+    elif signal_number:
+        run.reason = f"died by {signal.Signals(signal_number).name} in phase {phase!r}"
     else:
-        run.reason = (
-            f"died by {signal.Signals(by).name} in phase {phase!r}" if by else f"ended early in phase {phase!r}"
-        )
+        run.reason = f"ended early in phase {phase!r}"
     return run
 
 

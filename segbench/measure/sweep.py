@@ -16,13 +16,13 @@ from ..records import Header, MachineSpeed, Outcome, Run
 from ..run_log import RunLog
 from .messages import Order, Speeds
 from .schedule import Plan, Step, duration
-from .server import Server, ServerDied, left_out
+from .server import Server, ServerDied, removed_variables
 
 IDLE_LOOKS = 2  # of a second each, in succession, after which a busy machine is taken for quiet again
 
 
 class Sweep:
-    """One run of a script: the runs that its plan still has to make, each appended to the run log."""
+    """One command: it carries out what is left of its plan, and appends each run to the run log."""
 
     def __init__(self, run_log: RunLog, plan: Plan, header: Header):
         """`header`: of the sessions that are begun."""
@@ -30,19 +30,19 @@ class Sweep:
         counted = plan.counted(run_log.runs)
         self.repetition = 0
         self.servers: dict[tuple, Server] = {}  # by what their processes need set
-        # Of the reference workload in this session, by number of threads and runtime: its threads may lengthen them.
+        # In this session, by number of threads and runtime: a runtime's threads may lengthen reference times.
         self.reference_times: dict[tuple[int, str], list[tuple[float, float]]] = {}
         self.wait_s = plan.wait_s  # that is left
-        self.failed: set[Case] = set()  # not measured again in this run
-        self.skips = {(v.case, v.round, v.reason) for v in counted if v.status == "skipped"}  # said already
-        self.latest = ""
+        self.failed: set[Case] = set()  # not measured again by this command
+        self.skips = {(run.case, run.round, run.reason) for run in counted if run.status == "skipped"}  # said already
+        self.latest_result = ""
 
     def run(self) -> None:
         """KeyboardInterrupt stops all processes and is passed on."""
         steps = self.plan.steps(self.run_log.runs)
         if not steps and not self.plan.until:
             return
-        if names := left_out():
+        if names := removed_variables():
             print(f"Not passed on to what is measured: {', '.join(names)}")
         if (cache := machine.cache_folder()).parent != (wanted := machine.wanted_cache()):
             print(f"Compiled code is kept in {cache}: {wanted} is relative, cannot be written to, or has a space in it")
@@ -65,9 +65,9 @@ class Sweep:
             self.stop_servers()
 
     def show(self, case: Case) -> None:
-        """In the bar: the case, its name cut to the space there is, and what the run before came to."""
+        """In the bar: the case, its name cut to the space there is, and the result of the run before."""
         self.bar.set_description_str("", refresh=False)
-        result = f" | previous: {self.latest}" * bool(self.latest)
+        result = f" | previous: {self.latest_result}" if self.latest_result else ""
         room = max(0, self.bar.ncols - len(str(self.bar)) - len(result))
         self.bar.set_description_str(case.name[:room] + result)
 
@@ -83,11 +83,11 @@ class Sweep:
             self.begin_session(self.plan.repetition(number))
         skipped = Run(case=case, status="skipped", reason=reason, started=now())
         run = skipped if reason else self.run_case(case)
-        self.keep(run, number)
+        self.record(run, number)
         if run.busy_cpus > BUSY_CPUS and self.wait_s > 0:
             clock = time.monotonic()
             if self.becomes_idle(run):
-                self.keep(self.run_case(case), number)
+                self.record(self.run_case(case), number)
             self.wait_s -= time.monotonic() - clock
 
     def first_round(self, steps: list[Step]) -> list[Step]:
@@ -99,15 +99,15 @@ class Sweep:
         self.bar.total -= len(steps) - len(left)
         return left
 
-    def keep(self, run: Run, number: int) -> None:
-        """Write a run of a round down, and what the next ones need to know of it."""
+    def record(self, run: Run, number: int) -> None:
+        """Append a run of a round to the run log, and remember what later runs depend on."""
         run.round = number
         self.run_log.append(run)
-        self.latest = run.status
+        self.latest_result = run.status
         if run.samples_ms:
-            self.latest = f"{run.case.batch_size / statistics.median(run.samples_ms) * 1e3:.3g} img/s"
+            self.latest_result = f"{run.case.batch_size / statistics.median(run.samples_ms) * 1e3:.3g} img/s"
         if run.reference_ms:
-            self.reference_times.setdefault(kind(run.case), []).extend(run.reference_ms)
+            self.reference_times.setdefault(reference_key(run.case), []).extend(run.reference_ms)
         if run.status not in MEASURED:
             self.give_up(run.case, run.status, run.reason)
 
@@ -117,8 +117,7 @@ class Sweep:
         while quiet < IDLE_LOOKS:
             if (left := end - time.monotonic()) <= 0:
                 return False
-            text = f"waiting: other processes use {busy_cpus:.1f} CPUs, up to {duration(left)}"
-            self.bar.set_description_str(text)
+            self.bar.set_description_str(f"waiting: other processes use {busy_cpus:.1f} CPUs, up to {duration(left)}")
             load = machine.BackgroundLoad(run.threads)
             time.sleep(min(1, left))
             others, throttled, _ = load.cpus()
@@ -131,7 +130,7 @@ class Sweep:
         tqdm.write(f"{case.name}: {status}, {reason}")
 
     def begin_session(self, repetition: int) -> None:
-        """A repetition shares nothing with the one before, and pays for its own start."""
+        """A repetition shares nothing with the one before, neither servers nor reference times."""
         self.stop_servers()
         self.repetition, self.reference_times = repetition, {}
         load, _, _ = os.getloadavg()
@@ -168,7 +167,7 @@ class Sweep:
         return runtimes.of_mode(mode).missing(mode, case, self.header.machine) or too_large(case, self.run_log.runs)
 
     def server(self, mode: str, threads: int) -> Server:
-        """That of the environment which the mode's runtime needs."""
+        """The server whose environment is what the mode's runtime needs."""
         environment = runtimes.of_mode(modes.MODES[mode]).environment(threads)
         key = tuple(sorted(environment.items()))
         if key not in self.servers:
@@ -180,20 +179,20 @@ class Sweep:
             server.stop()
 
     def reference(self, case: Case) -> stats.Reference:
-        """By all reference times of the session under the case's runtime up to now, or else by those of torch, of which some
-        are taken first. It only says when a run has samples enough."""
-        torchs = kind(msgspec.structs.replace(case, mode=modes.BASELINE))
-        if torchs not in self.reference_times:
-            self.reference_times[torchs] = [*self.machine_speed(case.threads).reference_ms]
-        return stats.reference(self.reference_times.get(kind(case), self.reference_times[torchs]))
+        """From all reference times of the session under the case's runtime up to now, or else from those of torch, of
+        which some are taken first. It only decides when a run has enough samples."""
+        with_torch = reference_key(msgspec.structs.replace(case, mode=modes.BASELINE))
+        if with_torch not in self.reference_times:
+            self.reference_times[with_torch] = [*self.machine_speed(case.threads).reference_ms]
+        return stats.reference(self.reference_times.get(reference_key(case), self.reference_times[with_torch]))
 
     def machine_speed(self, threads: int) -> MachineSpeed:
-        """Found in a process of torch's, and kept. Raises ServerDied."""
+        """Measure it in a process with torch alone, and append it to the run log. Raises ServerDied."""
         started, clock = now(), time.perf_counter()
         order = Order(threads, budget_s=self.plan.budget_s, native_bf16=self.header.machine.native_bf16)
         answer = self.server(modes.BASELINE, threads).run(order)
         if not isinstance(answer, Speeds):
-            raise ServerDied(f"finding the floors failed: {answer.run.reason}")
+            raise ServerDied(f"timing the reference workload failed: {answer.run.reason}")
         machine_speed = MachineSpeed(
             threads=threads,
             started=started,
@@ -205,15 +204,15 @@ class Sweep:
         return machine_speed
 
 
-def kind(case: Case) -> tuple[int, str]:
-    """What the reference workload's reference times depend on beside the machine: number of threads and runtime."""
+def reference_key(case: Case) -> tuple[int, str]:
+    """What reference times depend on beside the machine: number of threads and runtime."""
     return case.threads, modes.MODES[case.mode].runtime
 
 
 def too_large(case: Case, runs: list[Outcome]) -> str:
     """Why a batch will not fit into memory, by what smaller ones took; "" where it will, or nothing is known.
 
-    Three times what one inference takes: the allocator is given room for two, and the check holds the output of one.
+    Three times what one inference takes: the heap is grown by as much.
     """
     if case.batch_size == 1:
         return ""

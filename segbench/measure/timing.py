@@ -1,4 +1,4 @@
-"""How one call is timed: samples between reference times of two reference workload, memory, page faults."""
+"""How one call is timed: samples between reference times, memory, page faults."""
 
 import ctypes
 import gc
@@ -12,11 +12,13 @@ import torch
 
 from ..analysis import stats
 
-SAMPLE_S = 0.03  # a sample is as many back-to-back inferences as fill this: several reference times fit into a state
+SAMPLE_S = (
+    0.03  # a sample is as many back-to-back inferences as fill this: a machine stays in one state for several of them
+)
 READ_BEST_OF = 2  # runs
 WARM_UPS = 3  # at most, while an inference still faults in GROWS pages: 4 MB by which the heap got larger
 GROWS = 1000
-WARM_UP_S = 0.3  # that the reference workload may take for it: beside a busy process a reading takes half of it
+WARM_UP_S = 0.3  # that the reference workload may take for it: beside a busy process one pair of times takes half of it
 
 
 def set_malloc(**options: int) -> None:
@@ -25,12 +27,12 @@ def set_malloc(**options: int) -> None:
     numbers = {"trim_threshold": -1, "mmap_threshold": -3, "mmap_max": -4}  # from glibc's malloc.h
     for name, value in options.items():
         if not hasattr(libc, "mallopt") or not libc.mallopt(numbers[name], value):
-            raise RuntimeError("the allocator cannot be pinned: this C library is not glibc; use --allocator plain")
+            raise RuntimeError("freed memory cannot be retained: this C library is not glibc; use --allocator default")
 
 
 def spread_allocator() -> None:
-    """Give every block of 64 KiB and more pages of its own, for `memory`: it then sees what is alive at a time, and not
-    how a heap fell to pieces."""
+    """Give every block of 64 KiB and more pages of its own, for `memory`: it then sees what is alive at a time, and no
+    fragmentation of the heap."""
     set_malloc(mmap_max=1 << 16, mmap_threshold=1 << 16)
 
 
@@ -46,11 +48,11 @@ def retain_memory(room_mb: float = 0) -> None:
 
 
 class ReferenceWorkload:
-    """Two fixed FP32 workloads that tell in what state the machine is. The input's values do not matter.
+    """A convolution net and a GEMM of fixed size in FP32, whose times show the state of the machine.
 
-    A convolution net (16 channels, 160x160, four layers; 3.4 ms on two Zen 4 cores) whose threads read what the other
-    wrote, and a GEMM of 512 (1.3 ms) that is bound by compute: the first sees where the hypervisor put the cores, the
-    second sees the frequency.
+    The threads of the convolution net (16 channels, 160x160, four layers; 3.4 ms on two Zen 4 cores) read what the
+    others wrote: its time shows where the hypervisor put the cores. The GEMM of 512 (1.3 ms) is bound by compute: its
+    time shows the frequency. The values of the inputs do not matter.
     """
 
     def __init__(self) -> None:
@@ -75,7 +77,7 @@ class ReferenceWorkload:
 
     @torch.inference_mode()
     def read(self) -> tuple[float, float]:
-        """(convolution, GEMM) in ms."""
+        """The reference times: (convolution net, GEMM) in ms."""
         return tuple(min(seconds(work) for _ in range(READ_BEST_OF)) * 1e3 for work in (self.convolve, self.multiply))
 
 
@@ -103,10 +105,10 @@ def sample(
     budget_s: float,
     alive: Callable[[], None] = lambda: None,
 ) -> Samples:
-    """Time `call` until `wanted` samples lie between valid reference times or `budget_s` is spent, but at least once.
+    """Time `call` until `wanted` samples are valid or `budget_s` is spent, but at least once. A sample is valid if the
+    reference times before and after it are within `bound_ms`.
 
-    `alive` is called at first and when a second has passed since: between two calls lies at most one second or one
-    inference.
+    `alive` is called at first, and whenever a second has passed since, or one inference if that takes longer.
     """
     for _ in range(WARM_UPS):
         before = getrusage(RUSAGE_SELF).ru_minflt
@@ -138,8 +140,8 @@ def sample(
 
 
 def fixed_iterations(call: Callable[[], object], alive: Callable[[], None] = lambda: None) -> list[float]:
-    """The fixed-iteration protocol, to compare with: ten warm-ups, then fifty iterations in ms, whatever the machine does
-    (timm's benchmark.py and the benchmarks of most papers)."""
+    """The fixed-iteration protocol, to compare with: ms of fifty iterations after ten warm-ups, whatever the machine
+    does (as in timm's benchmark.py and most papers)."""
     latencies_ms, reported = [], 0.0
     for _ in range(10 + 50):
         if time.perf_counter() - reported > 1:
@@ -150,7 +152,7 @@ def fixed_iterations(call: Callable[[], object], alive: Callable[[], None] = lam
 
 
 def resident_mb() -> float:
-    """Of this process, with nothing left that it does not need."""
+    """Resident set of this process after freed memory was given back."""
     gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
@@ -159,9 +161,9 @@ def resident_mb() -> float:
 
 
 def memory(call: Callable[[], object]) -> float | None:
-    """MB that one call adds to the resident set at its peak, None where the kernel cannot tell; the caller has made the
-    call before: what the first one loads and packs belongs to the model. ru_maxrss is of no use in a fork: it starts
-    with the parent's peak."""
+    """MB that one call adds to the resident set at its peak, None where the kernel cannot tell. The caller has made the
+    call before, for what the first one loads and packs belongs to the model. ru_maxrss is of no use in a fork: it
+    starts with the parent's peak."""
     resident_mb()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, proc_pid_clear_refs(5)

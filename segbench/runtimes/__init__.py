@@ -1,29 +1,32 @@
-"""The runtimes: a network and its input in, a call out. A module here is a runtime, with these functions:
+"""The runtimes: a network and its input in, a call out. To add a runtime, add a module here that defines
 
-missing(mode, case, machine) -> str
-    Why a mode cannot run a case on a machine, "" where it can.
-versions() -> dict[str, str]
-    The builds that its numbers depend on, by package.
-environment(threads) -> dict[str, str]
-    What a process needs set before it starts.
-preload(mode) -> None
-    Import what every run needs, in the process that forks them.
+PACKAGES: tuple[str, ...]
+    What it needs installed beside torch; the first is imported in the process that forks the runs.
 prepare(network, example, mode, threads, cache, calibration=None) -> Prepared
     Make a network run on an input, (B, C, H, W) or (B, C, D, H, W), and run it once. `cache` is a folder;
     `calibration` gives for an input others like it, by which INT8 chooses its ranges, or else inputs.calibration does.
     Raises whatever the network or the runtime raises.
 
-Only `preload` and `prepare` may import anything heavy: the sweeping process asks the others. Nothing outside a runtime
-reads a mode's options. To add a runtime, add its module; to add a mode, its line in segbench/modes.py.
+and, where a default does not fit, functions that are called like methods of `Runtime`. Only `preload` and `prepare` may
+import anything heavy: the sweeping process asks the others. Nothing outside a runtime reads a mode's options. To add a
+mode, add its line in segbench/modes.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ..cases import Case
+from ..machine import Machine, installed
 from ..modes import Mode
+
+# After the reference workload torch's OpenMP threads would spin for 7 ms on a core that a runtime's own threads need:
+# samples between reference times were 16 to 18 % slower than back-to-back ones. With 20000 they are within 1 to 2 % of
+# these, and reference times as in torch's own processes; with 2000 they were 20 to 30 % longer where a hypervisor wakes
+# threads slowly.
+SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
 
 Calibration = Callable[[Any], list[Any]]  # an input -> others like it
 
@@ -34,8 +37,8 @@ class Prepared(NamedTuple):
     outputs: Callable[[Any], Sequence[Any]]  # what a call returned -> torch tensors, logits or the feature map first
     ran: Callable[[], dict[str, str]]  # what ran, as the runtime itself tells it: precision, threads
     steps_s: dict[str, float]  # seconds of each step of preparing from nothing: export, convert, compile
-    cache: str  # "cold" or "warm": whether the result was found on disk; "" where nothing is made
-    saved_s: float = 0.0  # of those seconds, what this process did not spend: steps that were found on disk
+    cache: str  # "cold" or "warm": whether the result was on disk; "" where nothing is made
+    saved_s: float = 0.0  # of those seconds, what this process did not spend: steps whose result was on disk
     folder: Path | None = None  # of the cache, with what was converted: the artefact
 
     @property
@@ -43,21 +46,54 @@ class Prepared(NamedTuple):
         """Of the artefact on disk; None where nothing is converted."""
         return None if self.folder is None else size_of(self.folder) / 1e6
 
-    def then(self, end: Callable[[Any], Any]) -> "Prepared":
-        """With something behind it, which makes its one output of the first one."""
+    def then(self, last_step: Callable[[Any], Any]) -> "Prepared":
+        """Followed by a step that makes the only output of the first one."""
 
         def call() -> Any:
-            return end(self.outputs(self.call())[0])
+            return last_step(self.outputs(self.call())[0])
 
         call()
         return self._replace(call=call, outputs=lambda output: [output])
 
 
+class Runtime:
+    """A module of this folder, with defaults for what it does not define."""
+
+    def __init__(self, module: ModuleType):
+        self.packages: tuple[str, ...] = module.PACKAGES
+        self.prepare: Callable[..., Prepared] = module.prepare
+        for name in ("missing", "versions", "environment", "preload"):
+            if hasattr(module, name):
+                setattr(self, name, getattr(module, name))
+
+    def missing(self, mode: Mode, case: Case, machine: Machine) -> str:
+        """Why a mode cannot run a case on a machine, "" where it can."""
+        return lacking(self.packages)
+
+    def versions(self) -> dict[str, str]:
+        """The builds that its numbers depend on, by package."""
+        return installed(("torch", *self.packages))
+
+    def environment(self, threads: int) -> dict[str, str]:
+        """What a process needs set before it starts."""
+        return SHORT_SPIN
+
+    def preload(self, mode: Mode) -> None:
+        """Import what every run needs, in the process that forks them."""
+        import_module(self.packages[0])
+
+
+def of_mode(mode: Mode) -> Runtime:
+    """Its runtime. Raises ModuleNotFoundError for a mode that the code does not know."""
+    return Runtime(import_module(f"{__name__}.{mode.runtime}"))
+
+
+def lacking(packages: Iterable[str]) -> str:
+    """What of the packages is not installed, in words; "" where all are."""
+    names = [name for name, version in installed(packages).items() if version == "missing"]
+    return f"not installed: {', '.join(names)} (uv pip install {' '.join(names)})" if names else ""
+
+
 def size_of(folder: Path) -> int:
     """Bytes of its files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def of_mode(mode: Mode) -> ModuleType:
-    """Its runtime. Raises ModuleNotFoundError for a mode that the code does not know."""
-    return import_module(f"{__name__}.{mode.runtime}")

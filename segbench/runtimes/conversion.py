@@ -1,4 +1,4 @@
-"""What runtimes share that convert a network: where what was converted is kept, and ONNX."""
+"""What runtimes that convert a network share: a cache of converted models, and the export to ONNX."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import inspect
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..machine import installed
 from ..modes import Mode
-from ..runtimes import Prepared, size_of
+from . import Prepared, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 INPUT = "image"
 OPSET = 18
 EXPORT = ("onnx", "onnxscript")  # what torch exports with
-# After a reading torch's OpenMP threads would spin for 7 ms on a core that a runtime's own threads need: samples
-# between reference times were 16 to 18 % slower than back-to-back ones. With 20000 they are within 1 to 2 % of these, and
-# reference times as in torch's own processes; 2000 made reference times 20 to 30 % longer where a hypervisor wakes threads slowly.
-SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
-
-
-def lacking(packages: Iterable[str]) -> str:
-    """What of the packages is not installed, in words; "" where all are."""
-    names = [name for name, version in installed(packages).items() if version == "missing"]
-    return f"not installed: {', '.join(names)} (uv pip install {' '.join(names)})" if names else ""
 
 
 def fingerprint(network: nn.Module, example: Tensor, versions: dict[str, str]) -> str:
@@ -47,27 +37,34 @@ def fingerprint(network: nn.Module, example: Tensor, versions: dict[str, str]) -
     return digest.hexdigest()
 
 
-class Kept(NamedTuple):
-    seconds: float  # that it took to make it
-    found: bool  # on disk, and not made now
+class Step(NamedTuple):
+    """A step of a conversion: its result lies in a folder of the cache."""
+
+    seconds: float  # that it took when it was done
+    on_disk: bool  # the result was there already
 
 
-def kept(folder: Path, make: Callable[[Path], None]) -> Kept:
-    """A folder of the cache, made where it is not there, or not as large as it was made. `make` is given an empty
-    folder, and what it raises is passed on."""
+def cached(folder: Path, convert: Callable[[Path], None]) -> Step:
+    """Have `convert` fill a folder of the cache, unless it is there and as large as it was made. `convert` is given an
+    empty folder, and what it raises is passed on."""
     record = folder.with_name(f"{folder.name}.made")  # seconds and bytes
     seconds, *size = (record.read_text() if record.exists() else "").split() or [""]
     if folder.exists() and size == [str(size_of(folder))]:
-        return Kept(float(seconds), found=True)
+        return Step(float(seconds), on_disk=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".draft-", ignore_cleanup_errors=True) as draft:
-        make(Path(draft))
+        convert(Path(draft))
         took_s = time.perf_counter() - start
         shutil.rmtree(folder, ignore_errors=True)
         record.write_text(f"{took_s:.3f} {size_of(Path(draft))}")
         Path(draft).rename(folder)
-    return Kept(took_s, found=False)
+    return Step(took_s, on_disk=False)
+
+
+def output_number(name: str) -> int:
+    """3 for out3."""
+    return int(name.removeprefix("out"))
 
 
 def prepared(
@@ -75,14 +72,14 @@ def prepared(
     feed: Callable[[Tensor], None],
     outputs: Callable[[Any], list[Tensor]],
     ran: Callable[[], dict[str, str]],
-    steps: dict[str, Kept],
+    steps: dict[str, Step],
     compile_s: float,
     folder: Path,
 ) -> Prepared:
-    """What was converted in these steps and loaded in `compile_s`."""
+    """A network that was converted in these steps, by name, and loaded in `compile_s`."""
     seconds = {name: step.seconds for name, step in steps.items()} | {"compile": compile_s}
-    saved_s = sum(step.seconds for step in steps.values() if step.found)
-    cache = "warm" if all(step.found for step in steps.values()) else "cold"
+    saved_s = sum(step.seconds for step in steps.values() if step.on_disk)
+    cache = "warm" if all(step.on_disk for step in steps.values()) else "cold"
     return Prepared(call, feed, outputs, ran, seconds, cache, saved_s, folder)
 
 
@@ -125,14 +122,15 @@ def with_exact_norms(network: nn.Module) -> nn.Module:
 
     def replace(module: nn.Module) -> nn.Module:
         for name, child in module.named_children():
-            own = isinstance(child, nn.InstanceNorm3d) and not child.track_running_stats
-            setattr(module, name, ByBlocks(child) if own or isinstance(child, nn.GroupNorm) else replace(child))
+            is_instance_norm = isinstance(child, nn.InstanceNorm3d) and not child.track_running_stats
+            by_blocks = is_instance_norm or isinstance(child, nn.GroupNorm)
+            setattr(module, name, ByBlocks(child) if by_blocks else replace(child))
         return module
 
     return replace(copy.deepcopy(network))
 
 
-def onnx(network: nn.Module, example: Tensor, cache: Path, exact: bool = False) -> tuple[Path, Kept]:
+def onnx(network: nn.Module, example: Tensor, cache: Path, exact: bool = False) -> tuple[Path, Step]:
     """The folder that holds the network as model.onnx, of fixed shapes; `exact`: see with_exact_norms."""
 
     def export(draft: Path) -> None:
@@ -147,4 +145,4 @@ def onnx(network: nn.Module, example: Tensor, cache: Path, exact: bool = False) 
 
     versions = installed(("torch", *EXPORT)) | {"opset": str(OPSET)}
     folder = cache / ("onnx-3d" if exact else "onnx") / fingerprint(network, example, versions)
-    return folder, kept(folder, export)
+    return folder, cached(folder, export)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, installed
 from ..modes import Mode
-from ..runtimes import Calibration, Prepared, conversion
+from . import Prepared, conversion, lacking
 
 if TYPE_CHECKING:
     import MNN
@@ -24,31 +23,10 @@ CONVERT = "from MNN.tools import mnnconvert; mnnconvert.main()"
 
 
 def missing(mode: Mode, case: Case, machine: Machine) -> str:
-    if lacking := conversion.lacking(PACKAGES):
-        return lacking
-    return "MNN has no fast 3D convolution" if len(case.size) == 3 else ""
+    return lacking(PACKAGES) or ("MNN has no fast 3D convolution" if len(case.size) == 3 else "")
 
 
-def versions() -> dict[str, str]:
-    return installed(("torch", *PACKAGES))
-
-
-def environment(threads: int) -> dict[str, str]:
-    return conversion.SHORT_SPIN
-
-
-def preload(mode: Mode) -> None:
-    importlib.import_module("MNN")
-
-
-def prepare(
-    network: nn.Module,
-    example: Tensor,
-    mode: Mode,
-    threads: int,
-    cache: Path,
-    calibration: Calibration | None = None,
-) -> Prepared:
+def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path, calibration=None) -> Prepared:
     import MNN
     import numpy as np
     import torch
@@ -62,24 +40,24 @@ def prepare(
             raise RuntimeError(f"mnnconvert: {(done.stdout.strip().splitlines() or ['no message'])[-1]}")
 
     folder = cache / "mnn" / f"{onnx.name}-{installed(('MNN',))['MNN']}"
-    converted, start = conversion.kept(folder, convert), time.perf_counter()
+    converted, start = conversion.cached(folder, convert), time.perf_counter()
     interpreter = MNN.Interpreter(str(folder / "model.mnn"))
     session = interpreter.createSession({"backend": "CPU", "precision": "high", "numThread": threads})
-    image, given = interpreter.getSessionInput(session, conversion.INPUT), planar(example.contiguous().numpy())
-    found = interpreter.getSessionOutputAll(session)
-    outputs = [found[name] for name in sorted(found, key=lambda name: int(name.removeprefix("out")))]
-    hosts = [planar(np.empty(output.getShape(), dtype=np.float32)) for output in outputs]
+    image, host_image = interpreter.getSessionInput(session, conversion.INPUT), nchw(example.contiguous().numpy())
+    by_name = interpreter.getSessionOutputAll(session)
+    outputs = [by_name[name] for name in sorted(by_name, key=conversion.output_number)]
+    host_outputs = [nchw(np.empty(output.getShape(), dtype=np.float32)) for output in outputs]
 
     def feed(other: Tensor) -> None:
-        nonlocal given
-        given = planar(other.contiguous().numpy())
+        nonlocal host_image
+        host_image = nchw(other.contiguous().numpy())
 
     def call() -> list[MNN.Tensor]:
-        image.copyFrom(given)  # its memory is used again for what comes behind
+        image.copyFrom(host_image)  # its memory is used again by later layers
         interpreter.runSession(session)
-        for output, host in zip(outputs, hosts, strict=True):
-            output.copyToHostTensor(host)  # from blocks of channels into planes
-        return hosts
+        for output, host in zip(outputs, host_outputs, strict=True):
+            output.copyToHostTensor(host)  # from blocks of channels to NCHW
+        return host_outputs
 
     call()
     compile_s = time.perf_counter() - start
@@ -94,7 +72,7 @@ def prepare(
     )
 
 
-def planar(array: np.ndarray) -> MNN.Tensor:
+def nchw(array: np.ndarray) -> MNN.Tensor:
     """A tensor of MNN with a copy of (B, C, H, W)."""
     import MNN
 

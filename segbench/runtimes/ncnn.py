@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, installed
 from ..modes import Mode
-from ..runtimes import Calibration, Prepared, conversion
+from . import Prepared, conversion, lacking
 
 if TYPE_CHECKING:
     import ncnn
@@ -23,33 +22,12 @@ PACKAGES = ("ncnn", "pnnx")
 
 
 def missing(mode: Mode, case: Case, machine: Machine) -> str:
-    if lacking := conversion.lacking(PACKAGES):
-        return lacking
     if len(case.size) == 3:
         return "ncnn has no fast 3D convolution"
-    return "ncnn takes one image at a time" if case.batch_size > 1 else ""
+    return lacking(PACKAGES) or ("ncnn takes one image at a time" if case.batch_size > 1 else "")
 
 
-def versions() -> dict[str, str]:
-    return installed(("torch", *PACKAGES))
-
-
-def environment(threads: int) -> dict[str, str]:
-    return conversion.SHORT_SPIN  # of its own threads too
-
-
-def preload(mode: Mode) -> None:
-    importlib.import_module("ncnn")
-
-
-def prepare(
-    network: nn.Module,
-    example: Tensor,
-    mode: Mode,
-    threads: int,
-    cache: Path,
-    calibration: Calibration | None = None,
-) -> Prepared:
+def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path, calibration=None) -> Prepared:
     import ncnn
     import numpy as np
     import torch
@@ -65,8 +43,8 @@ def prepare(
             if path.name not in ("model.ncnn.param", "model.ncnn.bin"):
                 path.unlink()
 
-    folder = cache / "ncnn" / conversion.fingerprint(network, example, versions())
-    converted, start = conversion.kept(folder, convert), time.perf_counter()
+    folder = cache / "ncnn" / conversion.fingerprint(network, example, installed(("torch", *PACKAGES)))
+    converted, start = conversion.cached(folder, convert), time.perf_counter()
     net = ncnn.Net()
     net.opt.num_threads = threads
     for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed"):
@@ -74,9 +52,9 @@ def prepare(
             setattr(net.opt, name, False)
     param, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
     if net.load_param(str(param)) or net.load_model(str(weights)):
-        raise RuntimeError(f"ncnn cannot load what pnnx made of it: it lacks {', '.join(foreign(param))}")
+        raise RuntimeError(f"ncnn cannot load what pnnx made of it: it lacks {', '.join(unsupported_layers(param))}")
     image = ncnn.Mat(example[0].contiguous().numpy()).clone()
-    outputs = sorted(net.output_names(), key=lambda name: int(name.removeprefix("out")))
+    outputs = sorted(net.output_names(), key=conversion.output_number)
 
     def feed(other: Tensor) -> None:
         nonlocal image
@@ -100,7 +78,7 @@ def prepare(
     )
 
 
-def foreign(param: Path) -> list[str]:
+def unsupported_layers(param: Path) -> list[str]:
     """Layers of a converted network that pnnx found no layer of ncnn for: their names have a dot."""
     kinds = (line.split()[0] for line in param.read_text().splitlines() if line.strip())
     return sorted({kind for kind in kinds if "." in kind}) or ["some layer"]

@@ -3,7 +3,6 @@ quantisation (QDQ, weights per channel)."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import tempfile
 import time
@@ -11,10 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cases import Case
-from ..machine import Machine, describe, installed
+from ..machine import describe, installed
 from ..modes import Mode
-from ..runtimes import Calibration, Prepared, conversion
+from . import Prepared, conversion
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,30 +21,7 @@ PACKAGES = ("onnxruntime", *conversion.EXPORT)
 INT8 = ("QLinear", "QGemm", "MatMulInteger")  # kernels whose names begin so
 
 
-def missing(mode: Mode, case: Case, machine: Machine) -> str:
-    return conversion.lacking(PACKAGES)
-
-
-def versions() -> dict[str, str]:
-    return installed(("torch", *PACKAGES))
-
-
-def environment(threads: int) -> dict[str, str]:
-    return conversion.SHORT_SPIN
-
-
-def preload(mode: Mode) -> None:
-    importlib.import_module("onnxruntime")
-
-
-def prepare(
-    network: nn.Module,
-    example: Tensor,
-    mode: Mode,
-    threads: int,
-    cache: Path,
-    calibration: Calibration | None = None,
-) -> Prepared:
+def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path, calibration=None) -> Prepared:
     import onnxruntime
     import torch
 
@@ -55,9 +30,9 @@ def prepare(
     folder, export = conversion.onnx(network, example, cache, conversion.needs_exact_norms(mode, example))
     steps = {"export": export}
     if mode.precision == "int8":
-        others = calibration or inputs.calibration
+        images_like = calibration or inputs.calibration
         source, folder = folder, cache / "onnx-int8" / f"{folder.name}-{installed(PACKAGES)['onnxruntime']}"
-        steps["convert"] = conversion.kept(folder, lambda draft: quantise(source, draft, others(example)))
+        steps["convert"] = conversion.cached(folder, lambda draft: quantise(source, draft, images_like(example)))
     start = time.perf_counter()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -6,7 +6,6 @@ The precision is the mode's: by itself OpenVINO computes FP32 networks in BF16 w
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING
 from ..cases import Case
 from ..machine import Machine, installed
 from ..modes import Mode
-from ..runtimes import Calibration, Prepared, conversion
+from . import Prepared, conversion, lacking
 
 if TYPE_CHECKING:
     import openvino
     from torch import Tensor, nn
 
+PACKAGES = ("openvino", "nncf")  # NNCF for INT8 alone
 # A mode's precision: what OpenVINO is asked for, and what has to run. What INT8 leaves out it computes as it likes.
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 EXECUTED = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("u8", "i8")}
@@ -29,31 +29,12 @@ HEAVY = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")  # layers w
 
 
 def missing(mode: Mode, case: Case, machine: Machine) -> str:
-    if lacking := conversion.lacking(("openvino", *["nncf"] * (mode.precision == "int8"))):
-        return lacking
-    return "" if mode.precision != "bf16" or machine.native_bf16 else "no native BF16: OpenVINO would compute in FP32"
+    if mode.precision == "bf16" and not machine.native_bf16:
+        return "no native BF16: OpenVINO would compute in FP32"
+    return lacking(PACKAGES if mode.precision == "int8" else ("openvino",))
 
 
-def versions() -> dict[str, str]:
-    return installed(("torch", "openvino", "nncf"))
-
-
-def environment(threads: int) -> dict[str, str]:
-    return conversion.SHORT_SPIN
-
-
-def preload(mode: Mode) -> None:
-    importlib.import_module("openvino")
-
-
-def prepare(
-    network: nn.Module,
-    example: Tensor,
-    mode: Mode,
-    threads: int,
-    cache: Path,
-    calibration: Calibration | None = None,
-) -> Prepared:
+def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path, calibration=None) -> Prepared:
     import openvino
     import torch
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -67,13 +48,13 @@ def prepare(
         model = openvino.convert_model(traced, example_input=example, input=[tuple(example.shape)])
         if mode.precision == "int8":
             model = quantised(model, (calibration or inputs.calibration)(example))
-        model = channels_innermost(model)
+        model = with_nhwc_outputs(model)
         openvino.save_model(model, draft / "model.xml", compress_to_fp16=False)
 
     exact = conversion.needs_exact_norms(mode, example)
     folder = cache / ("openvino-int8" if mode.precision == "int8" else "openvino-3d" if exact else "openvino")
-    folder /= conversion.fingerprint(network, example, versions() | LAYOUTS)
-    converted, start = conversion.kept(folder, convert), time.perf_counter()
+    folder /= conversion.fingerprint(network, example, installed(("torch", *PACKAGES)) | LAYOUTS)
+    converted, start = conversion.cached(folder, convert), time.perf_counter()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     if mode.precision != "int8":
         settings["INFERENCE_PRECISION_HINT"] = HINTS[mode.precision]
@@ -104,7 +85,7 @@ def prepare(
     return conversion.prepared(
         call,
         feed,
-        lambda request: [as_in_torch(torch.from_numpy(tensor.data)) for tensor in request.output_tensors],
+        lambda request: [nchw(torch.from_numpy(tensor.data)) for tensor in request.output_tensors],
         ran,
         {"convert": converted},
         compile_s,
@@ -112,9 +93,9 @@ def prepare(
     )
 
 
-def channels_innermost(model: openvino.Model) -> openvino.Model:
-    """Maps come out as they are computed, (B, H, W, C), as torch's decoders have them in memory. To make planes of 117
-    of them takes a third of the time of mobilenetv4_conv_small with FPN."""
+def with_nhwc_outputs(model: openvino.Model) -> openvino.Model:
+    """Maps are returned as they are computed, NHWC, as torch's decoders have them in memory. To convert 117 of them to
+    NCHW takes a third of the time of mobilenetv4_conv_small with FPN."""
     import openvino
     from openvino.preprocess import PrePostProcessor
 
@@ -126,8 +107,8 @@ def channels_innermost(model: openvino.Model) -> openvino.Model:
     return steps.build()
 
 
-def as_in_torch(output: Tensor) -> Tensor:
-    """A map as (B, C, H, W), in the same memory."""
+def nchw(output: Tensor) -> Tensor:
+    """(B, H, W, C) as (B, C, H, W), in the same memory."""
     return output.permute(0, 3, 1, 2) if output.dim() == 4 else output
 
 
@@ -140,6 +121,6 @@ def quantised(model: openvino.Model, images: list[Tensor]) -> openvino.Model:
 
 
 def precisions(compiled: openvino.CompiledModel) -> Counter[str]:
-    """How many of the heavy layers were compiled to which precision, as the executable graph tells."""
+    """How many of the heavy layers were compiled to which precision, by the executable graph."""
     layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     return Counter(info["runtimePrecision"].astype(str) for info in layers if info["layerType"].astype(str) in HEAVY)

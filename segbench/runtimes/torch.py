@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases import Case
-from ..machine import Machine, cache_folder, installed, usable_cores
+from ..machine import Machine, cache_folder, usable_cores
 from ..modes import Mode
-from ..runtimes import Calibration, Prepared
+from . import Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+PACKAGES = ()
 
 
 def missing(mode: Mode, case: Case, machine: Machine) -> str:
@@ -27,10 +29,6 @@ def missing(mode: Mode, case: Case, machine: Machine) -> str:
         return ""
     compiler = os.environ.get("CXX", "g++")  # as Inductor finds it
     return "" if shutil.which(compiler) else f"no C++ compiler: {compiler} is not on the PATH (install g++, or set CXX)"
-
-
-def versions() -> dict[str, str]:
-    return installed(("torch",))
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -47,14 +45,7 @@ def preload(mode: Mode) -> None:
         importlib.import_module("torch._inductor.compile_fx")  # takes 2.5 s
 
 
-def prepare(
-    network: nn.Module,
-    example: Tensor,
-    mode: Mode,
-    threads: int,
-    cache: Path,
-    calibration: Calibration | None = None,
-) -> Prepared:
+def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache: Path, calibration=None) -> Prepared:
     """Autocast is entered at every call, as a service would: around the loop its cache of cast weights would live on.
     Inductor takes its cache's folder from the environment."""
     import torch
@@ -89,12 +80,12 @@ def prepare(
             "denormals": "kept" if float(torch.tensor(1e-30) * torch.tensor(1e-10)) else "flushed",
         }
 
-    return Prepared(call, feed, lambda result: result, ran, steps_s, found_on_disk() if compiles else "")
+    return Prepared(call, feed, lambda result: result, ran, steps_s, cache_state() if compiles else "")
 
 
-def found_on_disk() -> str:
-    """Whether Inductor had the graph that it was just asked for. Its pool of processes is shut down: nothing may run
-    beside a measurement."""
+def cache_state() -> str:
+    """`warm` if Inductor had the graph of this process on disk, else `cold`. Shuts down its pool of processes:
+    nothing may run beside a measurement."""
     from torch._dynamo.utils import counters
     from torch._inductor.async_compile import shutdown_compile_workers
 
