@@ -11,7 +11,7 @@ from segbench.analysis.tables import Results
 from segbench.run_log import RunLog
 
 NETWORK = ("host", "threads", "runtime", "network")
-SCATTERS = {"all samples": "all_samples_ms", "valid samples": "met_log_ms", "drift-corrected": "log_ms"}
+SCATTERS = {"all samples": "all_samples_ms", "valid samples": "uncorrected_log_ms", "drift-corrected": "log_ms"}
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -60,7 +60,7 @@ def between_sessions(results: Results) -> pd.DataFrame:
     for run_log in committed(results):
         pairs = []
         for estimate in estimates.of_run_log(run_log).values():
-            sessions = {run.key.session for run in estimate.of_host}
+            sessions = {run.key.session for run in estimate.host_runs}
             alone = [estimate.only(lambda session, _, own=own: session == own) for own in sorted(sessions)]
             pairs += permutations([each for each in alone if not each.one_sided], 2)
         if len(pairs) > 30:
