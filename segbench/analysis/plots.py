@@ -63,7 +63,7 @@ def caption(frame: pd.DataFrame, date: str) -> str:
 def dots(axes: Axes, x: pd.Series, low: pd.Series, high: pd.Series, y: ArrayLike, shade: tuple[str, str]) -> None:
     """Points with horizontal 95 % intervals; none where only one end is known. `shade` is colour and marker."""
     colour, marker = shade
-    axes.hlines(y, low, high.replace(np.inf, np.nan), color=colour, alpha=0.5, lw=1.5)
+    axes.hlines(y, low.replace(0, np.nan), high.replace(np.inf, np.nan), color=colour, alpha=0.5, lw=1.5)
     axes.scatter(x, y, s=26, color=colour, marker=marker, edgecolors="white", linewidths=0.4, zorder=3)
 
 
@@ -133,7 +133,7 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
     axes.set_ylim(best.throughput_img_s.min() / 1.25, best.throughput_img_s.max() * 1.35)
     plain_log(axes.xaxis, axes.yaxis)
     head = "decoder" if best.decoder.any() else "classifier"
-    axes.set_xlabel(f"parameters with {head}, reparameterised (M); dashed: nothing smaller is faster")
+    axes.set_xlabel(f"parameters with {head} (M); dashed: nothing smaller is faster")
     axes.set_ylabel("throughput of the fastest valid mode (img/s)")
     axes.grid(color="0.92")
     places = ["params_m", "throughput_img_s"]

@@ -13,7 +13,8 @@ NETWORK = ["machine", "model", "decoder"]  # these columns name a network of a m
 
 def one_allocator(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with the allocator retained, or, where there are none, with the other."""
-    return frame[frame.allocator == min(frame.allocator, default="")]
+    retained = frame[frame.allocator == "retained"]
+    return retained if len(retained) else frame
 
 
 def competes(frame: pd.DataFrame) -> pd.Series:
