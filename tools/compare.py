@@ -1,7 +1,7 @@
 """Compare two run logs case by case: two sessions, machines, or torch versions.
 
-The ratio of the latencies is A over B (above 1: B is faster), with its 95 %
- interval; B is faster, slower, or tied with A.
+- ratio: latency of A over B (above 1: B is faster), with its 95 % interval
+- verdict: B is faster, slower, or tied with A
 
     uv run tools/compare.py run_logs/A run_logs/B
     uv run tools/compare.py run_logs/A run_logs/A --modes baseline compile

@@ -1,12 +1,9 @@
-"""Does it repeat? This project's protocol against the fixed-iteration one.
+"""Does it repeat? This project's protocol against the fixed-iteration one (a fresh process, ten warm-ups, the mean of
+fifty iterations), each several times in turn.
 
-The fixed-iteration protocol is the usual one: a fresh process, ten warm-ups,
-the mean of fifty iterations. Both are measured several times in turn. Written
-from the run logs of all machines:
-
-- benchmark_results.csv: spread, coverage of the intervals and cost by case
-- benchmark_plot.png: what every repetition measured
-- states_plot.png: latency against the reference workload
+Writes benchmark_results.csv (a row per machine, protocol, model and mode: spread over the repetitions, coverage of the
+intervals, cost), benchmark_plot.png (every repetition), and states_plot.png (latency against the reference workload)
+from the run logs of all machines.
 """
 
 from contextlib import AbstractContextManager, nullcontext
