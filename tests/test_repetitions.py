@@ -129,7 +129,7 @@ def test_sessions_are_set_against_each_other_case_by_case(tmp_path):
         ({}, ""),
         ({"others_cpus": 0.7}, "other processes used 0.70 CPUs"),
         ({"stolen_cpus": 0.3}, "the hypervisor gave 0.30"),
-        ({"throttled_cpus": 0.5}, "quota took 0.50"),
+        ({"throttled_cpus": 0.5}, "quota withheld 0.50"),
         ({"page_faults": 900.0}, "900 page faults"),
     ],
 )
