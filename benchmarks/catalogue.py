@@ -1,4 +1,4 @@
-"""All benchmarks, and what their run logs hold."""
+"""All benchmarks and their results."""
 
 from importlib import import_module
 from pathlib import Path
@@ -24,11 +24,10 @@ TITLES = {  # folder -> the heading on a machine's page, in their order
 }
 AllResults = dict[str, Results]  # by folder
 NOTHING = Results([])
-REPEATS = "repeatability"  # measures the same cases again and again
 
 
 def benchmark(folder: str) -> cli.Benchmark:
-    """What the script of a folder says of itself."""
+    """The definition in a folder's script."""
     return import_module(f"benchmarks.{folder}.benchmark").BENCHMARK
 
 
@@ -43,13 +42,13 @@ def all_results(root: Path = ROOT) -> AllResults:
 
 
 def rows(machine: str = "", model: str = "") -> pd.DataFrame:
-    """Every row of the run logs without a label, with `benchmark`, or of one machine's, or of run logs that have a
-    model; empty where there is none."""
+    """Every row of the run logs without a label, with `benchmark`: of all machines or one, of all run logs or those
+    with a model. Repeatability is left out, which measures the same cases again."""
     frames = []
     for folder, results in all_results().items():
         run_logs = [log for log in results.run_logs if log.name == (machine or log.header.machine.name)]
         run_logs = [log for log in run_logs if not model or any(run.case.model == model for run in log.runs)]
-        if run_logs and folder != REPEATS:
+        if run_logs and folder != "repeatability":
             frames.append(results.of(*run_logs).rows.assign(benchmark=f"benchmarks/{folder}/benchmark.py"))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
@@ -62,6 +61,12 @@ def machines(results_of: AllResults) -> list[str]:
             name = run_log.header.machine.name
             cases[name] = cases.get(name, 0) + len(results.estimates(run_log))
     return sorted(cases, key=lambda name: (-cases[name], name))
+
+
+def cpu(results_of: AllResults, machine: str) -> str:
+    """The CPU and the machine's name, as people read it."""
+    run_logs = (run_log for results in results_of.values() for run_log in results.of_machine(machine).run_logs)
+    return f"{next(run_logs).header.machine.label} ({machine})"
 
 
 def of_machine(results_of: AllResults, folder: str, machine: str) -> Results:

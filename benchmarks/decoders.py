@@ -1,4 +1,4 @@
-"""What the benchmarks of encoders with a decoder share: their flags, their cases, their tables."""
+"""Flags and cases that the benchmarks of encoders with a decoder share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +33,15 @@ class DecoderSettings(Decoder, Settings):
 @dataclass
 class Output:
     output: Literal["logits", "labels"] = "logits"
-    """Where the timed part ends: at the logits, or at a map of labels made by the fused argmax, which is kept under the
-    label `labels`."""
+    """Where the timed part ends: at the logits, or at a map of labels made by the fused argmax; results of the latter
+    are labelled `labels`."""
 
 
 @dataclass
 class OneDecoder(Output, DecoderSettings):
     def __post_init__(self) -> None:
-        self.label = self.label or "labels" * (self.output == "labels")
+        if self.output == "labels":
+            self.label = self.label or "labels"
 
 
 def check_volumes(names: tuple[str, ...]) -> None:
@@ -52,11 +53,13 @@ def check_volumes(names: tuple[str, ...]) -> None:
 
 
 def cases(settings: DecoderSettings, decoders: tuple[str, ...], output: str = "logits") -> list[Case]:
-    """Every model under every mode with each decoder; FEATURES are the encoder's alone, by which the decoder's share is
-    known."""
-    behind = {"classes": settings.num_classes, "output": output}
-    wanted = [{"decoder": decoder} | (behind if decoder != FEATURES else {}) for decoder in decoders]
-    return [case for particular in wanted for case in settings.cases(**particular)]
+    """Every model under every mode with each decoder, or its feature maps alone for FEATURES."""
+    with_classes = {"classes": settings.num_classes, "output": output}
+    return [
+        case
+        for decoder in decoders
+        for case in settings.cases(decoder=decoder, **({} if decoder == FEATURES else with_classes))
+    ]
 
 
 def benchmark(script: str, decoder: str, description: str) -> cli.Benchmark:

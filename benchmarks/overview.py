@@ -1,111 +1,155 @@
-"""Tables of the sweeps themselves: what was measured, what more would cost, and how finely it ranks."""
+"""Tables over several benchmarks: the fastest networks and modes, what was measured, and how finely it ranks."""
 
 from collections import Counter
+from collections.abc import Iterable
 from statistics import median
 
 import pandas as pd
 
 from benchmarks import catalogue
 from benchmarks.catalogue import NOTHING, AllResults
-from segbench import modes, zoo
-from segbench.analysis import markdown, tables
-from segbench.analysis.tables import Results
+from segbench import modes as segbench_modes
+from segbench.analysis import markdown, rankings, tables
 from segbench.cases import DECODERS, FEATURES
-from segbench.run_log import RunLog
 
-APART = 1.05  # throughputs of neighbours in a ranking that ought to be significantly different
+NEIGHBOURS = 1.05  # throughputs of neighbours in a ranking that ought to be significantly different
+SWEEPS = ("encoder_only", "fpn_decoder", "unet_decoder")
+WANTED = ("", "fpn", "unet")  # of DECODERS
+DIGITS = {"images/s": 1, "tied networks": 0, "networks measured": 0, "highest median speedup": 2}
 
 
-def unlabelled(results: Results) -> list[RunLog]:
-    return [run_log for run_log in results.run_logs if run_log.name == run_log.header.machine.name]
+def pick(results_of: AllResults) -> str:
+    """On the machine with the most cases: the fastest network with each decoder, in FP32 and BF16."""
+    machine = next(iter(catalogue.machines(results_of)), "")
+    frame = fastest_networks(results_of, [machine], ("fp32", "bf16")) if machine else pd.DataFrame()
+    if frame.empty:
+        return ""
+    columns = ["network for", "precision", "network", "mode", "images/s", "95 % interval", "tied networks"]
+    shown = frame[[*columns, "networks measured", *(["note"] if frame.note.any() else [])]]
+    return f"On {catalogue.cpu(results_of, machine)}:\n\n{markdown.table(shown, in_frame(shown))}"
+
+
+def answers(results_of: AllResults) -> str:
+    """The same on every machine and in every precision."""
+    frame = fastest_networks(results_of, catalogue.machines(results_of), segbench_modes.PRECISIONS)
+    return markdown.table(frame, in_frame(frame))
+
+
+def in_frame(frame: pd.DataFrame) -> dict[str, int]:
+    return {column: digits for column, digits in DIGITS.items() if column in frame}
+
+
+def fastest_networks(results_of: AllResults, machines: Iterable[str], precisions: Iterable[str]) -> pd.DataFrame:
+    """A row per machine, decoder and precision."""
+    rows = []
+    for machine in machines:
+        frame = measured(results_of, machine)
+        for decoder in WANTED:
+            for precision in precisions:
+                alike = frame[(frame.decoder == decoder) & (frame.precision == precision)]
+                top = rankings.ranking(alike)
+                if len(top):
+                    row = {"CPU": catalogue.cpu(results_of, machine), "network for": DECODERS[decoder]}
+                    rows.append(row | {"precision": precision.upper()} | fastest_network(top) | best_mode(alike))
+    return pd.DataFrame(rows)
+
+
+def fastest_network(top: pd.DataFrame) -> dict:
+    """The first of a ranking."""
+    first = top.iloc[0]
+    return {
+        "network": first.model,
+        "mode": first["mode"],
+        "images/s": first.throughput_img_s,
+        "95 % interval": markdown.span(first.throughput_low, first.throughput_high, 1),
+        "tied networks": int((top["rank"] == 1).sum()) - 1,
+        "networks measured": len(top),
+        "note": "by its speedup on another host" if first.carried else "",
+    }
+
+
+def best_mode(frame: pd.DataFrame) -> dict:
+    """The mode with the highest median speedup, of those that ran on at least half as many networks as another."""
+    gains = rankings.gains(rankings.one_allocator(frame))
+    gains = gains[gains.encoders >= gains.encoders.max() / 2].sort_values("median")
+    if gains.empty:
+        return {"highest median speedup": None, "by mode": ""}
+    return {"highest median speedup": gains["median"].iloc[-1], "by mode": gains["mode"].iloc[-1]}
+
+
+def modes(results_of: AllResults) -> str:
+    """A row per mode: median speedup over eager FP32 with each decoder, over the networks that the benchmark of
+    runtimes measured in the same rounds, on the machine where it made the most runs."""
+    results = catalogue.largest(results_of, "runtimes")
+    if not results.run_logs:
+        return ""
+    rows = rankings.one_allocator(results.rows)
+    names = segbench_modes.in_order(rows["mode"])
+    columns = {"mode": names, "precision": [segbench_modes.find(name).precision.upper() for name in names]}
+    for decoder in WANTED:
+        gains = rankings.gains(rows[rows.decoder == decoder]).set_index("mode")
+        columns[DECODERS[decoder]] = gains["median"].reindex(names).to_list()
+    frame = pd.DataFrame(columns)
+    frame = frame[frame["mode"] != segbench_modes.BASELINE]
+    text = markdown.table(frame, dict.fromkeys((DECODERS[decoder] for decoder in WANTED), 2))
+    return f"On {catalogue.cpu(results_of, results.machines()[0])}:\n\n{text}"
+
+
+def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
+    """The rows of a machine's encoders, alone and with decoders, from all benchmarks; of a case that several measured
+    the row with the most runs, for the fastest would be luck."""
+    frames = [catalogue.of_machine(results_of, name, machine).rows for name in (*SWEEPS, "runtimes")]
+    frames = [frame.assign(machine=machine) for frame in frames if len(frame)]
+    if not frames:
+        return pd.DataFrame(columns=["decoder", "precision", *rankings.NETWORK])
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame[frame.decoder.isin(WANTED)].sort_values("rounds", ascending=False, kind="stable")
+    return frame.drop_duplicates(["model", "decoder", "mode", "allocator"])
 
 
 def sweeps(results_of: AllResults) -> str:
     """What was measured where and when: a row per run log without a label."""
-    pairs = [(name, run_log) for name, results in results_of.items() for run_log in unlabelled(results)]
     rows = []
-    for name, run_log in pairs:
-        counts = Counter(run.case for run in run_log.runs)
-        row = {"benchmark": name, "machine": run_log.name, "networks": len({case.network for case in counts})}
-        row |= {"modes": len({case.mode for case in counts}), "cases": len(counts)}
-        row |= {"runs a case, median": median(counts.values())}
-        row |= {"hours": sum(run.seconds for run in run_log.runs) / 3600, "when": tables.days(run_log.runs)}
-        rows.append(row)
+    for benchmark, results in results_of.items():
+        for run_log in results.run_logs:
+            if run_log.name == run_log.header.machine.name:
+                counts = Counter(run.case for run in run_log.runs)
+                row = {"benchmark": benchmark, "CPU": f"{run_log.header.machine.label} ({run_log.name})"}
+                row |= {"networks": len({case.network for case in counts})}
+                row |= {"modes": len({case.mode for case in counts}), "cases": len(counts)}
+                row |= {"runs a case, median": median(counts.values())}
+                row |= {"hours": sum(run.seconds for run in run_log.runs) / 3600, "when": tables.days(run_log.runs)}
+                rows.append(row)
     digits = {"networks": 0, "modes": 0, "cases": 0, "runs a case, median": 0, "hours": 1}
     return markdown.table(pd.DataFrame(rows), digits)
 
 
 def significantly_different(results_of: AllResults) -> str:
-    """Neighbours in the rankings of each network at its fastest valid mode, whose throughputs differ by APART or more:
-    how many are significantly different by the 95 % interval of the ratio."""
+    """Neighbours in rankings of networks at their fastest valid modes: how many of those whose throughputs differ by
+    NEIGHBOURS or more are significantly different, by the 95 % interval of the ratio."""
     rows = []
-    for name in ("encoder_only", "fpn_decoder", "unet_decoder"):
-        frame = results_of.get(name, NOTHING).rows
+    for benchmark in SWEEPS:
+        frame = results_of.get(benchmark, NOTHING).rows
         if frame.empty:
             continue
-        top = tables.ranking(frame[frame.decoder != FEATURES])
+        top = rankings.ranking(frame[frame.decoder != FEATURES])
         for (machine, ranking), group in top.groupby(["machine", "ranking"]):
             values = group.throughput_img_s
-            apart = tables.significantly_different(group, "throughput_img_s").diagonal(1)
-            told = apart[(values / values.shift(-1) >= APART).to_numpy()[:-1]]  # of those that differ by so much
-            row = {"benchmark": name, "machine": machine, "ranking": ranking, "networks": len(group)}
-            row |= {"runs a case, median": group.rounds.median()}
-            row |= {f"neighbours {APART - 1:.0%} or more apart": len(told), "significantly different": int(told.sum())}
-            rows.append(row | {"share": told.mean() if len(told) else float("nan")})
+            different = rankings.significantly_different(group, "throughput_img_s").diagonal(1)
+            different = different[(values / values.shift(-1) >= NEIGHBOURS).to_numpy()[:-1]]
+            row = {"benchmark": benchmark, "CPU": f"{group.cpu.iloc[0]} ({machine})", "ranking": ranking}
+            row |= {"networks": len(group), "runs a case, median": group.rounds.median()}
+            row |= {f"neighbours {100 * (NEIGHBOURS - 1):.0f} % or more apart": len(different)}
+            share = different.mean() if len(different) else float("nan")
+            rows.append(row | {"significantly different": int(different.sum()), "share": share})
     frame = pd.DataFrame(rows)
-    return markdown.table(frame, dict.fromkeys([*frame.columns[3:-1]], 0) | {"share": 2})
+    return markdown.table(frame, dict.fromkeys(frame.columns[3:-1], 0) | {"share": 2})
 
 
-def answers(results_of: AllResults) -> str:
-    """A row per machine and precision: the fastest ways that any benchmark of encoders found."""
-    rows = []
-    for machine in catalogue.machines(results_of):
-        cpu = next(r.of_machine(machine).run_logs[0] for r in results_of.values() if r.of_machine(machine).run_logs)
-        frame = measured(results_of, machine)
-        shown = f"[{machine}](results/{machine}.md): {cpu.header.machine.label}".rsplit(",", 1)[0]
-        for precision in modes.PRECISIONS:
-            own = frame[frame.precision == precision]
-            if not own.empty and not tables.best(own).empty:
-                row = {"machine": shown, "precision": precision.upper()}
-                row |= {DECODERS[decoder]: winner(own[own.decoder == decoder]) for decoder in ("", "fpn", "unet")}
-                rows.append(row | {"brings most, median": gain(own)})
-                shown = ""
-    return markdown.table(pd.DataFrame(rows))
-
-
-def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
-    """The rows of a machine's encoders, alone and with decoders, whatever benchmark they are from; of what several
-    measured the one with the most runs, not the fastest, which would be luck."""
-    names = ("encoder_only", "fpn_decoder", "unet_decoder", "runtimes")
-    frames = [catalogue.of_machine(results_of, name, machine).rows for name in names]
-    frames = [frame.assign(machine=machine) for frame in frames if len(frame)]
-    if not frames:
-        return pd.DataFrame(columns=["precision"])
-    frame = pd.concat(frames, ignore_index=True)
-    frame = frame[frame.decoder.isin(("", "fpn", "unet"))].sort_values("rounds", ascending=False, kind="stable")
-    return frame.drop_duplicates(["model", "decoder", "mode", "allocator"])
-
-
-def winner(frame: pd.DataFrame) -> str:
-    """The fastest, how many others share its rank, and of how many where it is less than half the zoo."""
-    top = tables.ranking(frame)
-    if top.empty:
-        return ""
-    first = next(top.itertuples())
-    mode = first.mode + ", by its speedup on another host" * first.carried
-    text = f"{first.model} {'at least ' * (first.quality == 'at least')}{first.throughput_img_s:.1f} ({mode})"
-    level = int((top["rank"] == 1).sum()) - 1
-    return text + f", level with {level}" * bool(level) + f", of {len(top)}" * (len(top) < len(zoo.ENCODERS) / 2)
-
-
-def gain(frame: pd.DataFrame) -> str:
-    """The mode that brings most in the median over the networks; at least half as many as another mode ran on."""
-    gains = tables.gains(tables.one_allocator(frame))
-    gains = gains[gains.encoders >= gains.encoders.max() / 2].sort_values("median")
-    if gains.empty:
-        return ""
-    best = gains.iloc[-1]
-    return f"{best['median']:.2f} ({best['mode']})"
-
-
-README_TABLES = {"answers": answers, "significantly-different": significantly_different, "sweeps": sweeps}
+README_TABLES = {
+    "pick": pick,
+    "modes": modes,
+    "answers": answers,
+    "significantly-different": significantly_different,
+    "sweeps": sweeps,
+}

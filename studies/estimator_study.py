@@ -22,7 +22,7 @@ from studies import common
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK = ("host", "threads", "runtime", "network")
-SCATTERS = {"all samples": "all_samples_ms", "valid samples": "met_log_ms", "drift-corrected": "log_ms"}
+SCATTERS = {"all samples": "all_samples_ms", "valid samples": "uncorrected_log_ms", "drift-corrected": "log_ms"}
 MIN_PAIRS = 30  # of sessions' estimates, for a coverage
 
 
@@ -74,7 +74,7 @@ def between_sessions(run_logs: Iterable[RunLog]) -> list[dict]:
     for run_log in run_logs:
         pairs = []
         for estimate in estimates.of_run_log(run_log).values():
-            sessions = sorted({run.key.session for run in estimate.of_host})
+            sessions = sorted({run.key.session for run in estimate.host_runs})
             by_session = [estimate.only(lambda name, _, session=session: name == session) for session in sessions]
             pairs += permutations([each for each in by_session if not each.one_sided], 2)
         if len(pairs) > MIN_PAIRS:

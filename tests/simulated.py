@@ -1,9 +1,9 @@
-"""Runs of made-up machines whose truth is known: what a network takes in the median process on the valid host.
+"""Runs of made-up machines whose truth is known: the latency of the median process on an idle host.
 Run as a script it prints what the rule makes of them, a row a machine: `uv run tests/simulated.py`.
 
-What runs scatter by follows the committed run logs (study_kinds.csv): a process's luck 2 %, what differs between
-sessions and no reading shows 2.1 %, the level of a session 2 %, a host that wanders by 2 % within a minute, single
-reference times by 2 %.
+The scatter follows the committed run logs (studies/estimator_kinds.csv): a process's luck 2 %, differences between
+sessions that no reference time shows 2.1 %, the level of a session 2 %, drift within a minute 2 %, single reference
+times 2 %.
 """
 
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ from segbench.analysis import estimates, stats
 from segbench.cases import Case
 from segbench.records import Run
 
-READINGS_MS = np.array([3.4, 1.3])  # of the reference workload on the valid host: convolution, GEMM
+REFERENCE_MS = np.array([3.4, 1.3])  # convolution and GEMM of the reference workload on an idle host
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-VISIT_S = 4  # from one run of the next
+RUN_S = 4  # from one run to the next
 SAMPLES = 14
-SLOPES = {"torch": 1.7, "openvino": 0.9}  # by which power of the convolution's reading a network goes, in the mean
+SLOPES = {"torch": 1.7, "openvino": 0.9}  # mean power of the convolution's time that a latency goes with
 MODES = {"baseline": (1.0, "torch"), "compile": (0.7, "torch"), "openvino": (0.5, "openvino")}  # latency over eager's
 
 
@@ -31,7 +31,7 @@ class Machine:
     level: float = 1.0  # by what factor it is slower
     modes: tuple[str, ...] = tuple(MODES)
     models: int = 5
-    offset: float = 1.0  # factor by which a runtime's process reads the reference workload
+    offset: float = 1.0  # factor on the reference workload's time in a runtime's process
     slow_state: float = 0.0  # share of the samples in a state that is 1.5 times as slow
     drift: float = 0.0  # by what share everything gets slower within an hour
     contended: float = 0.0  # share of runs beside another busy process, 2 to 50 times as slow
@@ -55,7 +55,7 @@ class Machine:
                     (case, runtime, latency_ms * rng.lognormal(0, stats.BETWEEN), SLOPES[runtime] + rng.normal(0, 0.2))
                 )
         total = rounds * len(cases)
-        drift = np.log1p(self.drift) * VISIT_S / 3600 * (np.arange(total) - total / 2)
+        drift = np.log1p(self.drift) * RUN_S / 3600 * (np.arange(total) - total / 2)
         wander, found, session_level = 0.0, [], rng.normal(0, self.between)
         for place in range(total):
             if place % len(cases) == 0:
@@ -65,7 +65,7 @@ class Machine:
             case, runtime, latency_ms, slope = cases[order[model] * len(self.modes) + mode]
             found.append(self.run(rng, case, runtime, latency_ms, slope, session_level + wander + drift[place]))
             found[-1].round, found[-1].session = place // len(cases) + 1, session
-            found[-1].started = (BEGIN + timedelta(seconds=VISIT_S * place)).isoformat()
+            found[-1].started = (BEGIN + timedelta(seconds=RUN_S * place)).isoformat()
         return found
 
     def run(self, rng, case: Case, runtime: str, latency_ms: float, slope: float, level: float) -> Run:
@@ -74,11 +74,11 @@ class Machine:
         self.clean[case] = self.clean.get(case, 0) + (contention == slow == 1)
         states = np.where(rng.random(SAMPLES + 1) < self.slow_state, 1.5, 1.0)
         offset = self.offset if runtime != "torch" else 1.0
-        # A spinning barrier loses other shares of a reading and of a sample, and never less than half of the factor.
+        # Load slows reference workload and sample by different shares of the factor.
         beside = contention ** rng.uniform(0.7, 1.0, (SAMPLES + 1, 2))
         reference_times = np.column_stack([np.exp(level) * states * offset, np.full(SAMPLES + 1, np.exp(0.3 * level))])
         reference_times = (
-            self.level * READINGS_MS * reference_times * beside * rng.lognormal(0, (0.02, 0.01), (SAMPLES + 1, 2))
+            self.level * REFERENCE_MS * reference_times * beside * rng.lognormal(0, (0.02, 0.01), (SAMPLES + 1, 2))
         )
         samples = latency_ms * rng.lognormal(0, self.luck) * slow * np.exp(slope * level) * contention
         samples = samples * np.maximum(states[1:], states[:-1]) * rng.lognormal(0, 0.01, SAMPLES)
@@ -87,7 +87,7 @@ class Machine:
 
 
 MACHINES = {
-    "valid": {},
+    "idle": {},
     "1.3 times slower": {"level": 1.3},
     "a runtime whose reference times are 1.27 times as long": {"offset": 1.27},
     "torch absent": {"modes": ("openvino",)},
@@ -105,7 +105,7 @@ ROUNDS = (2, 4, 8, 16)
 
 @dataclass
 class Outcome:
-    """What the rule made of many run logs of one machine."""
+    """Quality of the estimates over many run logs of one machine."""
 
     covered: list[bool] = field(default_factory=list)  # whether a 95 % interval holds the truth
     errors: list[float] = field(default_factory=list)  # log latency less the truth's, of cases that are well measured
@@ -152,7 +152,7 @@ class Outcome:
 
 
 def outcome(name: str, run_logs: int, seed: int, rounds: tuple[int, ...] = ROUNDS) -> Outcome:
-    """Of so many run logs of each number of rounds."""
+    """From so many run logs of each number of rounds."""
     result, streams = Outcome(), np.random.SeedSequence([seed, [*MACHINES].index(name)])
     for stream, count in zip(streams.spawn(run_logs * len(rounds)), rounds * run_logs, strict=True):
         machine = Machine(**MACHINES[name])

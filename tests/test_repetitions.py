@@ -1,4 +1,4 @@
-"""Repetitions, warnings, comparisons and stopping, on run logs of a made-up machine whose truth is known."""
+"""Repetitions, warnings, comparisons and rankings, on run logs of a made-up machine whose truth is known."""
 
 import msgspec
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from benchmarks.encoder_only import report
 from benchmarks.repeatability import repetitions
 from segbench import modes
-from segbench.analysis import diagnostics, tables
+from segbench.analysis import diagnostics, rankings
 from segbench.analysis.compare import compare
 from segbench.analysis.tables import Results
 from segbench.cases import Case
@@ -19,12 +19,12 @@ from studies import estimator_study as study
 
 from .test_run_log import header
 
-FLOORS_MS = np.array([3.4, 1.3])
+REFERENCE_MS = np.array([3.4, 1.3])
 
 
 BASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(BASE, mode="compile")
-USUAL = msgspec.structs.replace(BASE, protocol="fixed-iteration", allocator="default")
+FIXED_ITERATION = msgspec.structs.replace(BASE, protocol="fixed-iteration", allocator="default")
 
 
 def run(rng, case: Case, number: int, day: int, ms: float, slow_share: float = 0.3, scatter: float = 0.01):
@@ -35,7 +35,7 @@ def run(rng, case: Case, number: int, day: int, ms: float, slow_share: float = 0
     if case.protocol == "fixed-iteration":
         return Run(case=case, round=number, samples_ms=samples.tolist(), seconds=10)
     # A sample is disturbed by the state that it begins in.
-    reference_times = FLOORS_MS * np.column_stack([slow, np.ones(41)]) * rng.uniform(1, 1.01, (41, 2))
+    reference_times = REFERENCE_MS * np.column_stack([slow, np.ones(41)]) * rng.uniform(1, 1.01, (41, 2))
     return Run(
         case=case,
         round=number,
@@ -50,13 +50,13 @@ def run(rng, case: Case, number: int, day: int, ms: float, slow_share: float = 0
     )
 
 
-def journal_of(folder, latencies_ms: dict[Case, float], repetitions: int = 4, rounds: int = 3, seed: int = 0, **how):
+def run_log_of(folder, latencies_ms: dict[Case, float], repetitions: int = 4, rounds: int = 3, seed: int = 0, **how):
     rng = np.random.default_rng(seed)
     run_log = RunLog(folder)
     for repetition in range(1, repetitions + 1):
         started = f"2026-01-0{repetition}T00:00:00+00:00"
         run_log.begin(header(started, settings={"rounds": rounds}))
-        reference_times = (FLOORS_MS * rng.uniform(1, 1.01, (60, 2))).tolist()
+        reference_times = (REFERENCE_MS * rng.uniform(1, 1.01, (60, 2))).tolist()
         run_log.append(
             MachineSpeed(threads=2, started=started, reference_ms=reference_times, peak_gflops={}, seconds=6)
         )
@@ -68,13 +68,13 @@ def journal_of(folder, latencies_ms: dict[Case, float], repetitions: int = 4, ro
 
 
 def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
-    run_log = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0, USUAL: 24.0})
+    run_log = run_log_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0, FIXED_ITERATION: 24.0})
     rows = repetitions.protocols(Results([run_log])).set_index(["protocol", "mode"])
-    quiet = rows.loc["drift-corrected", "baseline"]
-    assert quiet.repetitions == 4 and quiet.throughput_img_s == pytest.approx(50, rel=0.01)
-    assert quiet.spread < 1.03
-    # Three runs of 5 s, and half of the floors' 6 s; compiling is counted apart.
-    assert quiet.seconds == 3 * 5 + 3
+    project = rows.loc["drift-corrected", "baseline"]
+    assert project.repetitions == 4 and project.throughput_img_s == pytest.approx(50, rel=0.01)
+    assert project.spread < 1.03
+    # Three runs of 5 s, and half of the 6 s at the session's start; compiling is counted apart.
+    assert project.seconds == 3 * 5 + 3
     assert (
         rows.loc["drift-corrected", "compile"].seconds == 3 * (5 - 2) + 3
         and rows.loc["drift-corrected", "compile"].prepare_s == 6
@@ -84,21 +84,23 @@ def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
     assert fixed_iterations.seconds == 10 and fixed_iterations.throughput_img_s == pytest.approx(
         1e3 / (24 * 1.15), rel=0.05
     )
-    assert fixed_iterations.spread > quiet.spread
+    assert fixed_iterations.spread > project.spread
 
 
 def test_a_repetition_knows_nothing_of_the_others(tmp_path):
-    run_log = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0})
-    before = repetitions.alone(repetitions.by_repetition(run_log)[BASE][1], run_log)
-    other = journal_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0})
-    for one in other.runs:
-        if repetitions.repetition(one, other) > 1:
-            one.samples_ms = (np.array(one.samples_ms) * np.random.default_rng(one.round).lognormal(0, 0.2)).tolist()
-    assert repetitions.alone(repetitions.by_repetition(other)[BASE][1], other) == before
+    run_log = run_log_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0})
+    before = repetitions.in_ms(repetitions.alone(repetitions.by_repetition(run_log)[BASE][1], run_log))
+    other = run_log_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0})
+    for changed in other.runs:
+        if repetitions.repetition(changed.round, other) > 1:
+            changed.samples_ms = (
+                np.array(changed.samples_ms) * np.random.default_rng(changed.round).lognormal(0, 0.2)
+            ).tolist()
+    assert repetitions.in_ms(repetitions.alone(repetitions.by_repetition(other)[BASE][1], other)) == before
 
 
 def test_a_repetition_that_is_not_complete_is_left_out(tmp_path):
-    run_log = journal_of(tmp_path / "a", {BASE: 20.0})
+    run_log = run_log_of(tmp_path / "a", {BASE: 20.0})
     run_log.append(run(np.random.default_rng(1), BASE, 13, 4, 90.0))
     assert repetitions.protocols(Results([run_log])).repetitions.tolist() == [4, 4, 4], "one row a protocol"
 
@@ -109,15 +111,15 @@ def test_coverage_counts_intervals_that_hold_the_median_of_the_others():
 
 
 def test_the_study_finds_reference_slope_and_scatter(tmp_path):
-    run_log = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0}, slow_share=0.5)
+    run_log = run_log_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0}, slow_share=0.5)
     (row,) = study.kinds([run_log])
-    assert row["convolution, ms"] == pytest.approx(FLOORS_MS[0], rel=0.02) and row["cases"] == 2
+    assert row["convolution, ms"] == pytest.approx(REFERENCE_MS[0], rel=0.02) and row["cases"] == 2
     assert row["valid"] <= row["runs"] == 24 and 0 < row["drift-corrected, %"] < row["all samples, %"]
 
 
 def test_sessions_are_set_against_each_other_case_by_case(tmp_path):
     others = {msgspec.structs.replace(BASE, model=f"model_{number}"): 20.0 for number in range(4)}
-    (row,) = study.between_sessions([journal_of(tmp_path / "a", others, repetitions=4)])
+    (row,) = study.between_sessions([run_log_of(tmp_path / "a", others, repetitions=4)])
     assert row["pairs"] == 4 * 4 * 3 and row["coverage"] > 0.9 and 0 < row["apart, %"] < 3
 
 
@@ -127,26 +129,26 @@ def test_sessions_are_set_against_each_other_case_by_case(tmp_path):
         ({}, ""),
         ({"others_cpus": 0.7}, "other processes used 0.70 CPUs"),
         ({"stolen_cpus": 0.3}, "the hypervisor gave 0.30"),
-        ({"throttled_cpus": 0.5}, "quota took 0.50"),
+        ({"throttled_cpus": 0.5}, "quota withheld 0.50"),
         ({"page_faults": 900.0}, "900 page faults"),
     ],
 )
 def test_what_disturbed_a_run_is_said_once(tmp_path, how, says):
-    run_log = journal_of(tmp_path / "a", {BASE: 20.0}, repetitions=2)
-    for one in run_log.runs:
+    run_log = run_log_of(tmp_path / "a", {BASE: 20.0}, repetitions=2)
+    for changed in run_log.runs:
         for field, value in how.items():
-            setattr(one, field, value)
+            setattr(changed, field, value)
     lines = diagnostics.warnings(run_log.runs)
     assert len(lines) == bool(says) and all(says in line for line in lines)
     run_log.runs[0].others_cpus = 3.0
     assert len(diagnostics.warnings(run_log.runs)) == bool(says), "one run of six is no matter"
 
 
-def test_compare_tells_runs_apart_that_differ_and_only_those(tmp_path):
-    first = journal_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0}, seed=1)
-    same = journal_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0}, seed=2)
-    faster = journal_of(tmp_path / "c", {BASE: 17.0, COMPILED: 12.0}, seed=3)
-    assert compare(first, same).verdict.tolist() == ["not separable"] * 2
+def test_compare_calls_runs_faster_or_slower_that_differ_and_only_those(tmp_path):
+    first = run_log_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0}, seed=1)
+    same = run_log_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0}, seed=2)
+    faster = run_log_of(tmp_path / "c", {BASE: 17.0, COMPILED: 12.0}, seed=3)
+    assert compare(first, same).verdict.tolist() == ["tied"] * 2
     rows = compare(first, faster)
     assert rows.verdict.tolist() == ["faster", "slower"]
     assert rows.ratio.tolist() == [pytest.approx(20 / 17, rel=0.02), pytest.approx(10 / 12, rel=0.02)]
@@ -156,18 +158,18 @@ def test_compare_tells_runs_apart_that_differ_and_only_those(tmp_path):
 
 
 def test_compare_refuses_what_was_measured_otherwise(tmp_path):
-    first = journal_of(tmp_path / "a", {BASE: 20.0})
-    larger = journal_of(tmp_path / "b", {msgspec.structs.replace(BASE, size=(640, 640)): 30.0})
-    other = journal_of(tmp_path / "c", {BASE: 20.0})
-    for one in other.runs:
-        one.params = 200
+    first = run_log_of(tmp_path / "a", {BASE: 20.0})
+    larger = run_log_of(tmp_path / "b", {msgspec.structs.replace(BASE, size=(640, 640)): 30.0})
+    other = run_log_of(tmp_path / "c", {BASE: 20.0})
+    for changed in other.runs:
+        changed.params = 200
     assert compare(first, larger).verdict.tolist() == ["refused: size (512, 512) against (640, 640)"]
     assert "another network" in compare(first, other).verdict[0]
 
 
 def test_until_goes_on_with_the_cases_that_are_wide(tmp_path):
     others = {msgspec.structs.replace(BASE, model=f"model_{number}"): 20.0 for number in range(8)}
-    run_log = journal_of(tmp_path / "a", {BASE: 20.0, **others}, repetitions=1, scatter=0.001)
+    run_log = run_log_of(tmp_path / "a", {BASE: 20.0, **others}, repetitions=1, scatter=0.001)
     rng = np.random.default_rng(4)
     for number, ms in ((1, 10.0), (2, 14.0), (3, 12.0)):
         run_log.append(run(rng, COMPILED, number, 1, ms))
@@ -201,18 +203,24 @@ FRAME = pd.DataFrame(
 )
 
 
-def test_the_ranking_leaves_out_what_is_wrong_or_unknown_and_nothing_that_is_uncertain():
-    top = tables.ranking(FRAME)
+def test_a_ranking_leaves_out_wrong_results_and_unknown_modes_but_nothing_uncertain():
+    top = rankings.ranking(FRAME)
     # 30 against 29 is within what both intervals leave open, 10 is not; 5 is a lower limit and may be as fast as any.
     assert top.model.tolist() == ["b", "c", "a", "d"] and top["rank"].tolist() == [1, 1, 3, 3]
-    limits = tables.ranking(FRAME.assign(quality="at least"))
+    limits = rankings.ranking(FRAME.assign(quality="at least"))
     assert limits.model.tolist() == ["b", "c", "a", "d"] and limits["rank"].tolist() == [1, 1, 1, 1]
 
 
 def test_the_fastest_mode_is_named_with_those_that_are_tied():
     rows = FRAME[FRAME.status == "ok"].iloc[:3].assign(model="a", mode=["compile", "openvino", "baseline"])
-    (top,) = tables.best(rows.assign(tied=[False, True, True])).to_dict("records")
+    (top,) = rankings.best(rows.assign(tied=[False, True, True])).to_dict("records")
     assert top["mode"] == "openvino" and top["tied_modes"] == "baseline"
+
+
+def test_frames_with_both_allocators_are_reduced_to_the_retained_one():
+    both = pd.concat([FRAME, FRAME.assign(allocator="default")])
+    assert rankings.one_allocator(both).equals(FRAME)
+    assert len(rankings.one_allocator(FRAME.assign(allocator="default"))) == len(FRAME)
 
 
 def test_every_ranking_has_a_first_of_its_own(monkeypatch):
@@ -220,7 +228,7 @@ def test_every_ranking_has_a_first_of_its_own(monkeypatch):
     frame = FRAME.assign(family="f", speedup=1.0, speedup_low=1.0, speedup_high=1.0)
     frame = frame[frame.precision != ""]
     both = pd.concat([frame, frame.assign(mode="compile", precision="int8")], ignore_index=True)
-    top = tables.ranking(both).set_index(["precision", "model"])["rank"]
+    top = rankings.ranking(both).set_index(["precision", "model"])["rank"]
     assert top["fp32"].to_dict() == top["int8"].to_dict() == {"b": 1, "c": 1, "a": 3, "d": 3}
     best = report.by_mode(both).set_index("model").best_mode
     assert best.dropna().to_dict() == dict.fromkeys("abcd", "baseline"), "INT8 is ranked apart"

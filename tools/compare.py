@@ -1,54 +1,67 @@
-"""Two run logs side by side: two runs, two machines, or two versions of torch. Per case the ratio of the latencies,
-A over B (above 1: B is faster), its 95 % interval, and whether B is faster, slower, or not separable from A.
+"""Compare two run logs case by case: two sessions, machines, or torch versions.
+
+- ratio: latency of A over B (above 1: B is faster), with its 95 % interval
+- verdict: B is faster, slower, or tied with A
 
     uv run tools/compare.py run_logs/A run_logs/B
     uv run tools/compare.py run_logs/A run_logs/A --modes baseline compile
 """
 
-import argparse
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from segbench import modes
-from segbench.analysis import compare, markdown, tables
-from segbench.problem import Problem
-from segbench.run_log import RunLog
+import tyro
+
+from segbench.problem import Problem, exit_with
 
 DIGITS = {"first_ms": 2, "second_ms": 2, "ratio": 3, "low": 3, "high": 3}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("first", type=Path, metavar="A", help="a machine's folder, as scripts make them in run_logs/")
-    parser.add_argument("second", type=Path, metavar="B", help="another, or the same with --modes")
-    parser.add_argument("--modes", nargs=2, metavar=("OF_A", "OF_B"), choices=[*modes.MODES], default=("", ""))
-    parser.add_argument("--csv", type=Path, help="write the table to this file too")
-    given = parser.parse_args()
+@dataclass
+class Settings:
+    first: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
+    """A machine's folder in run_logs/."""
+    second: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
+    """Another one, or the same with --modes."""
+    modes: Annotated[
+        tuple[str, str], tyro.conf.arg(metavar="OF_A OF_B", help_behavior_hint="(default: each mode with itself)")
+    ] = ("", "")
+    """Compare A under one mode with B under another."""
+    csv: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: none)")] = None
+    """Write the table to this file too."""
+
+
+def main() -> None:
+    settings = tyro.cli(Settings, description=__doc__)
+    from segbench import modes
+    from segbench.analysis import compare, markdown, tables
+    from segbench.run_log import RunLog
+
+    if any(settings.modes) and (unknown := {*settings.modes} - {*modes.MODES}):
+        raise Problem(f"unknown mode {min(unknown)!r}; modes: {', '.join(modes.MODES)}")
     run_logs = []
-    for name, folder in (("A", given.first), ("B", given.second)):
+    for name, folder in (("A", settings.first), ("B", settings.second)):
         run_log = RunLog.read(folder)
         if not run_log.headers:
             raise Problem(f"{folder} holds no session of a run log: name a machine's folder in run_logs/")
         versions = ", ".join(f"{package} {number}" for package, number in run_log.header.versions.items())
-        print(f"{name}: {folder}: {run_log.name}, {run_log.header.machine.label}, {versions}")
+        print(f"{name}: {folder}: {run_log.header.machine.label} ({run_log.name}), {versions}")
         run_logs.append(run_log)
-    rows = compare.compare(*run_logs, tuple(given.modes))
+    rows = compare.compare(*run_logs, settings.modes)
     if rows.empty:
-        print("compare.py: the two run logs have no case in common", file=sys.stderr)
-        return 2
+        raise Problem("the two run logs have no case in common")
     shown = rows[[column for column in rows if column in DIGITS or (rows[column] != "").any()]]
     print("\n" + markdown.aligned(shown, DIGITS) + "\n")
     counts = rows.verdict.str.split(":").str[0].value_counts()
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
-    if given.csv:
-        tables.write_csv(given.csv, rows)
-        print(f"wrote {given.csv}")
-    return 0
+    if settings.csv:
+        try:
+            tables.write_csv(settings.csv, rows)
+        except OSError as error:
+            raise Problem(f"{settings.csv} cannot be written: {error.strerror}") from None
+        print(f"wrote {settings.csv}")
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (Problem, OSError) as error:
-        print(f"compare.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with(main)

@@ -1,11 +1,10 @@
-"""Make every CSV, picture, results page and README table from the committed run logs, or with --check say what differs.
+"""Make every CSV, picture, results page and README table from the run logs.
 
-A machine's page, results/<machine>.md, holds the tables of all benchmarks. In other pages a table stands between
-`<!-- table: NAME -->` and `<!-- end -->`; what is between them is replaced. --check draws no picture: it compares the
-digest of the data that the committed one carries.
+- results/<machine>.md: the tables of all benchmarks on a machine
+- other pages: tables between `<!-- table: NAME -->` and `<!-- end -->`
 
     uv run tools/render.py
-    uv run tools/render.py --check       # exit status 1 where a file differs from what the run logs give
+    uv run tools/render.py --check       # for CI: draws and writes nothing
 """
 
 import re
@@ -14,15 +13,16 @@ import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
-from PIL import Image
 
-from benchmarks import catalogue, overview, time_to_labels
-from benchmarks.catalogue import ROOT, AllResults
-from segbench.analysis import plots, reports
 from segbench.problem import exit_with
 
+if TYPE_CHECKING:  # imported where they are used: --help needs neither pandas nor matplotlib
+    from benchmarks.catalogue import AllResults
+
+ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ("precision", "labels", "whole_ct")  # benchmarks with tables from other files than run logs
 MARKS = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -30,11 +30,14 @@ MARKS = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DO
 @dataclass
 class Settings:
     check: bool = False
-    """Write nothing; exit status 1 if anything differs."""
+    """Write nothing; exit status 1 if a file differs from what the run logs give."""
 
 
 def render(root: Path, out: Path, draw: bool = True) -> list[Path]:
     """Everything that the run logs below `root` say, into the same places below `out`. Returns the paths."""
+    from benchmarks import catalogue, time_to_labels
+    from segbench.analysis import plots, reports
+
     results_of, written, pages = catalogue.all_results(root), [], {}
     for folder, results in results_of.items():
         report = import_module(f"benchmarks.{folder}.report").REPORT
@@ -67,16 +70,19 @@ def render(root: Path, out: Path, draw: bool = True) -> list[Path]:
 
 def all_tables() -> dict:
     """Name -> what makes a table of README.md or of a folder's page from the results of all benchmarks."""
+    from benchmarks import catalogue, overview
+
     modules = [import_module(f"benchmarks.{folder}.report") for folder in (*catalogue.TITLES, *EVIDENCE)]
     tables = [getattr(module, "README_TABLES", {}) for module in (overview, *modules)]
     return {name: table for of_module in tables for name, table in of_module.items()}
 
 
-def page(machine: str, sections: list[str], results_of: AllResults) -> str:
+def page(machine: str, sections: list[str], results_of: "AllResults") -> str:
     """A machine's page."""
-    run_logs = (run_log for results in results_of.values() for run_log in results.of_machine(machine).run_logs)
+    from benchmarks import catalogue
+
     head = (
-        f"# {next(run_logs).header.machine.label} ({machine})\n\n"
+        f"# {catalogue.cpu(results_of, machine)}\n\n"
         "All tables of this machine, written by `tools/render.py` from the run logs named below each. What the\n"
         "columns mean stands in [benchmarks/encoder_only](../benchmarks/encoder_only/README.md#columns).\n\n"
     )
@@ -84,16 +90,18 @@ def page(machine: str, sections: list[str], results_of: AllResults) -> str:
 
 
 def differs(committed: Path, fresh: Path) -> bool:
-    """Bytes, or for a picture the digest of the data that it shows."""
+    """By their bytes, or for a picture by the digest of its data."""
     if not committed.exists():
         return True
     if committed.suffix == ".png":
+        from PIL import Image
+
         return Image.open(committed).info.get("Description") != fresh.read_text()
     return committed.read_bytes() != fresh.read_bytes()
 
 
 def stale(written: set[Path]) -> list[Path]:
-    """Pages, CSVs and pictures that no run log accounts for any more."""
+    """Pages, CSVs and pictures that follow from no run log."""
     rendered = [*ROOT.glob("results/*.*"), *ROOT.glob("benchmarks/*/*.csv"), *ROOT.glob("benchmarks/*/*.png")]
     rendered += ROOT.glob("benchmarks/*/plots/*.png")
     return [path for path in rendered if path.relative_to(ROOT) not in written]

@@ -1,16 +1,19 @@
-"""What batch_size_comparison.py shows: throughput by batch size."""
+"""Throughput by batch size: tables and picture."""
 
 from functools import partial
+from itertools import cycle
 
 import pandas as pd
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from segbench.analysis import markdown
+from segbench.analysis import markdown, plots
 from segbench.analysis.markdown import Shown
-from segbench.analysis.plots import COLOURS, WIDTH, Picture, caption
+from segbench.analysis.plots import COLOURS, Picture
+from segbench.analysis.rankings import one_allocator
 from segbench.analysis.reports import Report
-from segbench.analysis.tables import Results, one_allocator
+from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
 
 KEYS = ["model", "decoder", "mode"]
@@ -18,15 +21,15 @@ LINES = ("-", "--", ":", "-.")
 
 
 def batches(results: Results) -> pd.DataFrame:
-    """All rows with `over_batch_1`, throughput over that of a single image (of figures that are no lower limits), and
-    `enough`: the smallest batch whose throughput is within 5 % of the best."""
+    """All rows with `over_batch_1`, throughput over that of a single image (lower limits left out), and `enough`: the
+    smallest batch whose throughput is within 5 % of the best."""
     keys = ["machine", *KEYS]
     frame = one_allocator(results.rows).copy()
-    sure = frame.quality != "at least"
-    single = frame[(frame.batch_size == 1) & sure].set_index(keys).throughput_img_s.rename("single")
-    frame["over_batch_1"] = (frame.throughput_img_s / frame.join(single, on=keys).single).where(sure)
-    good = frame.throughput_img_s >= 0.95 * frame.groupby(keys).throughput_img_s.transform("max")
-    smallest = frame.batch_size.where(good).groupby([frame[key] for key in keys])
+    known = frame.quality != "at least"
+    single = frame[(frame.batch_size == 1) & known].set_index(keys).throughput_img_s.rename("single")
+    frame["over_batch_1"] = (frame.throughput_img_s / frame.join(single, on=keys).single).where(known)
+    near_best = frame.throughput_img_s >= 0.95 * frame.groupby(keys).throughput_img_s.transform("max")
+    smallest = frame.batch_size.where(near_best).groupby([frame[key] for key in keys])
     frame["enough"] = frame.batch_size == smallest.transform("min")
     return frame
 
@@ -58,39 +61,34 @@ def picture(results: Results) -> Picture:
 
 
 def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
-    machines, names = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame.decoder)]
-    figure, axes = plt.subplots(
-        len(machines),
-        len(names),
-        figsize=(WIDTH, 3.8 * len(machines)),
-        squeeze=False,
-        layout="constrained",
-        sharey=True,
-    )
-    models, sizes = [*dict.fromkeys(frame.model)], sorted(frame.batch_size.unique())
-    kinds = {mode: LINES[place % 4] for place, mode in enumerate(dict.fromkeys(frame["mode"]))}
-    for panels, machine in zip(axes, machines, strict=True):
-        for panel, decoder in zip(panels, names, strict=True):
-            rows = frame[(frame.machine == machine) & (frame.decoder == decoder) & frame.over_batch_1.notna()]
-            for (model, mode), line in rows.groupby(["model", "mode"], sort=False):
-                colour = COLOURS[models.index(model) % len(COLOURS)]
-                panel.plot(line.batch_size, line.over_batch_1, kinds[mode], color=colour, marker="o", ms=3.5, lw=1.2)
-                best = line[line.enough]
-                panel.scatter(best.batch_size, best.over_batch_1, s=70, facecolors="none", edgecolors=colour, zorder=3)
-            panel.set_xscale("log", base=2)
-            panel.set_xticks(sizes, sizes)
-            panel.axhline(1, color="0.6", lw=1, zorder=1)
+    machines, decoders = plots.by_machine(frame), [*dict.fromkeys(frame.decoder)]
+    colours = dict(zip(dict.fromkeys(frame.model), cycle(COLOURS), strict=False))
+    dashes = dict(zip(dict.fromkeys(frame["mode"]), cycle(LINES), strict=False))
+    figure, axes = plots.panels([3.4] * len(machines), len(decoders), sharey=True)
+    for row, (machine, of_machine) in zip(axes, machines.items(), strict=True):
+        for panel, decoder in zip(row, decoders, strict=True):
+            lines(panel, of_machine[of_machine.decoder == decoder], colours, dashes)
             panel.set_xlabel(f"batch size, {DECODERS[decoder]}")
-            panel.grid(color="0.92")
-        panels[0].set_ylabel("throughput over batch 1")
-        panels[0].set_title(caption(frame[frame.machine == machine], dates[machine]), loc="left", fontsize=9)
-    handles = [plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], label=model) for i, model in enumerate(models)]
-    handles += [plt.Line2D([], [], color="0.3", ls=line, label=mode) for mode, line in kinds.items()]
-    handles.append(
-        plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", color="0.3", label="smallest within 5 % of the best")
-    )
-    figure.legend(handles=handles, ncols=6, loc="outside lower center", frameon=False, fontsize=8)
+        row[0].set_ylabel("throughput over batch 1")
+        row[0].set_title(plots.caption(of_machine, dates[machine]), loc="left", fontsize=9)
+    handles = [Line2D([], [], color=colour, label=model) for model, colour in colours.items()]
+    handles += [Line2D([], [], color="0.3", ls=dash, label=mode) for mode, dash in dashes.items()]
+    handles.append(plots.point("smallest within 5 % of the best", "0.3", "o", ms=8, mfc="none"))
+    plots.key(figure, handles, 6)
     return figure
+
+
+def lines(panel: Axes, rows: pd.DataFrame, colours: dict[str, str], dashes: dict[str, str]) -> None:
+    """A line per model and mode, a circle around the smallest batch that is large enough."""
+    sizes = sorted(rows.batch_size.unique())
+    for (model, mode), line in rows[rows.over_batch_1.notna()].groupby(["model", "mode"], sort=False):
+        colour, enough = colours[model], line[line.enough]
+        panel.plot(line.batch_size, line.over_batch_1, dashes[mode], color=colour, marker="o", ms=3.5, lw=1.2)
+        panel.scatter(enough.batch_size, enough.over_batch_1, s=70, facecolors="none", edgecolors=colour, zorder=3)
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(sizes, sizes)
+    panel.axhline(1, color="0.6", lw=1, zorder=1)
+    panel.grid(color="0.92")
 
 
 REPORT = Report(

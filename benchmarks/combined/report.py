@@ -1,19 +1,19 @@
-"""What combined_benchmark.py shows: encoder alone, FPN and UNet side by side."""
+"""Encoder alone, FPN and UNet side by side: tables and picture."""
 
 from functools import partial
 
 import msgspec
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from benchmarks import catalogue
-from segbench.analysis import markdown
+from segbench.analysis import markdown, plots
 from segbench.analysis.markdown import Shown, spans
-from segbench.analysis.plots import COLOURS, WIDTH, Picture, plain_log
+from segbench.analysis.plots import COLOURS, Picture
+from segbench.analysis.rankings import one_allocator
 from segbench.analysis.reports import Report
-from segbench.analysis.tables import Results, one_allocator
+from segbench.analysis.tables import Results
 from segbench.cases import DECODERS, FEATURES
 
 COLUMNS = {"throughput_img_s": "img_s", "throughput_low": "low", "throughput_high": "high", "params_m": "params_m"}
@@ -48,17 +48,17 @@ def over_all(results: Results) -> Shown:
     frame, summary = side_by_side(results).dropna(subset="fpn_over_unet"), []
     for mode, rows in frame.groupby("mode", sort=False):
         ratio = rows.fpn_over_unet
-        row = {"mode": mode, "encoders": len(rows), "interval above 1": (rows.fpn_over_unet_low > 1).sum()}
+        row = {"mode": mode, "encoders": len(rows), "significantly faster": (rows.fpn_over_unet_low > 1).sum()}
         row |= {"FPN over UNet, lowest": ratio.min(), "median": ratio.median(), "highest": ratio.max()}
         for name, column in (("parameters", "params_m"), ("GMACs", "gmacs"), ("memory", "memory_mb_img")):
             row[name] = (rows[f"fpn_{column}"] / rows[f"unet_{column}"]).median()
         summary.append(row)
     ratios = {"FPN over UNet, lowest": 2, "median": 2, "highest": 2, "parameters": 2, "GMACs": 2, "memory": 2}
-    return Shown(pd.DataFrame(summary), {"encoders": 0, "interval above 1": 0} | ratios)
+    return Shown(pd.DataFrame(summary), {"encoders": 0, "significantly faster": 0} | ratios)
 
 
 def by_encoder(results: Results) -> Shown:
-    """Encoder alone, FPN and UNet measured next to each other, encoder by encoder."""
+    """Encoder alone, with FPN and with UNet, measured next to each other in the same rounds."""
     rows = side_by_side(results).sort_values(["mode", "fpn_img_s"], ascending=[True, False])
     throughput = {f"{DECODERS[decoder]}, img/s": rows[f"{decoder}_img_s"] for decoder in SHADES}
     costs = {"FPN over UNet": rows.fpn_over_unet}
@@ -83,62 +83,41 @@ def picture(results: Results) -> Picture:
 
 
 def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
-    machines = [*dict.fromkeys(frame.machine)]
-    height = 1.6 + 0.36 * frame.groupby("machine").size().max()
-    figure, axes = plt.subplots(
-        len(machines),
-        2,
-        figsize=(WIDTH, height * len(machines)),
-        width_ratios=(2, 1),
-        squeeze=False,
-        layout="constrained",
-        sharey="row",
-    )
-    for (left, right), machine in zip(axes, machines, strict=True):
-        rows = frame[frame.machine == machine].sort_values("unet_img_s", ascending=False)
-        rows = rows.replace(np.inf, np.nan)  # no line where only a lower limit is known
+    machines = plots.by_machine(frame)
+    heights = [1.2 + 0.36 * len(rows) for rows in machines.values()]
+    figure, axes = plots.panels(heights, 2, width_ratios=(2, 1), sharey="row")
+    for (left, right), (machine, rows) in zip(axes, machines.items(), strict=True):
+        rows = rows.sort_values("unet_img_s", ascending=False)
         spots = np.arange(len(rows))
         left.hlines(spots, rows.unet_img_s, rows.features_img_s.fillna(rows.fpn_img_s), color="0.85", lw=3, zorder=1)
-        for decoder, (colour, marker) in SHADES.items():
-            left.hlines(spots, rows[f"{decoder}_low"], rows[f"{decoder}_high"], color=colour, alpha=0.5, lw=1.5)
-            left.scatter(rows[f"{decoder}_img_s"], spots, color=colour, marker=marker, s=30, zorder=3)
+        for decoder, shade in SHADES.items():
+            x, low, high = (rows[f"{decoder}_{column}"] for column in ("img_s", "low", "high"))
+            plots.dots(left, x, low, high, spots, shade)
         names = [f"{model}\n{mode}" for model, mode in zip(rows.model, rows["mode"], strict=True)]
         left.set_yticks(spots, names, fontsize=8)
         left.invert_yaxis()
         left.set_xscale("log")
-        plain_log(left.xaxis)
+        plots.plain_log(left.xaxis)
         left.set_xlabel("throughput (img/s)")
-        right.hlines(spots, rows.fpn_over_unet_low, rows.fpn_over_unet_high, color=COLOURS[0], alpha=0.5, lw=1.5)
-        right.scatter(rows.fpn_over_unet, spots, color=COLOURS[0], s=30, zorder=3)
-        right.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+        plots.title(left, rows, dates[machine])
+        plots.dots(right, rows.fpn_over_unet, rows.fpn_over_unet_low, rows.fpn_over_unet_high, spots, SHADES["fpn"])
+        plots.line_at_1(right)
         right.set_xlabel("FPN over UNet, throughput")
         for panel in (left, right):
             panel.grid(color="0.92", axis="x")
-        left.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
-    handles = [
-        plt.Line2D([], [], linestyle="", color=colour, marker=marker, label=DECODERS[decoder])
-        for decoder, (colour, marker) in SHADES.items()
-    ]
-    figure.legend(handles=handles, ncols=3, loc="outside lower center", frameon=False)
+    plots.key(figure, [plots.point(DECODERS[decoder], *shade) for decoder, shade in SHADES.items()])
     return figure
 
 
 def fpn_against_unet(results_of: catalogue.AllResults) -> str:
-    """By mode, on the machine with the most cases."""
+    """By mode, on the machine with the most runs."""
     results = catalogue.largest(results_of, "combined")
-    frame = over_all(results).frame
-    spans = markdown.spans(frame["FPN over UNet, lowest"], frame.highest, 2)
-    columns = {
-        f"mode, on {', '.join(results.machines())}": frame["mode"],
-        "FPN over UNet, median (range)": [f"{v:.2f} ({s})" for v, s in zip(frame["median"], spans, strict=True)],
-        "beyond its interval": [
-            f"{n} of {all}" for n, all in zip(frame["interval above 1"], frame.encoders, strict=True)
-        ],
-        "parameters": frame.parameters,
-        "GMACs": frame.GMACs,
-        "memory": frame.memory,
-    }
-    return markdown.table(pd.DataFrame(columns), {"parameters": 2, "GMACs": 2, "memory": 2})
+    shown = over_all(results)
+    frame = shown.frame.rename(columns={"FPN over UNet, lowest": "lowest", "median": "FPN over UNet, median"})
+    columns = ["mode", "encoders", "FPN over UNet, median", "lowest", "highest", "significantly faster"]
+    frame = frame[[*columns, "parameters", "GMACs", "memory"]]
+    digits = dict.fromkeys(frame.columns[1:], 2) | {"encoders": 0, "significantly faster": 0}
+    return markdown.table(frame, digits)
 
 
 README_TABLES = {"fpn-against-unet": fpn_against_unet}

@@ -1,17 +1,18 @@
-"""What the benchmark of decoders against segmentation-models-pytorch's shows."""
+"""Decoders against those of segmentation-models-pytorch: tables and picture."""
 
 from functools import partial
+from itertools import cycle
 
 import msgspec
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from segbench.analysis import markdown
+from segbench.analysis import markdown, plots
 from segbench.analysis.markdown import Shown
-from segbench.analysis.plots import COLOURS, WIDTH, Picture
+from segbench.analysis.plots import COLOURS, Picture
+from segbench.analysis.rankings import one_allocator
 from segbench.analysis.reports import Report
-from segbench.analysis.tables import Results, one_allocator
+from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
 
 COLUMNS = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
@@ -63,28 +64,25 @@ def picture(results: Results) -> Picture:
 
 
 def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
-    machines, modes = [*dict.fromkeys(frame.machine)], [*dict.fromkeys(frame["mode"])]
-    figure, axes = plt.subplots(
-        1, len(machines), figsize=(WIDTH, 4.5), squeeze=False, layout="constrained", sharex=True
-    )
-    for panel, machine in zip(axes[0], machines, strict=True):
-        rows = frame[frame.machine == machine]
+    machines = plots.by_machine(frame)
+    modes = dict(zip(dict.fromkeys(frame["mode"]), zip(COLOURS, cycle("os^D"), strict=False), strict=False))
+    heights = [1.2 + 0.26 * len(rows[["model", "decoder"]].drop_duplicates()) for rows in machines.values()]
+    figure, axes = plots.panels(heights, sharex=True)
+    for panel, (machine, rows) in zip(axes[:, 0], machines.items(), strict=True):
         networks = [*dict.fromkeys(zip(rows.model, rows.decoder, strict=True))]
-        for place, mode in enumerate(modes):
+        for place, (mode, shade) in enumerate(modes.items()):
             of_mode = rows[rows["mode"] == mode]
-            shift = (place - (len(modes) - 1) / 2) * 0.2
+            shift = 0.2 * (place - (len(modes) - 1) / 2)
             spots = [networks.index(pair) + shift for pair in zip(of_mode.model, of_mode.decoder, strict=True)]
-            colour, marker = COLOURS[place % len(COLOURS)], "os^D"[place % 4]
-            panel.hlines(spots, of_mode.over_peer_low, of_mode.over_peer_high, color=colour, alpha=0.5, lw=2)
-            panel.scatter(of_mode.over_peer, spots, s=24, color=colour, marker=marker, label=mode, zorder=3)
+            plots.dots(panel, of_mode.over_peer, of_mode.over_peer_low, of_mode.over_peer_high, spots, shade)
         names = [f"{model} + {DECODERS[decoder]}" for model, decoder in networks]
         panel.set_yticks(range(len(networks)), names, fontsize=8)
         panel.invert_yaxis()
-        panel.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
-        panel.set_xlabel("throughput over segmentation-models-pytorch's decoder of that name")
+        plots.line_at_1(panel)
         panel.grid(color="0.92", axis="x")
-        panel.legend(frameon=False)
-        panel.set_title(f"{machine}: {rows.cpu.iloc[0]}\n{dates[machine]}", loc="left", fontsize=9)
+        plots.title(panel, rows, dates[machine])
+    axes[-1, 0].set_xlabel("throughput over segmentation-models-pytorch's decoder of that name")
+    plots.key(figure, [plots.point(mode, *shade) for mode, shade in modes.items()])
     return figure
 
 

@@ -1,8 +1,8 @@
-"""What a benchmark of encoders with one decoder shows."""
+"""Tables and pictures of encoders with one decoder."""
 
 from functools import partial
 
-from segbench.analysis import markdown, pages, plots, tables
+from segbench.analysis import markdown, pages, plots, rankings, tables
 from segbench.analysis.reports import Report
 
 
@@ -13,7 +13,7 @@ def report(decoder: str) -> Report:
     return Report(
         csvs={
             "benchmark_results_all.csv": lambda results: results.rows,
-            "benchmark_results.csv": lambda results: tables.fastest(with_decoder(results)),
+            "benchmark_results.csv": lambda results: rankings.fastest(with_decoder(results)),
         },
         pictures={"benchmark_plot.png": lambda results: plots.encoders(with_decoder(results), results.dates())},
         show=partial(markdown.terminal, decoder=decoder),

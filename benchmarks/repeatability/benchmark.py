@@ -1,9 +1,9 @@
-"""Does it repeat? This project's protocol against the usual one (a fresh process, ten warm-ups, the mean of fifty
-iterations), each several times in turn.
+"""Does it repeat? This project's protocol against the fixed-iteration one (a fresh process, ten warm-ups, the mean of
+fifty iterations), each several times in turn.
 
 Writes benchmark_results.csv (a row per machine, protocol, model and mode: spread over the repetitions, coverage of the
-intervals, cost), study_*.csv (what else could have been made of the same samples), benchmark_plot.png, and
-states_plot.png (latency against the reference workload) from the run logs of all machines.
+intervals, cost), benchmark_plot.png (every repetition), and states_plot.png (latency against the reference workload)
+from the run logs of all machines.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -21,25 +21,26 @@ except ModuleNotFoundError as error:
 @dataclass
 class Load:
     background_load: bool = False
-    """Let a background load compute and copy memory in bursts meanwhile; its run log is labelled `background-load`."""
+    """Measure beside a load that computes and copies memory in bursts; its run log is labelled `background-load`."""
 
 
 @dataclass
 class Settings(Load, settings.Settings):
     def __post_init__(self) -> None:
-        self.label = self.label or "background-load" * self.background_load
+        if self.background_load:
+            self.label = self.label or "background-load"
         self.no_wait = self.no_wait or self.background_load
 
     def header(self) -> dict[str, object]:
-        own = {key: getattr(self, key) for key in ("samples", "rounds", "budget", "background_load")}
-        return super().header() | own  # a repetition is a number of rounds
+        names = ("samples", "rounds", "budget", "background_load")  # a repetition is a number of rounds
+        return super().header() | {name: getattr(self, name) for name in names}
 
 
 def cases(settings: Settings) -> list[Case]:
-    """Every model and mode under both protocols, the usual one with glibc's allocator stock."""
-    quiet = settings.cases(protocol="project", allocator="retained")
-    fixed_iterations = settings.cases(protocol="fixed-iteration", allocator="default")
-    return [*dict.fromkeys(case for pair in zip(quiet, fixed_iterations, strict=True) for case in pair)]
+    """Every model and mode under both protocols, the fixed-iteration one with glibc's default allocator."""
+    project = settings.cases(protocol="project", allocator="retained")
+    fixed_iteration = settings.cases(protocol="fixed-iteration", allocator="default")
+    return [*dict.fromkeys(case for pair in zip(project, fixed_iteration, strict=True) for case in pair)]
 
 
 def beside(settings: Settings) -> AbstractContextManager:

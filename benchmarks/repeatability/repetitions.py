@@ -1,10 +1,10 @@
-"""What repetitions of both protocols say: spread, coverage, cost. Results of this benchmark in, data frames out.
+"""Spread, coverage and cost of both protocols over their repetitions. Results of this benchmark in, data frames out.
 
-A repetition is a sweep of `rounds` rounds in a session of its own, with its own floors. Spread is max/min over the
+A repetition is a session of `rounds` rounds. Spread is max/min over the
 repetitions. Coverage is the share of 95 % intervals that contain the median of the estimates of all other repetitions.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 
@@ -20,34 +20,30 @@ from segbench.modes import BASELINE
 from segbench.records import Run
 from segbench.run_log import RunLog
 
-COLUMNS = ("machine", "cpu", "protocol", "model", "mode")  # what names a row
+COLUMNS = ["machine", "cpu", "protocol", "model", "mode"]  # these name a row
 
 
 def by_repetition(run_log: RunLog) -> dict[Case, dict[int, list[Run]]]:
-    """Case -> repetition -> its runs, of repetitions that are complete and went well."""
+    """Case -> number of a repetition -> its runs; only complete repetitions without failure."""
     rounds = run_log.header.settings["rounds"]
     complete: dict[Case, dict[int, list[Run]]] = {}
     for case, runs in run_log.by_case().items():
         repetitions = defaultdict(list)
         for run in sorted(runs, key=lambda run: run.round):
             if run.status == "ok" and run.samples_ms:
-                repetitions[repetition(run, run_log)].append(run)
+                repetitions[repetition(run.round, run_log)].append(run)
         wanted = 1 if case.protocol == "fixed-iteration" else rounds
-        complete[case] = {number: some for number, some in repetitions.items() if len(some) == wanted}
+        complete[case] = {number: runs for number, runs in repetitions.items() if len(runs) == wanted}
     return complete
 
 
-def repetition(run: Run, run_log: RunLog) -> int:
-    """The number, from 1, of that which a run belongs to."""
-    return in_repetition(run.round, run_log)
-
-
-def in_repetition(number: int, run_log: RunLog) -> int:
-    return (number - 1) // run_log.header.settings["rounds"] + 1
+def repetition(round_number: int, run_log: RunLog) -> int:
+    """The number, from 1, of the repetition that a round belongs to."""
+    return (round_number - 1) // run_log.header.settings["rounds"] + 1
 
 
 def parts(run_log: RunLog) -> dict[int, RunLog]:
-    """Repetition -> a run log of its own."""
+    """Number of a repetition -> a run log with its runs."""
     run_logs: dict[int, RunLog] = {}
     for repetitions in by_repetition(run_log).values():
         for number, runs in repetitions.items():
@@ -59,60 +55,45 @@ def parts(run_log: RunLog) -> dict[int, RunLog]:
 
 
 @cache
-def whole(run_log: RunLog) -> dict[Case, CaseEstimate]:
+def of_all(run_log: RunLog) -> dict[Case, CaseEstimate]:
+    """Estimates from all repetitions."""
     return estimates.of_run_log(run_log)
 
 
 @cache
-def own_sessions(number: int, run_log: RunLog) -> dict[Case, CaseEstimate]:
-    """Of one repetition as if there were no other."""
+def of_repetition(number: int, run_log: RunLog) -> dict[Case, CaseEstimate]:
+    """Estimates from one repetition as if there were no other."""
     cases = by_repetition(run_log)
-    return estimates.of_cases({case: each[number] for case, each in cases.items() if number in each})
+    return estimates.of_cases({case: runs[number] for case, runs in cases.items() if number in runs})
 
 
-def alone(runs: list[Run], run_log: RunLog) -> dict:
-    """The same of one repetition that knows nothing of the others, nor the level of its host beyond its own session."""
-    return described(own_sessions(repetition(runs[0], run_log), run_log)[runs[0].case])
+def drift_corrected(runs: list[Run], run_log: RunLog) -> CaseEstimate:
+    """From the runs of one repetition, drift corrected to the level of the host in all repetitions."""
+    wanted = repetition(runs[0].round, run_log)
+    return of_all(run_log)[runs[0].case].only(lambda _, number: repetition(number, run_log) == wanted)
 
 
-def drift_corrected(runs: list[Run], run_log: RunLog) -> dict:
-    """This project's protocol."""
-    return described(of_runs(runs, run_log))
+def alone(runs: list[Run], run_log: RunLog) -> CaseEstimate:
+    """The same, at the level of the host in this repetition."""
+    return of_repetition(repetition(runs[0].round, run_log), run_log)[runs[0].case]
 
 
-def described(estimate: CaseEstimate) -> dict:
-    low, high = estimate.interval_ms
-    row = {"latency_ms": estimate.latency_ms, "low_ms": low, "high_ms": high}
-    return row | {"valid_share": estimate.valid_share}
-
-
-def of_runs(runs: list[Run], run_log: RunLog) -> CaseEstimate:
-    """Of one repetition of a case: its own runs, at the level that its host has in all repetitions."""
-    own = repetition(runs[0], run_log)
-    return whole(run_log)[runs[0].case].only(lambda _, number: in_repetition(number, run_log) == own)
-
-
-def all_samples(runs: list[Run], run_log: RunLog) -> dict:
-    """The same runs, all samples counted."""
+def all_samples(runs: list[Run], run_log: RunLog) -> tuple[float, float, float]:
+    """Latency and interval in ms from all samples of the same runs."""
     latencies = [np.median(run.samples_ms) for run in runs]
-    low, high = stats.interval(latencies)
-    row = {"latency_ms": float(np.median(latencies)), "low_ms": low, "high_ms": high}
-    return row | {"valid_share": NAN}
+    return float(np.median(latencies)), *stats.interval(latencies)
 
 
-def fixed_iterations(runs: list[Run], run_log: RunLog) -> dict:
-    """The mean of the iterations of its one process, and the interval that they give."""
+def fixed_iterations(runs: list[Run], run_log: RunLog) -> tuple[float, float, float]:
+    """Latency and interval in ms: the mean over the iterations of one process."""
     from scipy.stats import sem, t
 
     (run,) = runs
-    samples = run.samples_ms
-    mean = float(np.mean(samples))
-    low, high = t.interval(0.95, len(samples) - 1, mean, sem(samples))
-    row = {"latency_ms": mean, "low_ms": float(low), "high_ms": float(high)}
-    return row | {"valid_share": NAN}
+    mean, error = float(np.mean(run.samples_ms)), sem(run.samples_ms)
+    return mean, *map(float, t.interval(0.95, len(run.samples_ms) - 1, mean, error))
 
 
-# Whose runs, how they are estimated.
+# Name in tables -> the protocol that measured the runs, and how the latency follows from them.
 PROTOCOLS = {
     "drift-corrected": ("project", drift_corrected),
     "alone": ("project", alone),
@@ -134,21 +115,31 @@ def of_run_log(run_log: RunLog) -> Iterator[dict]:
         for case in (case for case in complete if case.protocol == measured_with):
             eager = complete.get(msgspec.structs.replace(case, mode=BASELINE), {})
             for number, runs in complete[case].items():
-                row = {"machine": run_log.name, "cpu": run_log.header.machine.label, "protocol": protocol}
-                row |= {"model": case.model, "mode": case.mode, "repetition": number}
-                row |= estimate(runs, run_log)
-                row["speedup"] = NAN
+                after, speedup = estimate(runs, run_log), NAN
                 if case.mode != BASELINE and number in eager:
-                    baseline = eager[number]
-                    row["speedup"] = (
-                        estimates.speedup(of_runs(baseline, run_log), of_runs(runs, run_log))[0]
-                        if protocol == "drift-corrected"
-                        else estimate(baseline, run_log)["latency_ms"] / row["latency_ms"]
-                    )
-                row["seconds"] = sum(run.seconds - preparing(run) for run in runs)
-                row["seconds"] += starts[number] if measured_with == "project" else 0
-                row["prepare_s"] = sum(preparing(run) for run in runs)
-                yield row
+                    speedup = ratio(protocol, estimate(eager[number], run_log), after)
+                latency, low, high = in_ms(after)
+                yield {
+                    **{"machine": run_log.name, "cpu": run_log.header.machine.label, "protocol": protocol},
+                    **{"model": case.model, "mode": case.mode, "repetition": number},
+                    **{"latency_ms": latency, "low_ms": low, "high_ms": high},
+                    "valid_share": after.valid_share if isinstance(after, CaseEstimate) else NAN,
+                    "speedup": speedup,
+                    "seconds": sum(run.seconds - preparing(run) for run in runs) + starts[measured_with, number],
+                    "prepare_s": sum(preparing(run) for run in runs),
+                }
+
+
+def in_ms(estimate: CaseEstimate | tuple[float, float, float]) -> tuple[float, float, float]:
+    """Latency and its interval."""
+    return (estimate.latency_ms, *estimate.interval_ms) if isinstance(estimate, CaseEstimate) else estimate
+
+
+def ratio(protocol: str, before: CaseEstimate | tuple, after: CaseEstimate | tuple) -> float:
+    """Speedup: by pairs of runs under this project's rule, else of the latencies."""
+    if protocol == "drift-corrected":
+        return estimates.speedup(before, after).ratio
+    return in_ms(before)[0] / in_ms(after)[0]
 
 
 def preparing(run: Run) -> float:
@@ -156,18 +147,19 @@ def preparing(run: Run) -> float:
     return run.phases_s["prepare"] if run.cache else 0.0
 
 
-def start_s(run_log: RunLog, complete: dict) -> dict[int, float]:
-    """Repetition -> seconds per case of starting the server and finding the floors."""
-    sessions, cases = defaultdict(set), defaultdict(int)
+def start_s(run_log: RunLog, complete: dict) -> dict[tuple[str, int], float]:
+    """Protocol and repetition -> seconds per case of starting the server and timing the reference workload; 0 for the
+    fixed-iteration protocol, which needs neither."""
+    sessions, cases = defaultdict(set), Counter()
     for case, repetitions in complete.items():
         for number, runs in repetitions.items():
             sessions[number] |= {run.session for run in runs}
-            cases[number] += case.protocol != "fixed-iteration"
-    spent = {
-        number: sum(machine_speed.seconds for machine_speed in run_log.machine_speeds if machine_speed.session in some)
-        for number, some in sessions.items()
-    }
-    return {number: spent[number] / max(1, cases[number]) for number in spent}
+            cases[number] += case.protocol == "project"
+    seconds: dict[tuple[str, int], float] = defaultdict(float)
+    for number, names in sessions.items():
+        total = sum(speed.seconds for speed in run_log.machine_speeds if speed.session in names)
+        seconds["project", number] = total / max(1, cases[number])
+    return seconds
 
 
 def protocols(results: Results) -> pd.DataFrame:
@@ -185,13 +177,13 @@ def protocols(results: Results) -> pd.DataFrame:
             "prepare_s": rows.prepare_s.median(),
             "valid_share": rows.valid_share.mean(),
         }
-        for key, rows in repetitions(results).groupby([*COLUMNS], sort=False)
+        for key, rows in repetitions(results).groupby(COLUMNS, sort=False)
     ]
     return pd.DataFrame(rows)
 
 
 def covered(rows: pd.DataFrame) -> np.ndarray:
-    """Per repetition whether its interval contains the median of the estimates of all others."""
+    """(repetitions,) of bool: whether its interval contains the median latency of all others."""
     latencies = rows.latency_ms.to_numpy()
     others = [np.median(np.delete(latencies, index)) if len(latencies) > 1 else NAN for index in range(len(latencies))]
     return ((rows.low_ms <= others) & (others <= rows.high_ms)).to_numpy()

@@ -1,4 +1,4 @@
-"""What the benchmark of encoders with UNet shows: the same as that of Semantic FPN."""
+"""Tables and pictures of encoders with UNet: the same as with Semantic FPN."""
 
 from benchmarks.fpn_decoder.report import report
 

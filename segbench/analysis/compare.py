@@ -1,4 +1,4 @@
-"""Two run logs against each other: per case by how much the second is faster, and whether the runs can tell."""
+"""Two run logs against each other: by how much each case of the second is faster, and whether that is significant."""
 
 import pandas as pd
 
@@ -8,45 +8,38 @@ from ..run_log import RunLog
 from . import estimates
 from .estimates import NAN, CaseEstimate
 
-COLUMNS = (
-    "model",
-    "decoder",
-    "mode",
-    "allocator",
-    "quality",
-    "first_ms",
-    "second_ms",
-    "ratio",
-    "low",
-    "high",
-    "verdict",
-)
+NAMES = ["model", "decoder", "mode", "allocator", "quality"]
+COLUMNS = [*NAMES, "first_ms", "second_ms", "ratio", "low", "high", "verdict"]
 
 
 def compare(first: RunLog, second: RunLog, modes: tuple[str, str] = ("", "")) -> pd.DataFrame:
-    """A row per case that both hold: the ratio of the latencies, first over second (above 1: the second is faster), its
-    95 % interval, and a verdict on the second: faster, slower, not separable, or refused with the reason.
+    """A row per case of both: the ratio of the latencies, first over second (above 1: the second is faster), its 95 %
+    interval, and a verdict on the second: faster, slower, tied, or refused with the reason.
 
-    With `modes` the first's cases under one mode are set against the second's under the other. Two run logs of one host
-    are corrected to one level.
+    `modes` sets the first's cases under one mode against the second's under the other. Drift is corrected over both
+    run logs of a host together.
     """
-    sides, together = [], of_both(first, second)
-    for run_log, mode in zip((first, second), modes, strict=True):
-        cases = {
-            (case.model, case.decoder, case.allocator, mode or case.mode): (case, estimate)
-            for case, whole in together.items()
-            if case.mode == (mode or case.mode)
-            and case.protocol == "project"
-            and (estimate := whole.only(lambda session, _, own=run_log.headers: session in own)).raw
-        }
-        # Under `modes` two names stand for one side each.
-        sides.append({key[:-1]: side for key, side in cases.items()} if any(modes) else cases)
-    pairs = [(sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]]
-    return pd.DataFrame([row(*before, *after) for before, after in pairs], columns=COLUMNS)
+    together = of_both(first, second)
+    before, after = (of_one(run_log, together, mode) for run_log, mode in zip((first, second), modes, strict=True))
+    rows = [row(*before[key], *after[key]) for key in before if key in after]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def of_one(run_log: RunLog, together: dict[Case, CaseEstimate], mode: str) -> dict[tuple, tuple[Case, CaseEstimate]]:
+    """Model, decoder, allocator and mode -> a case and its estimate by one run log's sessions. With `mode` only its
+    cases, and the key is without it."""
+    sides = {}
+    for case, estimate in together.items():
+        if case.protocol == "project" and case.mode == (mode or case.mode):
+            estimate = estimate.only(lambda session, _: session in run_log.headers)
+            key = (case.model, case.decoder, case.allocator, "" if mode else case.mode)
+            if estimate.raw:
+                sides[key] = case, estimate
+    return sides
 
 
 def of_both(first: RunLog, second: RunLog) -> dict[Case, CaseEstimate]:
-    """Case -> what both run logs say of it together."""
+    """Case -> its estimate by both run logs together."""
     cases: dict[Case, list[Run]] = {}
     for run_log in (first, second) if second.headers.keys() - first.headers.keys() else (first,):
         for case, runs in run_log.by_case().items():
@@ -58,13 +51,13 @@ def of_both(first: RunLog, second: RunLog) -> dict[Case, CaseEstimate]:
 def row(case: Case, before: CaseEstimate, other: Case, after: CaseEstimate) -> dict:
     """One pair of cases."""
     mode = case.mode if case.mode == other.mode else f"{case.mode} / {other.mode}"
-    columns = dict.fromkeys(COLUMNS, NAN) | {"model": case.model, "decoder": case.decoder, "mode": mode}
-    columns |= {"allocator": case.allocator, "quality": ""}
+    columns = dict.fromkeys(COLUMNS, NAN)
+    columns |= dict(zip(NAMES, (case.model, case.decoder, mode, case.allocator, ""), strict=True))
     if reason := difference(case, before, other, after):
         return columns | {"verdict": f"refused: {reason}"}
     ratio, low, high, *_ = estimates.speedup(before, after)
     columns |= {"first_ms": before.latency_ms, "second_ms": after.latency_ms, "ratio": ratio, "low": low, "high": high}
-    verdict = "faster" if low > 1 else "slower" if high < 1 else "not separable"
+    verdict = "faster" if low > 1 else "slower" if high < 1 else "tied"
     return columns | {"quality": after.quality, "verdict": verdict}
 
 
@@ -73,7 +66,7 @@ def difference(case: Case, before: CaseEstimate, other: Case, after: CaseEstimat
     for field in SHARED:
         if getattr(case, field) != getattr(other, field):
             return f"{field} {getattr(case, field)} against {getattr(other, field)}"
-    first, second = ([v for v in side.raw if v.samples_ms and v.status == "ok"] for side in (before, after))
+    first, second = ([run for run in side.raw if run.samples_ms and run.status == "ok"] for side in (before, after))
     if not first or not second:
         return "no estimate"
     for field in ("params", "gmacs"):

@@ -1,4 +1,4 @@
-"""What disturbed the measuring, in words: the number, what follows from it, and what to do."""
+"""Warnings about what disturbed the measuring: the number, and what to do."""
 
 from collections.abc import Iterable
 
@@ -11,12 +11,12 @@ PAGE_FAULTS = 500  # per inference: 2 MB that the allocator gave back and fetche
 
 
 def warnings(runs: Iterable[Run]) -> list[str]:
-    """What a reader should know of runs before trusting them, a line a kind."""
+    """A line for every kind of disturbance that many runs had."""
     runs = [run for run in runs if run.reference_ms]
     causes = {
-        "others_cpus": "other processes used {:.2f} CPUs beside {}; close them, or leave cores to them (--threads)",
-        "stolen_cpus": "the hypervisor gave {:.2f} CPUs to other machines beside {}; come back at another hour",
-        "throttled_cpus": "the control group's quota took {:.2f} CPUs away beside {}; use fewer --threads",
+        "others_cpus": "other processes used {:.2f} CPUs during {}; close them, or leave cores to them (--threads)",
+        "stolen_cpus": "the hypervisor gave {:.2f} CPUs to other machines during {}; come back at another hour",
+        "throttled_cpus": "the control group's quota withheld {:.2f} CPUs during {}; use fewer --threads",
     }
     lines = []
     for field, text in causes.items():
@@ -26,7 +26,7 @@ def warnings(runs: Iterable[Run]) -> list[str]:
     faults = [run.page_faults for run in runs if run.case.allocator == "retained"]
     if faults and (often := float(np.median(faults))) > PAGE_FAULTS:
         lines.append(
-            f"{often:.0f} page faults per inference though the allocator was to keep its memory: torch is served by "
-            "another one than glibc's, so read `pinned` as `plain`"
+            f"{often:.0f} page faults per inference although the allocator was to retain memory: torch uses another "
+            "allocator than glibc's, so read `retained` as `default`"
         )
     return lines

@@ -1,4 +1,4 @@
-"""From runs of estimates: what one run says of its case, and what all of them say. The rule is explained in
+"""From runs to estimates: the latency of a case by one run, and by all of its runs. The rule is explained in
 benchmarks/repeatability/README.md."""
 
 from collections import Counter, defaultdict
@@ -18,11 +18,11 @@ from . import stats
 NAN = float("nan")
 DISTURBED = 0.05  # what a run without valid samples may be wrong by, beside how far outside they were (logs)
 NOISY = 0.15  # half width of an interval from which on a figure is called noisy
-# Where fewer of the runs of a kind of process are valid, its reference may be of a disturbed time too.
+# With fewer valid runs of a kind of process, its reference may stem from a disturbed time too.
 VALID_SHARE = 0.1
-MIN_PAIRS = 3  # runs of two runtimes to one model in one round, from which on their reference times are compared
-# Standard deviation of what two hosts of one kind of CPU differ by beside a common factor (46 encoders on two hosts of
-# intel-6.167-2c: 1.51 in the median, 1.28 to 1.96).
+MIN_PAIRS = 3  # fewest pairs of runs from which the reference times of two runtimes, or two hosts, are compared
+# Standard deviation of the ratio of two hosts with one kind of CPU, over networks (46 encoders on two hosts of
+# intel-6.167-2c: ratio 1.51 in the median, 1.28 to 1.96).
 HOSTS = 0.08
 
 
@@ -35,25 +35,25 @@ class Key(NamedTuple):
 
 
 class RunEstimate:
-    """What one run says of its case: the median of its valid samples, and the mean reading of the convolution
-    reference workload beside them. Where too few are valid, of those that came nearest."""
+    """The median of a run's valid samples, and the mean time of the reference convolution beside them. Where too few
+    samples are valid, the nearest to valid are used."""
 
     def __init__(self, run: Run, key: Key, reference: stats.Reference):
         self.case, self.key, self.reference = run.case, key, reference
         self.samples_ms, self.reference_ms = np.array(run.samples_ms), np.array(run.reference_ms)
         self.valid_samples = stats.valid_samples(self.reference_ms, reference.bound_ms)
         logs = np.log(self.reference_ms)
-        beyond = np.maximum(np.maximum(logs[1:], logs[:-1]) - np.log(reference.bound_ms), 0).max(axis=1)
+        excess = np.maximum(np.maximum(logs[1:], logs[:-1]) - np.log(reference.bound_ms), 0).max(axis=1)
         enough = int(self.valid_samples.sum()) >= min(stats.MIN_SAMPLES, len(self.samples_ms))
-        chosen = self.valid_samples if enough else np.argsort(beyond, kind="stable")[: stats.MIN_SAMPLES]
-        self.valid, self.calm = enough, is_unloaded(run)
-        self.met_log_ms = self.log_ms = float(np.median(np.log(self.samples_ms[chosen])))
+        chosen = self.valid_samples if enough else np.argsort(excess, kind="stable")[: stats.MIN_SAMPLES]
+        self.valid, self.unloaded = enough, is_unloaded(run)
+        self.uncorrected_log_ms = self.log_ms = float(np.median(np.log(self.samples_ms[chosen])))
         self.level = float(np.mean((logs[1:, 0] + logs[:-1, 0])[chosen]) / 2)
-        self.beyond = float(np.mean(beyond[chosen]))  # how far outside the band, as a logarithm
+        self.excess = float(np.mean(excess[chosen]))  # log of the reference times over their bound
         self.all_samples_ms = float(np.median(self.samples_ms))
-        # What all runs of the host tell of this one: `correct` sets these, and corrects `level` and `log_ms`.
+        # `correct_drift` sets these from all runs of the host, and corrects `level` and `log_ms`.
         self.slope, self.weight, self.scatter = 0.0, 1.0, stats.Scatter()
-        self.sessions = 1  # that say what the median level of the host is
+        self.sessions = 1  # from which the median level of the host is known
 
     @property
     def kind(self) -> tuple[str, int, str]:
@@ -62,23 +62,23 @@ class RunEstimate:
 
     @property
     def network(self) -> tuple[str, int, str, str]:
-        """What runs are pooled by: these are alike in how they follow the reference workload and in how they scatter."""
+        """Runs that share it follow the reference workload alike, and scatter alike."""
         return *self.kind, "3D" if len(self.case.size) == 3 else "decoder" if self.case.decoder else ""
 
 
 class CaseEstimate:
-    """What the runs of one case say together; false where none was measured."""
+    """The latency of one case by all of its runs; false where none was measured."""
 
     def __init__(self, runs: Iterable[RunEstimate] = (), raw: Iterable[Run] = (), first_host: str = ""):
         """`raw`: runs that failed too; `first_host`: whose figures are shown where it measured the case."""
         self.runs, self.raw = {run.key: run for run in runs}, [*raw]
         counts, self.first_host = Counter(key.host for key in self.runs), first_host
         self.hosts = sorted(counts, key=lambda host: (host != first_host, -counts[host], host))
-        self.host = self.hosts[0] if self.hosts else ""  # whose runs the latency is from
-        self.of_host = [run for key, run in self.runs.items() if key.host == self.host]
-        valid = [run for run in self.of_host if run.valid]
-        self.counted = valid if len(valid) > 1 else self.of_host
-        # Instead of `met`, see `carry`; and whether what it was carried by was disturbed.
+        self.host = self.hosts[0] if self.hosts else ""  # the one whose runs give the latency
+        self.host_runs = [run for key, run in self.runs.items() if key.host == self.host]
+        valid = [run for run in self.host_runs if run.valid]
+        self.counted = valid if len(valid) > 1 else self.host_runs
+        # `carry_over` sets these: the estimate for `first_host`, and whether what it is from was disturbed.
         self.carried: tuple[float, float] | None = None
         self.carried_disturbed = False
 
@@ -86,13 +86,13 @@ class CaseEstimate:
         return bool(self.runs)
 
     def only(self, keep: Callable[[str, int], bool]) -> "CaseEstimate":
-        """Of the runs whose session and round it keeps; what was learnt of the host from all stays."""
+        """From the runs whose session and round `keep` accepts; the drift correction stays that of all runs."""
         runs = [run for key, run in self.runs.items() if keep(key.session, key.round)]
         return CaseEstimate(runs, [run for run in self.raw if keep(run.session, run.round)], self.host)
 
     @property
     def samples(self) -> int:
-        """Valid ones that the estimate is from."""
+        """Number of valid samples behind the estimate."""
         return sum(int(run.valid_samples.sum()) for run in self.counted)
 
     @property
@@ -101,25 +101,25 @@ class CaseEstimate:
         return float(np.concatenate([run.valid_samples for run in self.runs.values()]).mean()) if self else NAN
 
     @cached_property
-    def met(self) -> tuple[float, float]:
-        """Log latency, and half of its 95 % interval without what differs between sessions."""
+    def measured(self) -> tuple[float, float]:
+        """Log latency on the host that measured it, and half of its 95 % interval; sessions' differences left out."""
         logs, weights = [run.log_ms for run in self.counted], [run.weight for run in self.counted]
-        return stats.centre(logs, weights, self.counted[0].scatter)
+        return stats.agreeing_mean(logs, weights, self.counted[0].scatter)
 
     @property
-    def centre(self) -> tuple[float, float]:
-        """The same on the host whose figures are shown."""
-        return self.carried or self.met
+    def log_latency(self) -> tuple[float, float]:
+        """The same for the host whose figures are shown."""
+        return self.carried or self.measured
 
     @property
     def latency_ms(self) -> float:
-        return float(np.exp(self.centre[0])) if self else NAN
+        return float(np.exp(self.log_latency[0])) if self else NAN
 
     @property
     def all_samples_ms(self) -> float:
-        """From all samples, the disturbed ones too."""
-        medians = [run.all_samples_ms for run in self.of_host]
-        return float(np.median(medians) * np.exp(self.centre[0] - self.met[0])) if self else NAN
+        """From all samples, valid or not."""
+        medians = [run.all_samples_ms for run in self.host_runs]
+        return float(np.median(medians) * np.exp(self.log_latency[0] - self.measured[0])) if self else NAN
 
     @property
     def sessions(self) -> int:
@@ -127,32 +127,32 @@ class CaseEstimate:
 
     @property
     def half_width(self) -> float:
-        """Of the 95 % interval of what another session would find, as a logarithm."""
-        one = self.counted[0]
-        level = 1.96 * one.slope * stats.LEVEL / np.sqrt(one.sessions)
-        return float(np.linalg.norm((self.centre[1], stats.hours(self.sessions), level)))
+        """Of the 95 % interval for the result of another session, as a logarithm."""
+        run = self.counted[0]
+        level = 1.96 * run.slope * stats.LEVEL / np.sqrt(run.sessions)
+        return float(np.linalg.norm((self.log_latency[1], stats.session_half_width(self.sessions), level)))
 
     @property
-    def apart(self) -> float:
-        """The same for comparing it with other cases of the host: they share its level, and no other session counts."""
-        return float(np.hypot(self.centre[1], stats.HOURS / np.sqrt(self.sessions))) if self else NAN
+    def half_width_on_host(self) -> float:
+        """The same for comparisons with other cases of the host in the same sessions, which share its level."""
+        return float(np.hypot(self.log_latency[1], stats.BETWEEN_95 / np.sqrt(self.sessions))) if self else NAN
 
     @property
     def one_sided(self) -> bool:
-        """Whether others disturbed every run: then the network is at least as fast as this."""
-        return bool(self) and (self.carried_disturbed or not any(v.valid and v.calm for v in self.counted))
+        """Whether every run was disturbed: then the network is at least as fast as this."""
+        return bool(self) and (self.carried_disturbed or not any(run.valid and run.unloaded for run in self.counted))
 
     @property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % interval of what another session would find; from 0 where it is one-sided."""
+        """95 % interval for the result of another session; from 0 where it is one-sided."""
         if not self:
             return NAN, NAN
-        low, high = stats.around(self.latency_ms, self.half_width)
+        low, high = stats.interval_around(self.latency_ms, self.half_width)
         return 0.0 if self.one_sided else low, high
 
     @property
     def quality(self) -> str:
-        """What a reader has to know of the estimate, in a word or two; "" where nothing."""
+        """`at least`, `noisy`, or "" for a good estimate."""
         if not self:
             return ""
         return "at least" if self.one_sided else "noisy" if np.expm1(self.half_width) > NOISY else ""
@@ -162,8 +162,8 @@ NOTHING = CaseEstimate()
 
 
 def of_run_log(run_log: RunLog, first_host: str = "") -> dict[Case, CaseEstimate]:
-    """Case -> its estimate, in the order in which the cases were first met. `first_host`: whose figures are shown, or
-    else those of the host with the most runs."""
+    """Case -> its estimate, in the run log's order. Figures of `first_host` are shown, by default those of the host
+    with the most runs."""
     host_of = run_log.host_of()
     first_host = first_host or next(iter(run_log.hosts()), "")
     return of_cases(run_log.by_case(), lambda session: host_of.get(session, ""), first_host)
@@ -172,22 +172,22 @@ def of_run_log(run_log: RunLog, first_host: str = "") -> dict[Case, CaseEstimate
 def of_cases(
     cases: dict[Case, list[Run]], host: Callable[[str], str] = lambda session: "", first_host: str = ""
 ) -> dict[Case, CaseEstimate]:
-    """The same of these runs alone; a wrong one keeps its estimate and is not ranked. `host`: of a session."""
-    kept = [pair for runs in cases.values() for pair in least_loaded(runs, host).items()]
-    kinds = grouped(kept, lambda pair: (pair[0].host, pair[1].threads, modes.find(pair[1].case.mode).runtime))
+    """The same from these runs alone. `host`: session -> host."""
+    keyed_runs = [pair for runs in cases.values() for pair in least_loaded(runs, host).items()]
+    kinds = grouped(keyed_runs, lambda pair: (pair[0].host, pair[1].threads, modes.find(pair[1].case.mode).runtime))
     runs = []
     for pairs in kinds.values():
-        reference, calm = reference_of([run for _, run in pairs])
+        reference, unloaded = reference_of([run for _, run in pairs])
         of_kind = [RunEstimate(run, key, reference) for key, run in pairs]
-        proven = calm and sum(run.valid for run in of_kind) >= VALID_SHARE * len(of_kind)
+        trusted = unloaded and sum(run.valid for run in of_kind) >= VALID_SHARE * len(of_kind)
         for run in of_kind:
-            run.valid &= proven
+            run.valid &= trusted
         runs += of_kind
     correct_drift(runs)
-    by_case = grouped(sorted(runs, key=lambda run: run.key), lambda run: run.case)
-    found = {case: CaseEstimate(by_case.get(case, ()), raw, first_host) for case, raw in cases.items()}
-    carry(found, first_host)
-    return found
+    runs_of = grouped(sorted(runs, key=lambda run: run.key), lambda run: run.case)
+    estimates = {case: CaseEstimate(runs_of.get(case, ()), raw, first_host) for case, raw in cases.items()}
+    carry_over(estimates, first_host)
+    return estimates
 
 
 def grouped(things: Iterable, key: Callable) -> dict:
@@ -199,17 +199,17 @@ def grouped(things: Iterable, key: Callable) -> dict:
 
 
 def least_loaded(runs: Iterable[Run], host: Callable[[str], str]) -> dict[Key, Run]:
-    """The runs of a case by round; of one that was made again beside busy processes, the calmer."""
-    kept: dict[Key, Run] = {}
+    """The measured runs of a case by round; where a round was measured again, the run with less load beside it."""
+    chosen: dict[Key, Run] = {}
     for run in runs:
         if run.reference_ms and run.status in MEASURED:
             key = Key(host(run.session), run.session, run.round)
-            kept[key] = min((kept.get(key, run), run), key=taken_cpus)
-    return kept
+            chosen[key] = min((chosen.get(key, run), run), key=taken_cpus)
+    return chosen
 
 
 def taken_cpus(run: Run) -> float:
-    """CPUs that other processes, a quota, and other machines of the hypervisor took meanwhile."""
+    """CPUs that other processes, a quota and other virtual machines took during a run."""
     return run.busy_cpus + run.stolen_cpus
 
 
@@ -218,41 +218,41 @@ def is_unloaded(run: Run) -> bool:
 
 
 def reference_of(runs: list[Run]) -> tuple[stats.Reference, bool]:
-    """Of a kind of process, from the reference times of runs that were calm; and whether there are any."""
-    calm = [run for run in runs if is_unloaded(run)]
-    return stats.reference(np.concatenate([run.reference_ms for run in calm or runs])), bool(calm)
+    """Of a kind of process, from the reference times of unloaded runs; and whether there are any."""
+    unloaded = [run for run in runs if is_unloaded(run)]
+    return stats.reference(np.concatenate([run.reference_ms for run in unloaded or runs])), bool(unloaded)
 
 
 def correct_drift(runs: list[RunEstimate]) -> None:
-    """Bring every run of the level that its host has in the median when valid: figures stay what users meet.
+    """Bring every run to the median level of its host's valid runs, so that figures stay what users see.
 
-    Levels become logarithms over that median; log latencies lose slope times level. A disturbed run is not taken for
-    slower than the worst valid one, and not at all where there is none: what others take from a network and from
-    the reference workload is not alike.
+    Levels become logarithms over that median; slope times level is taken off log latencies. A disturbed run counts as
+    no slower than the worst valid one, and is not corrected where none is valid: load does not slow a network and the
+    reference workload alike.
     """
     kinds = grouped(runs, lambda run: run.kind)
-    middles = {kind: middle(kind, kinds) for kind in kinds}
+    medians = {kind: median_level(kind, kinds) for kind in kinds}
     for kind, of_kind in kinds.items():
-        (centre, sessions), known = middles[kind], [run.level for run in of_kind if run.valid]
+        (median, sessions), valid_levels = medians[kind], [run.level for run in of_kind if run.valid]
         for run in of_kind:
-            level = run.level if run.valid else min(run.level, max(known, default=centre))
-            run.level, run.sessions = level - centre if known else 0.0, sessions
+            level = run.level if run.valid else min(run.level, max(valid_levels, default=median))
+            run.level, run.sessions = level - median if valid_levels else 0.0, sessions
     for of_host in grouped(runs, lambda run: run.kind[:2]).values():
         networks, slope = grouped(of_host, lambda run: run.network), slope_of(of_host)
         for alike in networks.values():
-            own = slope_of(alike, slope, stats.CLASS_SPREAD)
+            network_slope = slope_of(alike, slope, stats.CLASS_SPREAD)
             for run in alike:
-                run.slope, run.log_ms = own, run.log_ms - own * run.level
+                run.slope, run.log_ms = network_slope, run.log_ms - network_slope * run.level
         common = stats.scatter(by_case(of_host, "log_ms"))
         for alike in networks.values():
             scatter = stats.scatter(by_case(alike, "log_ms"), common)
             for run in alike:
-                far = 0 if run.valid else DISTURBED + run.beyond
-                run.scatter, run.weight = scatter, scatter.variance / (scatter.variance + far**2)
+                error = 0 if run.valid else DISTURBED + run.excess
+                run.scatter, run.weight = scatter, scatter.variance / (scatter.variance + error**2)
 
 
 def levels(runs: list[RunEstimate]) -> list[float]:
-    """Of the valid runs, or where there are none of all."""
+    """Those of the valid runs, or of all where none is valid."""
     return [run.level for run in runs if run.valid] or [run.level for run in runs]
 
 
@@ -266,75 +266,82 @@ def slope_of(runs: list[RunEstimate], *prior: float) -> float:
     return stats.fitted_slope(by_case(runs, "level"), by_case(runs, "log_ms"), *prior)
 
 
-def middle(kind: tuple[str, int, str], kinds: dict[tuple, list[RunEstimate]]) -> tuple[float, int]:
-    """The median level of a kind of process, and from how many sessions it is. Of a runtime's it is torch's with what
-    the runtime reads more, by runs of one model in one round, for the two may have been measured at other hours; its
-    own where there are too few."""
-    own, torch = kinds[kind], kinds.get((*kind[:2], "torch"), []) if kind[2] != "torch" else []
-    beside = grouped((v for v in torch if v.valid), lambda run: (run.key, run.case.group))
-    more = [
-        run.level - np.mean([other.level for other in beside[run.key, run.case.group]])
-        for run in own
-        if run.valid and (run.key, run.case.group) in beside
-    ]
-    runs, offset = (torch, float(np.median(more))) if len(more) >= MIN_PAIRS else (own, 0.0)
+def median_level(kind: tuple[str, int, str], kinds: dict[tuple, list[RunEstimate]]) -> tuple[float, int]:
+    """The median level of a kind of process, and the number of sessions that it is from.
+
+    Another runtime's is torch's, plus the median difference of their levels by runs of one model in one round, for the
+    two may have been measured at other hours; with too few such pairs it is its own.
+    """
+    runs, torch_runs = kinds[kind], kinds.get((*kind[:2], "torch"), []) if kind[2] != "torch" else []
+    torch_beside = grouped((run for run in torch_runs if run.valid), lambda run: (run.key, run.case.group))
+    offset, differences = 0.0, []
+    for run in runs:
+        pairs = torch_beside.get((run.key, run.case.group))
+        if run.valid and pairs:
+            differences.append(run.level - np.mean([other.level for other in pairs]))
+    if len(differences) >= MIN_PAIRS:
+        runs, offset = torch_runs, float(np.median(differences))
     return float(np.median(levels(runs))) + offset, len({run.key.session for run in runs})
 
 
-def carry(found: dict[Case, CaseEstimate], first_host: str) -> None:
-    """Give what `first_host` did not measure its latency there: its baseline over the speedup that another host found,
-    or without a baseline the latency there times the ratio of what both hosts measured, in the median. No latency is
-    carried over as it is: hosts of one name differ by a factor, and every network by another."""
+def carry_over(estimates: dict[Case, CaseEstimate], first_host: str) -> None:
+    """Give cases that `first_host` did not measure an estimate for it: its baseline over the speedup on another host,
+    or without a baseline the other host's latency times the median ratio of what both measured. A latency is never
+    copied: hosts of one kind differ by a factor, and every network by another."""
     ratios: dict[str, list[float]] = defaultdict(list)
-    for estimate in found.values():
+    for estimate in estimates.values():
         for host in estimate.hosts[1:] if estimate.host == first_host else ():
             there = CaseEstimate([run for run in estimate.runs.values() if run.key.host == host])
-            ratios[host].append(estimate.met[0] - there.met[0])
-    elsewhere = [(case, estimate) for case, estimate in found.items() if estimate and estimate.host != first_host]
+            ratios[host].append(estimate.measured[0] - there.measured[0])
+    elsewhere = [(case, estimate) for case, estimate in estimates.items() if estimate and estimate.host != first_host]
     for case, estimate in elsewhere:
-        baseline = found.get(msgspec.structs.replace(case, mode=modes.BASELINE), NOTHING)
+        baseline = estimates.get(msgspec.structs.replace(case, mode=modes.BASELINE), NOTHING)
         ratio = speedup(baseline, estimate)
         if baseline.host == first_host and ratio.pairs:
-            pairs = [estimate.runs[key].valid for key in estimate.runs if key in baseline.runs]
-            widths = ratio.half_width, 1.96 * HOSTS, baseline.met[1]
-            estimate.carried = baseline.met[0] - float(np.log(ratio.ratio)), float(np.linalg.norm(widths))
-            estimate.carried_disturbed = baseline.one_sided or not any(pairs)
+            pairs_valid = [run.valid for key, run in estimate.runs.items() if key in baseline.runs]
+            widths = ratio.half_width, 1.96 * HOSTS, baseline.measured[1]
+            estimate.carried = baseline.measured[0] - float(np.log(ratio.ratio)), float(np.linalg.norm(widths))
+            estimate.carried_disturbed = baseline.one_sided or not any(pairs_valid)
         elif len(ratios[estimate.host]) >= MIN_PAIRS:
-            middle = estimate.met[0] + float(np.median(ratios[estimate.host]))
-            estimate.carried = middle, float(np.hypot(estimate.met[1], 1.96 * HOSTS))
+            log_ms = estimate.measured[0] + float(np.median(ratios[estimate.host]))
+            estimate.carried = log_ms, float(np.hypot(estimate.measured[1], 1.96 * HOSTS))
 
 
 class Speedup(NamedTuple):
-    """Ratio of the latencies of two cases with its 95 % interval, and the pairs of runs that it is from."""
+    """Ratio of the latencies of two cases with its 95 % interval, and the number of pairs of runs that it is from."""
 
     ratio: float = NAN
     low: float = NAN
     high: float = NAN
     pairs: int = 0
-    half_width: float = NAN  # of the interval, as a logarithm, where both ends are known
+    half_width: float = NAN  # of the interval, as a logarithm, as if both ends were known
 
 
 def speedup(before: CaseEstimate, after: CaseEstimate) -> Speedup:
-    """From runs in the same round of a session, which share what the machine did then, on whatever hosts; where there
-    are none, from the estimates. Where one side is only known to be at least so fast, so is an end of the interval."""
+    """From pairs of runs in one round of a session, which share the machine's state, on whatever hosts; where there are
+    none, from the two estimates. A one-sided estimate leaves one end of the interval open."""
     if not before or not after:
         return Speedup()
-    both = [(before.runs[key], after.runs[key]) for key in before.runs if key in after.runs]
-    valid = [pair for pair in both if all(run.valid for run in pair)]
-    both = valid if len(valid) > 1 else both
-    if both:
-        weights = [2 / (1 / one.weight + 1 / other.weight) for one, other in both]
-        variance = float(np.mean([one.scatter.variance + other.scatter.variance for one, other in both]))
-        common = stats.Scatter(variance, min(run.scatter.freedom for pair in both for run in pair))
-        middle, width = stats.centre([one.log_ms - other.log_ms for one, other in both], weights, common)
-        width = float(np.hypot(width, stats.hours(len({one.key.session for one, _ in both}))))
+    pairs = [(run, after.runs[key]) for key, run in before.runs.items() if key in after.runs]
+    valid = [(first, second) for first, second in pairs if first.valid and second.valid]
+    pairs = valid if len(valid) > 1 else pairs
+    if pairs:
+        logs = [first.log_ms - second.log_ms for first, second in pairs]
+        weights = [2 / (1 / first.weight + 1 / second.weight) for first, second in pairs]
+        variance = float(np.mean([first.scatter.variance + second.scatter.variance for first, second in pairs]))
+        common = stats.Scatter(variance, min(run.scatter.freedom for pair in pairs for run in pair))
+        log_ratio, width = stats.agreeing_mean(logs, weights, common)
+        sessions = len({first.key.session for first, _ in pairs})
+        width = float(np.hypot(width, stats.session_half_width(sessions)))
     else:
-        middle, width = before.centre[0] - after.centre[0], float(np.hypot(before.half_width, after.half_width))
-    low, high = stats.around(float(np.exp(middle)), width)
+        log_ratio = before.log_latency[0] - after.log_latency[0]
+        width = float(np.hypot(before.half_width, after.half_width))
+    ratio = float(np.exp(log_ratio))
+    low, high = stats.interval_around(ratio, width)
     low, high = 0.0 if before.one_sided else low, float("inf") if after.one_sided else high
-    return Speedup(float(np.exp(middle)), low, high, len(both), width)
+    return Speedup(ratio, low, high, len(pairs), width)
 
 
 def slower(case: CaseEstimate, other: CaseEstimate) -> bool:
-    """Whether the interval of the ratio of the two excludes that the first is as fast as the second."""
+    """Whether the first is significantly slower than the second, by the interval of the ratio."""
     return speedup(case, other).low > 1

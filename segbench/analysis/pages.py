@@ -3,16 +3,16 @@
 import pandas as pd
 
 from .. import modes
-from . import markdown, tables
+from . import markdown, rankings, tables
 from .markdown import Shown
 
 
 def ranking(results: tables.Results, decoder: str = "") -> Shown:
     """Each network at its fastest valid mode, the fastest first; rows that share a rank do not differ significantly
-    from its first. MB/img is memory beyond the loaded model: 0 where the runtime sets it aside when it loads. Where
-    several hosts of this kind of CPU measured, a column names whose figure it is. `speedup on` another host stands for
-    the first host's figure in eager mode times the speedup that the other one found."""
-    top = tables.fastest(results.rows[results.rows.decoder == decoder])
+    from its first. MB/img is memory beyond the loaded model: 0 where the runtime reserves it when it loads. Where
+    several hosts with this kind of CPU measured, a column names each figure's host; `speedup on` another host means
+    the first host's figure in eager mode times the speedup on the other one."""
+    top = rankings.fastest(results.rows[results.rows.decoder == decoder])
     columns = {
         "rank": top["rank"],
         "encoder": top.model,
@@ -40,11 +40,13 @@ def ranking(results: tables.Results, decoder: str = "") -> Shown:
 def every_mode(results: tables.Results, decoder: str = "") -> Shown:
     """Throughput in img/s under every mode; blank where none was measured, or where the result was wrong."""
     rows = results.rows[(results.rows.decoder == decoder) & (results.rows.status == "ok")]
-    wide = tables.one_allocator(rows).pivot_table(index="model", columns="mode", values="throughput_img_s", sort=False)
+    wide = rankings.one_allocator(rows).pivot_table(
+        index="model", columns="mode", values="throughput_img_s", sort=False
+    )
     names = modes.in_order(wide.columns)
     return Shown(wide[names].reset_index().rename(columns={"model": "encoder"}), dict.fromkeys(names, 1))
 
 
 def gains(results: tables.Results) -> Shown:
-    """What each mode brings: speedup over baseline, over all encoders that were measured under it."""
-    return Shown(tables.gains(results.rows), {"encoders": 0, "lowest": 2, "median": 2, "highest": 2})
+    """Speedup of each mode over baseline, over all encoders that were measured under it."""
+    return Shown(rankings.gains(results.rows), {"encoders": 0, "lowest": 2, "median": 2, "highest": 2})

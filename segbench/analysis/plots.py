@@ -1,7 +1,7 @@
 """Data frames in, pictures out. A picture carries the digest of the data that it shows."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,61 +15,103 @@ from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import ArrayLike
 
 from .. import modes, zoo
 from ..modes import BASELINE
 from ..run_log import replacing
-from . import tables
+from . import rankings, tables
 
 WIDTH = 11  # inches at 100 dpi: a README shows about 900 pixels
-# Okabe and Ito's palette: apart for colour-blind readers; the marker tells families of one colour apart, also in grey.
+# Okabe and Ito's palette, for colour-blind readers too; markers distinguish families of one colour, also in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 plt.rcdefaults()  # the user's settings are for the user's pictures
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True})
 
-Picture = (
-    tuple[pd.DataFrame, Callable[[], Figure]] | None
-)  # its data, and what draws it; None where there is nothing to show
+# Its data, and what draws it; None where there is nothing to show.
+Picture = tuple[pd.DataFrame, Callable[[], Figure]] | None
 
 
-def style(family: str) -> dict:
+def panels(heights: Sequence[float], columns: int = 1, **layout) -> tuple[Figure, np.ndarray]:
+    """A figure, and its axes (rows, columns); a height in inches for every row."""
+    size = (WIDTH, sum(heights) + 0.5)
+    layout = {"figsize": size, "height_ratios": heights, "squeeze": False, "layout": "constrained"} | layout
+    return plt.subplots(len(heights), columns, **layout)
+
+
+def by_machine(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Machine, with its label -> its rows, in their order."""
+    return dict(iter(frame.groupby("machine", sort=False)))
+
+
+def title(axes: Axes, rows: pd.DataFrame, text: str) -> None:
+    """The CPU and the machine's name, and a second line."""
+    axes.set_title(f"{rows.cpu.iloc[0]} ({rows.machine.iloc[0]})\n{text}", loc="left", fontsize=9)
+
+
+def caption(frame: pd.DataFrame, date: str) -> str:
+    """A title that names the CPU, the input and the days."""
+    first = frame.iloc[0]
+    channels = f"in_chans {first.in_chans}, " if first.in_chans != 3 else ""
+    batch = f"batch {first.batch_size}, " if frame.batch_size.nunique() == 1 else ""
+    return f"{first.cpu} ({first.machine}), {first.threads} threads\n{first['size']}, {channels}{batch}{date}"
+
+
+def dots(axes: Axes, x: pd.Series, low: pd.Series, high: pd.Series, y: ArrayLike, shade: tuple[str, str]) -> None:
+    """Points with horizontal 95 % intervals; none where only one end is known. `shade` is colour and marker."""
+    colour, marker = shade
+    axes.hlines(y, low.replace(0, np.nan), high.replace(np.inf, np.nan), color=colour, alpha=0.5, lw=1.5)
+    axes.scatter(x, y, s=26, color=colour, marker=marker, edgecolors="white", linewidths=0.4, zorder=3)
+
+
+def line_at_1(axes: Axes) -> None:
+    """Where a ratio says that both are alike."""
+    axes.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+
+
+def point(label: str, colour: str, marker: str, **details) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], linestyle="", label=label, color=colour, marker=marker, **details)
+
+
+def key(figure: Figure, handles: Sequence, columns: int = 8) -> None:
+    """A legend below the panels."""
+    figure.legend(handles=handles, ncols=columns, loc="outside lower center", frameon=False, fontsize=8)
+
+
+def style(family: str) -> dict[str, str]:
     """Colour and marker of a family, the same in every picture."""
     index = zoo.FAMILIES.index(family) if family in zoo.FAMILIES else len(zoo.FAMILIES)
     return {"color": COLOURS[index % len(COLOURS)], "marker": "os^D"[index // len(COLOURS) % 4]}
 
 
 def legend(figure: Figure, families: Iterable[str]) -> None:
-    """What colours and markers mean, below the panels."""
-    handles = [plt.Line2D([], [], linestyle="", label=family, **style(family)) for family in dict.fromkeys(families)]
-    figure.legend(handles=handles, ncols=8, loc="outside lower center", frameon=False, fontsize=8)
+    """Colours and markers of families, below the panels."""
+    key(figure, [point(family, *style(family).values()) for family in dict.fromkeys(families)])
 
 
 def encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Picture:
-    """A row per run log of a machine: throughput of the fastest valid mode against parameters, and what modes bring."""
-    if frame.empty:
-        return None
-    return frame, partial(draw_encoders, frame, dates)
+    """A row per run log of a machine: throughput of the fastest valid mode against parameters, and speedups by mode."""
+    return None if frame.empty else (frame, partial(draw_encoders, frame, dates))
 
 
 def draw_encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
-    machines = [*dict.fromkeys(frame.machine)]
-    figure, axes = plt.subplots(
-        len(machines), 2, figsize=(WIDTH, 6.4 * len(machines)), width_ratios=(5, 2), squeeze=False, layout="constrained"
-    )
+    machines = by_machine(frame)
+    figure, axes = panels([6.2] * len(machines), 2, width_ratios=(5, 2))
     legend(figure, frame.family)
-    for (left, right), machine in zip(axes, machines, strict=True):
-        rows = frame[frame.machine == machine]
+    for (left, right), (machine, rows) in zip(axes, machines.items(), strict=True):
         gains(right, rows)
         left.set_title(caption(rows, dates[machine]), loc="left", fontsize=9)
-        throughput(left, tables.best(rows))
+        throughput(left, rankings.best(rows))
     return figure
 
 
 def throughput(axes: Axes, best: pd.DataFrame) -> None:
-    """Scatter with the 95 % intervals. Labelled are the Pareto front (nothing smaller is faster) and the fastest of
-    every family."""
+    """Points with their 95 % intervals. Names stand at the Pareto front (nothing smaller is faster) and at the fastest
+    of every family."""
     if best.empty:
         axes.annotate("no estimate", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
         return
@@ -91,7 +133,7 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
     axes.set_ylim(best.throughput_img_s.min() / 1.25, best.throughput_img_s.max() * 1.35)
     plain_log(axes.xaxis, axes.yaxis)
     head = "decoder" if best.decoder.any() else "classifier"
-    axes.set_xlabel(f"parameters with {head}, reparameterised (M); dashed: nothing smaller is faster")
+    axes.set_xlabel(f"parameters with {head} (M); dashed: nothing smaller is faster")
     axes.set_ylabel("throughput of the fastest valid mode (img/s)")
     axes.grid(color="0.92")
     places = ["params_m", "throughput_img_s"]
@@ -99,7 +141,7 @@ def throughput(axes: Axes, best: pd.DataFrame) -> None:
 
 
 def labelled(best: pd.DataFrame) -> pd.DataFrame:
-    """The Pareto front and the fastest of every family; of a dozen rows or fewer all."""
+    """The Pareto front and the fastest of every family; all rows where there are few."""
     if len(best) <= 12:
         return best
     fastest = best.groupby("family", sort=False).throughput_img_s.idxmax()
@@ -107,7 +149,7 @@ def labelled(best: pd.DataFrame) -> pd.DataFrame:
 
 
 def label(axes: Axes, rows: pd.DataFrame, points: pd.DataFrame) -> None:
-    """Names beside the points of `rows`, clear of each other and of all `points`; frames of x, y and, of rows, name."""
+    """Names beside the points of `rows` (x, y, name), clear of each other and of all `points` (x, y)."""
     axes.figure.canvas.draw()  # the layout decides how much room a name takes
     halo = [withStroke(linewidth=2, foreground="white")]
     texts = [axes.text(x, y, name, fontsize=7.5, path_effects=halo, zorder=5) for x, y, name in rows.to_numpy()]
@@ -125,7 +167,7 @@ def label(axes: Axes, rows: pd.DataFrame, points: pd.DataFrame) -> None:
 
 
 def pareto(best: pd.DataFrame) -> pd.DataFrame:
-    """Rows that no other row of at most as many parameters outruns, in the order of their parameters."""
+    """Rows that no other row with at most as many parameters outruns, in the order of their parameters."""
     ordered = best.sort_values(["params_m", "throughput_img_s"], ascending=[True, False])
     return ordered[ordered.throughput_img_s > ordered.throughput_img_s.cummax().shift(fill_value=0)]
 
@@ -135,7 +177,7 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
     shown = [mode for mode in modes.in_order(frame["mode"]) if mode != BASELINE]
     random = np.random.default_rng(0)
     for place, mode in enumerate(shown):
-        rows = frame[(frame["mode"] == mode) & (frame.status == "ok") & tables.has_speedup(frame)]
+        rows = frame[(frame["mode"] == mode) & (frame.status == "ok") & rankings.has_speedup(frame)]
         for family, members in rows.groupby("family", sort=False):
             spots = place + random.uniform(-0.25, 0.25, len(members))
             axes.scatter(members.speedup, spots, s=18, edgecolors="white", linewidths=0.4, **style(family))
@@ -145,20 +187,13 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
             axes.annotate(f"{median:.2f}", (median, place - 0.4), ha="center", va="bottom", fontsize=8)
         else:
             axes.annotate("no estimate", (1, place), fontsize=8, color="0.4")
-    axes.axvline(1, color="0.6", lw=1, ls="--", zorder=1)
+    line_at_1(axes)
     axes.set_xscale("log")
     axes.set_yticks(range(len(shown)), [mode.replace("+", "\n+") for mode in shown])
     axes.set_ylim(len(shown) - 0.4, -0.7)
     plain_log(axes.xaxis)
     axes.set_xlabel("speedup over baseline (median as a line)")
     axes.grid(color="0.92", axis="x")
-
-
-def caption(frame: pd.DataFrame, date: str) -> str:
-    first = frame.iloc[0]
-    channels = f"in_chans {first.in_chans}, " if first.in_chans != 3 else ""
-    batch = f"batch {first.batch_size}, " if frame.batch_size.nunique() == 1 else ""
-    return f"{first.machine}: {first.cpu}, {first.threads} threads\n{first['size']}, {channels}{batch}{date}"
 
 
 def plain_log(*axis: Axis, ticks: tuple[float, ...] = (1, 1.5, 2, 3, 4, 5, 6, 8)) -> None:
@@ -170,13 +205,13 @@ def plain_log(*axis: Axis, ticks: tuple[float, ...] = (1, 1.5, 2, 3, 4, 5, 6, 8)
 
 
 def save(picture: Picture, path: Path, draw: bool = True) -> None:
-    """Draw it; or write down the digest of its data alone, for a check."""
-    data, drawn = picture
+    """Draw it into a PNG that carries the digest of its data; without `draw` write the digest alone, for a check."""
+    data, draw_it = picture
     text = f"data {hashlib.sha256(tables.csv(data).encode()).hexdigest()[:16]}"
     if not draw:
         path.write_text(text)
         return
-    figure = drawn()
+    figure = draw_it()
     with replacing(path) as draft:
         figure.savefig(draft, dpi=100, metadata={"Description": text, "Software": None})
     plt.close(figure)

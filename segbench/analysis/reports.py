@@ -1,4 +1,4 @@
-"""From run logs to files: what a benchmark shows of its results, and writing that down."""
+"""A benchmark's tables and pictures, and writing them to files."""
 
 import inspect
 from collections.abc import Callable
@@ -17,19 +17,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Report(NamedTuple):
-    """What a benchmark shows. Everything is a function of results, so that nothing here can measure."""
+    """Tables, pictures and texts of a benchmark. All are functions of results, so that nothing here can measure."""
 
     csvs: "dict[str, Callable[[Results], DataFrame]]"  # by file name, of all machines
     pictures: "dict[str, Callable[[Results], Picture]]"  # of one machine
     show: "Callable[[Results], str]"  # for the terminal
     pages: "tuple[Callable[[Results], Shown], ...]"  # tables of a machine's page; their docstrings are the captions
-    # What was found, in some sentences: the end of the terminal's text.
+    # The result in some sentences, at the end of the terminal's text.
     answer: "Callable[[Results], str] | None" = None
 
 
 def write(report: Report, results: "Results", out: Path, draw: bool = True) -> list[Path]:
     """Every CSV, and a picture a machine: that with the most runs into `out`, the others into `out`/plots. Returns the
-    paths; what has no row yet is left out. Without `draw` pictures are only what plots.save writes for a check."""
+    paths; empty tables are left out. Without `draw` a picture is only the digest that a check compares."""
     from . import plots, tables
 
     written = []
@@ -48,26 +48,27 @@ def write(report: Report, results: "Results", out: Path, draw: bool = True) -> l
                 plots.save(picture, path, draw)
                 written.append(path)
                 if path != further:
-                    further.unlink(missing_ok=True)  # of a time when another machine had more runs
+                    further.unlink(missing_ok=True)  # from a time when another machine had more runs
     return written
 
 
 def section(report: Report, results: "Results") -> str:
-    """All tables of one machine's page, each with its caption and where it comes from; under a heading of its own what
-    has a label."""
+    """All tables of one machine's page, each with its caption and its source; run logs with a label under a heading."""
     from . import markdown
 
     parts = []
     for run_log in results.run_logs:
-        own, label = results.of(run_log), run_log.name.removeprefix(run_log.header.machine.name).removeprefix("-")
-        shown = []
+        of_run_log, shown = results.of(run_log), []
+        label = run_log.name.removeprefix(run_log.header.machine.name).removeprefix("-")
         for function in report.pages:
-            table = function(own)
+            table = function(of_run_log)
             if len(table.frame):
                 caption = " ".join((inspect.getdoc(unwrapped(function)) or "").split())
-                source = f"{provenance((table.results or own).run_logs)}; `{origin(function)}`"
+                source = f"{provenance((table.results or of_run_log).run_logs)}; `{origin(function)}`"
                 shown.append(f"{caption}\n\n{markdown.table(table.frame, table.digits)}\n\n<sub>{source}</sub>")
-        parts += [f"### Labelled `{label}`"] * bool(label and shown) + shown
+        if label and shown:
+            parts.append(f"### Labelled `{label}`")
+        parts += shown
     return "\n\n".join(parts)
 
 

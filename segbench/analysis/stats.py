@@ -8,25 +8,24 @@ from numpy.typing import ArrayLike, NDArray
 
 BIN = 0.01  # of the histogram of log reference times whose first peak is the reference
 PEAK = 0.3  # share of the highest peak that the first one has at least
-BAND = (0.08, 0.10)  # convolution, GEMM: a reading this far above the reference is still valid ...
+BAND = (0.08, 0.10)  # convolution, GEMM: a reference time this far above the reference is still valid ...
 WIDTHS = 2.5  # ... or this many of its left-hand standard deviations, on a machine that scatters more
 MIN_SAMPLES = 3  # valid ones that a run needs, or all of a run with fewer samples
-# By which power of what the convolution reference workload reads a network gets slower, before its own runs say more, and how
-# unsure that is: of a machine 1.0 to 2.9, of a runtime or a decoder on it up to 1 less (study_kinds.csv).
+# A network's latency goes with this power of the reference convolution's time, before its own runs say more; and how
+# unsure that is: machines 1.0 to 2.9, a runtime or a decoder on one up to 1 less (studies/estimator_kinds.csv).
 SLOPE, SLOPE_SPREAD, CLASS_SPREAD = 1.5, 0.5, 0.3
 # Variance of a run's log latency before runs of the same cases say more, and the degrees of freedom it counts as.
 VARIANCE, FREEDOM = 0.03**2, 4
 PRIOR_FREEDOM = 3  # degrees of freedom that the scatter of all cases counts as beside a case's own
 OUTLIER = 3  # standard deviations beyond which a run is not one of those that agree
-# Standard deviations of what differs between sessions: of a case, which no reading sees (notes.md), and of the level of
-# the reference workload, which they do see (0.5 to 3.1 % in run logs of four sessions and more).
+# Standard deviations between sessions: of a case, which no reference time shows (notes.md), and of the level of the
+# reference workload (0.5 to 3.1 % in run logs of four sessions and more).
 BETWEEN, LEVEL = 0.021, 0.02
-HOURS = 1.96 * BETWEEN
+BETWEEN_95 = 1.96 * BETWEEN
 
 
 class Reference(NamedTuple):
-    """What the reference workload, (convolution, GEMM), read on a machine that nothing disturbs, and up to where a reading is
-    taken for valid; in ms."""
+    """What the reference workload (convolution, GEMM) takes on an idle machine, and the longest valid time; in ms."""
 
     level_ms: tuple[float, float]
     bound_ms: tuple[float, float]
@@ -40,7 +39,7 @@ def reference(reference_ms: ArrayLike) -> Reference:
     levels, bounds = [], []
     for logs, band in zip(np.log(np.asarray(reference_ms, dtype=float).reshape(-1, 2)).T, BAND, strict=True):
         level = first_peak(logs)
-        below = logs[(logs <= level) & (logs >= np.quantile(logs, 0.001))]  # the lowest may be a timer's luck
+        below = logs[(logs <= level) & (logs >= np.quantile(logs, 0.001))]  # the lowest may be the timer's luck
         width = float(np.sqrt(np.mean((below - level) ** 2))) if len(below) else 0.0
         levels.append(float(np.exp(level)))
         bounds.append(float(np.exp(level + max(band, WIDTHS * width))))
@@ -60,29 +59,30 @@ def first_peak(logs: NDArray) -> float:
 
 
 def valid_samples(reference_ms: ArrayLike, bound_ms: ArrayLike) -> NDArray:
-    """Which samples lie between two valid reference times. Readings (N + 1, 2), bounds (2,) -> bool (N,)."""
-    good = (np.asarray(reference_ms, dtype=float).reshape(-1, 2) <= np.asarray(bound_ms)).all(axis=1)
-    return good[:-1] & good[1:]
+    """Which samples lie between two valid reference times. Reference times (N + 1, 2), bounds (2,) -> bool (N,)."""
+    valid = (np.asarray(reference_ms, dtype=float).reshape(-1, 2) <= np.asarray(bound_ms)).all(axis=1)
+    return valid[:-1] & valid[1:]
 
 
 def fitted_slope(
     levels: list[NDArray], logs: list[NDArray], prior: float = SLOPE, spread: float = SLOPE_SPREAD
 ) -> float:
-    """How runs' log latencies go with their levels within a case: least squares over all cases, outliers left out,
-    drawn towards `prior` by as much as the fit is unsure. One array a case."""
+    """Slope of runs' log latencies over their levels within a case: least squares over all cases, outliers left out,
+    shrunk towards `prior` as far as the fit is unsure. One array a case."""
     pairs = [(x - x.mean(), y - y.mean()) for x, y in zip(levels, logs, strict=True) if len(x) > 1]
     if not pairs:
         return prior
     x, y = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    kept = np.ones(len(x), dtype=bool)
+    inliers = np.ones(len(x), dtype=bool)
     for _ in range(5):
-        if (squares := x[kept] @ x[kept]) == 0:
+        if (squares := x[inliers] @ x[inliers]) == 0:
             return prior
-        slope = x[kept] @ y[kept] / squares
+        slope = x[inliers] @ y[inliers] / squares
         residuals = y - slope * x
-        kept = np.abs(residuals) <= OUTLIER * robust_deviation(residuals) + 1e-9
-    freedom = max(0, int(kept.sum()) - len(pairs) - 1) + FREEDOM  # few residuals say little of how unsure the slope is
-    variance = (residuals[kept] @ residuals[kept] + FREEDOM * VARIANCE) / freedom / (x[kept] @ x[kept])
+        inliers = np.abs(residuals) <= OUTLIER * robust_deviation(residuals) + 1e-9
+    # Few residuals say little of how unsure the slope is.
+    freedom = max(0, int(inliers.sum()) - len(pairs) - 1) + FREEDOM
+    variance = (residuals[inliers] @ residuals[inliers] + FREEDOM * VARIANCE) / freedom / (x[inliers] @ x[inliers])
     weights = np.array([1 / variance, 1 / spread**2])
     return float(np.clip(weights @ (slope, prior) / weights.sum(), 0, 3))
 
@@ -100,7 +100,7 @@ class Scatter(NamedTuple):
 
 
 def scatter(logs: list[NDArray], prior: Scatter = Scatter()) -> Scatter:  # noqa: B008 (a named tuple cannot change)
-    """From the runs of every case, outliers cut, drawn towards `prior`; one array a case."""
+    """From the runs of every case, outliers cut, shrunk towards `prior`; one array a case."""
     deviations = [np.sqrt(len(y) / (len(y) - 1)) * (y - np.median(y)) for y in logs if len(y) > 1]
     if not deviations:
         return prior
@@ -119,36 +119,36 @@ def weighted_median(values: NDArray, weights: NDArray) -> float:
     return float(np.interp(weights.sum() / 2, places, values[order]))
 
 
-def centre(logs: ArrayLike, weights: ArrayLike, common: Scatter) -> tuple[float, float]:
-    """What runs' log latencies (N,) say together, and half of its 95 % interval.
+def agreeing_mean(logs: ArrayLike, weights: ArrayLike, common: Scatter) -> tuple[float, float]:
+    """Mean of runs' log latencies (N,), and half of its 95 % interval.
 
-    The mean of those that agree with the weighted median, by Student's t over runs, never over the samples of one
-    process, for those share the process's luck. The variance is drawn towards what is `common` to many cases, so that
+    Averaged are the runs that agree with the weighted median. The interval is Student's t over runs, never over the
+    samples of one process, which share the process's luck. The variance is shrunk towards that of many cases, so that
     two runs have a usable interval. Where no majority agrees it is the median, and the interval reaches to all.
     """
     from scipy.special import stdtrit  # Student's quantile; scipy.stats takes half a second to import
 
     logs, weights = np.asarray(logs, dtype=float), np.asarray(weights, dtype=float)
-    middle = weighted_median(logs, weights)
-    far = np.abs(logs - middle)
-    agree = far <= OUTLIER * np.sqrt(common.variance / weights)
+    median = weighted_median(logs, weights)
+    distances = np.abs(logs - median)
+    agree = distances <= OUTLIER * np.sqrt(common.variance / weights)
     if 2 * weights[agree].sum() <= weights.sum():
-        return middle, float(far.max() + 2 * np.sqrt(common.variance))
+        return median, float(distances.max() + 2 * np.sqrt(common.variance))
     logs, weights = logs[agree], weights[agree]
-    middle = float(np.average(logs, weights=weights))
+    mean = float(np.average(logs, weights=weights))
     prior = min(common.freedom, PRIOR_FREEDOM)
     freedom = len(logs) - 1 + prior
-    squares = float(np.average((logs - middle) ** 2, weights=weights)) * len(logs)
+    squares = float(np.average((logs - mean) ** 2, weights=weights)) * len(logs)
     variance = (squares + prior * common.variance) / freedom / weights.sum()
-    return middle, float(stdtrit(freedom, 0.975) * np.sqrt(variance))
+    return mean, float(stdtrit(freedom, 0.975) * np.sqrt(variance))
 
 
-def hours(sessions: int) -> float:
-    """Half width, as a logarithm, of what differs between these sessions and that which would be the next."""
-    return float(HOURS * np.sqrt(1 + 1 / sessions))
+def session_half_width(sessions: int) -> float:
+    """Half width, as a logarithm, of the difference between so many sessions and the next one."""
+    return float(BETWEEN_95 * np.sqrt(1 + 1 / sessions))
 
 
-def around(middle: float, half_width: float) -> tuple[float, float]:
+def interval_around(middle: float, half_width: float) -> tuple[float, float]:
     """(low, high) of a half width on the scale of logarithms."""
     return float(middle * np.exp(-half_width)), float(middle * np.exp(half_width))
 
@@ -160,4 +160,4 @@ def interval(values: ArrayLike) -> tuple[float, float]:
     logs = np.log(np.asarray(values, dtype=float))
     if len(logs) < 2:
         return float("nan"), float("nan")
-    return around(np.exp(logs.mean()), stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    return interval_around(np.exp(logs.mean()), stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / np.sqrt(len(logs)))

@@ -80,7 +80,7 @@ class Plan:
         runs = self.counted(estimate.raw)
         if len(runs) >= self.max_rounds or any(run.status != "ok" for run in runs):
             return False
-        return not estimate or not estimate.centre[1] <= self.until
+        return not estimate or not estimate.log_latency[1] <= self.until
 
 
 def shuffled(cases: list[Case], seed: str) -> list[Case]:
