@@ -5,9 +5,8 @@ behind it. Frameworks write its whole output, 117 maps of the image's size, and 
 every pixel's values live only until its label is known: a row of pixels is computed class by class, and beside the
 largest value so far stays its class, as a float, so that vectors of both are alike.
 
-Inputs are torch tensors or numpy arrays, FP32 or BF16, with any strides (planes of classes, or NHWC);
-what comes out is of the same library: uint8 up to 256 classes, then int16. A tie goes to the lower class. Values
-beyond 1e38 count as 1e38. NaN counts as the lowest, and so does what is interpolated from it; where that is all there
+Inputs are torch tensors or numpy arrays, FP32 or BF16, with any strides (NCHW, NHWC and others); the labels are of the
+same library: uint8 up to 256 classes, then int16. A tie goes to the lower class. Values beyond 1e38 count as 1e38. NaN counts as the lowest, and so does what is interpolated from it; where that is all there
 is the label is 0. Compiled from Python by Numba at the first import, some seconds that are kept on disk. Needs numpy
 and numba alone.
 """
@@ -177,7 +176,7 @@ def cells(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     the first and `inputs` behind the last; cell i has the outputs from starts[i] to starts[i+1]. And the share of the
     upper neighbour in every output."""
     places = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
-    lower = np.machine_speed(places)
+    lower = np.floor(places)
     starts = np.searchsorted(lower, np.arange(-1, inputs + 1))
     starts[-1] = outputs
     outside = (lower < 0) | (lower >= inputs - 1)
