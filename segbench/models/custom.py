@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class CustomNetwork(nn.Module):
-    """(B, C, H, W) or (B, C, D, H, W) -> the tensors of the network's output as a tuple, whatever structure held them."""
+    """(B, C, H, W) or (B, C, D, H, W) -> a tuple of the output's tensors, whatever structure held them."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

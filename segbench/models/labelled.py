@@ -31,9 +31,7 @@ class Trunk(nn.Module):
         return self.decoder.trunk(features)
 
 
-def labelled(
-    network: nn.Module, output: str, size: tuple[int, ...], threads: int
-) -> tuple[nn.Module, ToLabels | None]:
+def labelled(network: nn.Module, output: str, size: tuple[int, ...], threads: int) -> tuple[nn.Module, ToLabels | None]:
     """The part of a network to prepare for an output of cases.OUTPUTS, and what makes labels (B, *size) of its first
     output; None where nothing follows. Raises ValueError for a network without a fused argmax."""
     if output == "logits":
