@@ -168,7 +168,7 @@ def test_what_a_mode_keeps_beside_a_neighbour_is_images_over_seconds(tmp_path):
     """Half of the samples take three times as long: the mean doubles, the median would say nothing of it."""
     case = Case(model="lcnet_100", mode="baseline", size=(64, 64), threads=1)
     run_logs = []
-    for label, samples in (("", [10.0] * 40), ("background_load", [10.0, 30.0] * 20)):
+    for label, samples in (("", [10.0] * 40), ("background-load", [10.0, 30.0] * 20)):
         about = header(label=label)
         run_log = RunLog(tmp_path / about.folder)
         run_log.begin(about)
@@ -176,11 +176,11 @@ def test_what_a_mode_keeps_beside_a_neighbour_is_images_over_seconds(tmp_path):
         for number in (1, 2):
             run_log.append(Run(case=case, round=number, samples_ms=samples, reference_ms=[(3.0, 1.0)] * 41))
         run_logs.append(RunLog.read(run_log.folder))
-    (row,) = report.kept(Results(run_logs)).to_dict("records")
+    (row,) = report.share_kept(Results(run_logs)).to_dict("records")
     assert (
-        row["kept"] == pytest.approx(0.5, rel=0.01) and row["p95_ms"] == 30 and row["latency_ms"] == pytest.approx(10)
+        row["share_kept"] == pytest.approx(0.5, rel=0.01) and row["p95_ms"] == 30 and row["latency_ms"] == pytest.approx(10)
     )
-    assert report.kept(Results(run_logs[:1])).empty
+    assert report.share_kept(Results(run_logs[:1])).empty
 
 
 @pytest.mark.parametrize(

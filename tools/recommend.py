@@ -146,7 +146,7 @@ def advice(rows: "pd.DataFrame", text: str, settings: Settings) -> str:
 
 
 def front(rows: "pd.DataFrame", by: tuple[str, ...]) -> "pd.DataFrame":
-    """The Pareto front, the fastest first: rows that no other row is as good as in everything and better in something."""
+    """The Pareto front, the fastest first: no other row is as good in everything and better in something."""
     import pandas as pd
 
     losses = {name: rows[COLUMN_OF[name]] if name in COLUMN_OF else -rows.top1 for name in by}
