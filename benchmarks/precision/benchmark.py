@@ -26,7 +26,6 @@ except ModuleNotFoundError as error:
 HERE = Path(__file__).resolve().parent
 MODES = ("baseline", "autocast", "onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn")
 MODES += ("onnxruntime-int8", "openvino-int8")
-DEEPEST = 32  # stride of the coarsest feature map
 
 
 @dataclass
@@ -62,9 +61,13 @@ class Settings(WhatToCompare, WhereTo):
 
 def check(settings: Settings) -> None:
     """Before anything is trained. Raises Problem."""
+    from segbench.models.segmenter import DEEPEST
+
     find_modes(settings.modes)
     if BASELINE not in settings.modes:
         raise Problem(f"--modes without {BASELINE}: differences are from it")
+    if not settings.decoders:
+        raise Problem("--decoders names no decoder")
     if len(find_models((settings.model,))) > 1:
         raise Problem(f"--model {settings.model!r} means more than one: name one of them")
     if settings.size % DEEPEST or min(settings.size, settings.steps, settings.images) < 1:

@@ -36,7 +36,7 @@ def trained(settings, decoder: str) -> nn.Module:
 
 
 def train(network: nn.Module, settings, title: str) -> None:
-    """By cross-entropy and soft Dice, as nnU-Net does (Isensee et al. 2021, Nature Methods 18). The weight of a class is
+    """By cross-entropy and soft Dice, as nnU-Net does (Isensee et al. 2021, Nature Methods 18). A class weighs
     one over the root of its share of the pixels: with equal weights UNet finds no lesion after so few steps."""
     network.train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK)
