@@ -202,7 +202,7 @@ def usable_by_kind(root: Path = Path("/")) -> tuple[int, int]:
     """`physical_cores` within the control group's quota, which takes away the E-cores first."""
     performance, efficient = physical_cores(root)
     quota = cgroup_quota(root)
-    most = max(1, math.machine_speed(quota)) if quota else performance + efficient
+    most = max(1, math.floor(quota)) if quota else performance + efficient
     performance = min(performance, most)
     return performance, min(efficient, most - performance)
 

@@ -12,9 +12,12 @@ from scipy.ndimage import zoom
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.whole_ct import benchmark, report, segment
+from benchmarks.whole_ct import benchmark, jobs, report, segment
+from benchmarks.whole_ct.scan import Scan
 from segbench import zoo
 from segbench.models import volume
+from segbench.problem import Problem
+from segbench.settings import parse
 
 from .conftest import ROOT
 
@@ -22,7 +25,7 @@ FOLDER = ROOT / "benchmarks" / "whole_ct"
 
 
 def job(**changed) -> object:
-    given = {"way": "fast", "as_in": "nnunet", "model": "stunet_s", "classes": (5,), "resolution_mm": 1.0}
+    given = {"way": "optimised", "as_in": "nnunet", "model": "stunet_s", "classes": (5,), "resolution_mm": 1.0}
     given |= {"step": 0.5, "mode": "baseline", "voxels": (8, 8, 8), "spacing_mm": (1.0, 1.0, 1.0), "labels": ""}
     return segment.Job(**(given | changed))
 
@@ -83,7 +86,7 @@ def test_slabs_are_the_logits_of_the_whole(network, size, step):
 def test_fast_labels_are_those_of_resampled_logits(network):
     volume = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
     task = job(resolution_mm=1.5, voxels=volume.shape)
-    labels = segment.fast(task, volume, segment.Laps(), iter([segment.Timed(network, 5)]))
+    labels = segment.optimised(task, volume, segment.Laps(), iter([segment.Timed(network, 5)]))
     size = segment.resampled(volume.shape, (1, 1, 1), 1.5)
     image = segment.as_nnunet(volume, size).clip(volume.min(), volume.max())
     logits = whole_logits(network, torch.from_numpy(image).float(), 0.5)
@@ -95,18 +98,18 @@ def test_both_ways_are_the_same_networks_on_the_same_tiles(network):
     volume = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
     merge = ((0, 7, 8, 9, 1), (0, 2, 3, 4, 5))
     labels = []
-    for way in ("official", "fast"):
+    for way in ("official", "optimised"):
         task = job(way=way, as_in="official", resolution_mm=1.5, voxels=volume.shape, merge=merge, classes=(5, 5))
         torch.manual_seed(2)
         both = iter([segment.Timed(network, 5), segment.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)), 5)])
         with torch.inference_mode():
-            run = segment.fast if way == "fast" else segment.as_it_comes
+            run = segment.optimised if way == "optimised" else segment.stock
             labels.append(run(task, volume, segment.Laps(), both))
     # nnU-Net adds up in half precision: what is level within that may go either way.
     assert (labels[0] == labels[1]).mean() > 0.99 and set(np.unique(labels[1])) <= {*range(10)}
 
 
-@pytest.mark.parametrize("way", ["official", "fast"])
+@pytest.mark.parametrize("way", ["official", "optimised"])
 def test_every_network_sees_the_scan_normalised_by_its_own_plans(monkeypatch, way):
     """TotalSegmentator's five were trained on other structures, and clip at other HU."""
     monkeypatch.setattr(zoo, "TILE", (16, 16, 16))
@@ -120,7 +123,7 @@ def test_every_network_sees_the_scan_normalised_by_its_own_plans(monkeypatch, wa
 
     task = job(way=way, as_in="official", voxels=scan.shape, classes=(5, 5), intensities=plans, merge=((0,) * 5,) * 2)
     with torch.inference_mode():
-        run = segment.fast if way == "fast" else segment.as_it_comes
+        run = segment.optimised if way == "optimised" else segment.stock
         run(task, scan, segment.Laps(), iter([segment.Timed(network, 5), segment.Timed(network, 5)]))
     for tile, (low, high, mean, std) in zip(seen, plans, strict=True):
         assert np.allclose(tile, (np.clip(np.trunc(scan), low, high) - mean) / std, atol=1e-5)
@@ -132,7 +135,7 @@ def test_plans_are_those_of_each_checkpoint(tmp_path):
     torch.save({"init_args": {"plans": plans}}, tmp_path / "with.pth")
     torch.save({"network_weights": {}}, tmp_path / "without.pth")
     scan = np.array([-1000.0, 0.0, 100.0], np.float32)
-    first, second = benchmark.intensities(scan, (tmp_path / "with.pth", tmp_path / "without.pth"), 2)
+    first, second = jobs.intensities(scan, (tmp_path / "with.pth", tmp_path / "without.pth"), 2)
     assert first == (-900, 300, -80, 140)
     assert second == pytest.approx((0.5, 99.5, 50, 50))  # air is no foreground
 
@@ -141,7 +144,7 @@ def test_a_later_part_wins_where_it_sees_something():
     merged = np.array([0, 3, 3, 0], np.uint8)
     segment.merge(merged, np.array([0, 0, 2, 1], np.uint8), (0, 5, 6))
     assert merged.tolist() == [0, 3, 6, 5]
-    parts = benchmark.tables_of_parts()
+    parts = jobs.tables_of_parts()
     assert [len(part) for part in parts] == [25, 27, 19, 24, 27] and all(part[0] == 0 for part in parts)
     assert sorted(label for part in parts for label in part[1:]) == [*range(1, 118)]
 
@@ -149,15 +152,15 @@ def test_a_later_part_wins_where_it_sees_something():
 def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
     def run(way: str, repeat: int, whole: float, peak: float) -> dict:
         row = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "ct": "a", "voxels": "8x8x8", "step": 0.5}
-        row |= {"way": way, "mode": "baseline" if way != "fast" else "openvino", "export": "", "repeat": repeat}
+        row |= {"way": way, "mode": "baseline" if way != "optimised" else "openvino", "export": "", "repeat": repeat}
         row |= {"classes": 5, "network_s": whole / 2, "labels_s": whole / 2, "whole_s": whole, "peak_mb": 500}
         row |= {"sliding_window_mb": peak, "preparing_mb": 500}
         return row | {"prepare_s": 1, "tiles": 1, "same_labels": 1}
 
     runs = pd.DataFrame(
-        [run("nnunet", 1, 8, 100), run("fast", 1, 4, 30), run("nnunet", 2, 4, 90), run("fast", 2, 1, 30)]
+        [run("nnunet", 1, 8, 100), run("optimised", 1, 4, 30), run("nnunet", 2, 4, 90), run("optimised", 2, 1, 30)]
     )
-    fast = report.summary(runs).set_index("way").loc["fast"]
+    fast = report.summary(runs).set_index("way").loc["optimised"]
     assert fast.ratio == pytest.approx((2 * 4) ** 0.5) and fast.ratio_low < fast.ratio < fast.ratio_high
     assert fast.memory_ratio == pytest.approx(30 / 100) and fast.parts_over_whole == pytest.approx(1)
 
@@ -175,15 +178,19 @@ def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
         (("--models", "stunet_s", "--weights", str(ROOT / "README.md")), "README.md holds more than tensors"),
         (("--modes", "openvin"), "did you mean openvino"),
         (("--modes", "ncnn"), "ncnn has no fast 3D convolution"),
-        (("--volume", str(ROOT / "README.md")), "README.md"),
         (("--out", "/proc/nowhere"), "cannot be written to"),
-        (("--report", "--out", "/nonexistent-folder"), "holds no run"),
     ],
 )
-def test_bad_flags_are_one_line_and_status_2(flags, says):
-    command = [sys.executable, "-W", "ignore", FOLDER / "benchmark.py", *flags]
+def test_bad_flags_are_one_line(flags, says):
+    with pytest.raises(Problem) as problem:
+        benchmark.check(parse(benchmark.Settings(), "", flags))
+    assert says in str(problem.value) and "\n" not in str(problem.value)
+
+
+def test_nothing_to_report_has_status_2():
+    command = [sys.executable, "-W", "ignore", FOLDER / "benchmark.py", "--report", "--out", "/nonexistent-folder"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 2 and "holds no run" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 @pytest.mark.parametrize(("broken", "says"), [("nan", "1 voxels are no numbers"), ("cut", "ct.nii.gz: ")])
@@ -193,14 +200,22 @@ def test_a_scan_that_cannot_be_used_is_refused(tmp_path, broken, says):
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
     if broken == "cut":
         path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(benchmark.Problem, match=says):
-        benchmark.Scan(path)
+    with pytest.raises(Problem, match=says):
+        Scan(path)
 
 
 def test_fast_alone_has_no_ratio_and_another_scan_is_another_setting(tmp_path):
     row = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "voxels": "8x8x8", "step": 0.5, "repeat": 1}
-    row |= {"way": "fast", "mode": "openvino", "export": "", "classes": 5, "network_s": 1, "whole_s": 1, "tiles": 1}
-    row |= {"sliding_window_mb": 9, "preparing_mb": 9, "prepare_s": 1, "same_labels": np.nan}
+    row |= {
+        "way": "optimised",
+        "mode": "openvino",
+        "export": "",
+        "classes": 5,
+        "network_s": 1,
+        "whole_s": 1,
+        "tiles": 1,
+    }
+    row |= {"sliding_window_mb": 9, "preparing_mb": 9, "prepare_s": 1, "same_labels": np.nan, "tiles": 1}
     (tmp_path / "runs").mkdir()
     pd.DataFrame([row, row | {"ct": "a.nii"}, row | {"ct": "b.nii"}]).to_csv(tmp_path / "runs" / "m.csv", index=False)
     frame = report.summary(report.evidence(tmp_path))
@@ -211,8 +226,11 @@ def test_fast_alone_has_no_ratio_and_another_scan_is_another_setting(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_scan_all_the_way_with_weights_of_its_own(tmp_path):
-    """Voxels of 3 mm, turned as a scanner may: labels come back in its orientation, with the names of the classes."""
+def test_a_scan_all_the_way_with_weights_of_its_own(tmp_path, monkeypatch):
+    """Voxels of 3 mm, turned as a scanner may: labels come back in its orientation, with the names of the classes. Runs
+    are made in this process, with tiles of 64 voxels a side."""
+    monkeypatch.setattr(zoo, "TILE", (64, 64, 64))
+    monkeypatch.setattr(benchmark, "started", segment.run)
     torch.manual_seed(3)
     net = volume.assemble("totalsegmentator", 118)
     torch.save({"network_weights": net.state_dict()}, tmp_path / "checkpoint.pth")
@@ -221,13 +239,21 @@ def test_a_scan_all_the_way_with_weights_of_its_own(tmp_path):
     nibabel.save(nibabel.Nifti1Image(units, affine), tmp_path / "ct.nii.gz")
     flags = ["--models", "totalsegmentator_fast", "--volume", tmp_path / "ct.nii.gz", "--repeats", "1"]
     flags += ["--weights", tmp_path / "checkpoint.pth", "--modes", "baseline", "--labels", tmp_path / "labels.nii.gz"]
-    command = [sys.executable, FOLDER / "benchmark.py", *flags, "--out", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, flags), "--out", str(tmp_path)])
+    benchmark.main()
     labels = nibabel.load(tmp_path / "labels.nii.gz")
     assert labels.shape == units.shape and np.allclose(labels.affine, affine)
     assert labels.get_data_dtype() == np.uint8 and np.unique(np.asarray(labels.dataobj)).size > 3
     assert b"spleen" in labels.header.extensions[0].get_content()
-    runs = pd.read_csv(tmp_path / "runs" / next((tmp_path / "runs").iterdir()).name)
-    assert set(runs.way) == {"official", "fast"} and runs.same_labels.min() > 0.99
+    runs = pd.read_csv(next((tmp_path / "runs").iterdir()))
+    assert set(runs.way) == {"official", "optimised"} and runs.same_labels.min() > 0.99
     assert (tmp_path / "benchmark_plot.png").exists()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_process_of_its_own(tmp_path):
+    result = benchmark.started(job(labels=str(tmp_path / "labels.npy")))
+    assert np.load(tmp_path / "labels.npy").shape == (8, 8, 8) and result.tiles == 1
+    assert result.whole_s == pytest.approx(sum(result.parts_s.values()), rel=0.2)
+    with pytest.raises(Problem, match="ended with status 1"):
+        benchmark.started(job(labels=str(tmp_path / "labels.npy"), weights=(__file__,)))

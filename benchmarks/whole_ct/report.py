@@ -1,4 +1,4 @@
-"""What benchmark.py shows of its runs: seconds and memory by part, and the fast way against what comes."""
+"""What benchmark.py shows of its runs: seconds and memory by part, and the optimised way against the stock one."""
 
 import statistics
 from functools import partial
@@ -27,7 +27,7 @@ PARTS = {  # in the order of the work, as columns call them
     "labels": "resampled to labels",
     "labels_resampled": "labels resampled",
 }
-NAMES = {"nnunet": "nnU-Net", "official": "TotalSegmentator", "fast": "fast"}
+NAMES = {"nnunet": "nnU-Net", "official": "TotalSegmentator", "optimised": "optimised"}
 
 HERE = Path(__file__).resolve().parent
 
@@ -46,13 +46,13 @@ def read(path: Path) -> pd.DataFrame:
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """A row per machine, model, CT and way: mean seconds of every part and their sum over the whole, peak memory, the
-    smallest share of equal labels; and how many times as fast it is as what comes, run by run, with the interval; where
+    smallest share of equal labels; and its speedup over the stock way, run by run, with the interval; where
     nnU-Net exports in two ways, the faster counts."""
     if runs.empty:
         return runs
     rows = []
     for setting, group in runs.groupby(SETTING, sort=False):
-        came = group[group.way != "fast"]
+        came = group[group.way != "optimised"]
         means = came.groupby("export").whole_s.mean()
         fixed_iterations = came[came.export == means.idxmin()].set_index("repeat") if len(means) else None
         for way, own in group.groupby(WAY, sort=False):
@@ -93,12 +93,12 @@ def shown(frame: pd.DataFrame) -> Shown:
     for part, name in PARTS.items():
         if f"{part}_s" in frame:
             columns[f"{name}, s"] = frame[f"{part}_s"]
-    columns |= {"times as fast": frame.ratio, "95 % interval": markdown.spans(frame.ratio_low, frame.ratio_high, 2)}
+    columns |= {"speedup": frame.ratio, "95 % interval": markdown.spans(frame.ratio_low, frame.ratio_high, 2)}
     columns |= {"peak GB": frame.peak_mb / 1e3, "same labels": frame.same_labels.map("{:.3%}".format)}
     columns |= {"preparing once, s": frame.prepare_s, "again, s": frame.prepare_again_s}
     columns |= {"its peak GB": frame.prepare_peak_mb / 1e3}
     digits = {name: 1 for name in columns if name.endswith(", s")} | {
-        "times as fast": 2,
+        "speedup": 2,
         "peak GB": 1,
         "its peak GB": 1,
     }
@@ -106,9 +106,11 @@ def shown(frame: pd.DataFrame) -> Shown:
 
 
 def way_names(frame: pd.DataFrame) -> pd.Series:
-    """`nnU-Net (torch)`, `fast, openvino-bf16`"""
+    """`nnU-Net (torch)`, `optimised, openvino-bf16`"""
     names = [
-        f"fast, {row.mode}" if row.way == "fast" else NAMES[row.way] + (f" ({row.export})" if row.export else "")
+        f"optimised, {row.mode}"
+        if row.way == "optimised"
+        else NAMES[row.way] + (f" ({row.export})" if row.export else "")
         for row in frame.itertuples()
     ]
     return pd.Series(names, index=frame.index)
@@ -172,7 +174,7 @@ def whole_ct_short(results_of: catalogue.AllResults) -> str:
     frame = summary(evidence(HERE))
     rows = []
     for (machine, model, _, voxels, _), group in frame.groupby(SETTING, sort=False) if len(frame) else []:
-        came, fast = group[group.way != "fast"], group[group.way == "fast"]
+        came, fast = group[group.way != "optimised"], group[group.way == "optimised"]
         if came.empty:
             continue
         row = {f"network, on {machine}": model, "CT, voxels": voxels, "stock": seconds_and_memory(came)}

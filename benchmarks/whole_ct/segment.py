@@ -3,7 +3,7 @@ with a Job as JSON, prints a Run as JSON.
 
 Ways: `nnunet` is nnU-Net's own predictor and export (logits resampled to the original spacing, then argmax), `official`
 TotalSegmentator's (argmax at the networks' resolution, then the label map resampled, five networks merged by the order
-of their parts), both in eager FP32 stock on a CPU. `fast` does what one of them does, tile by tile the same, but
+of their parts), both in eager FP32. `optimised` does what one of them does, tile by tile the same, but
 with a deployment runtime, resampling by matrices, an accumulator that holds only the planes that are not yet finished,
 and logits resampled to labels by segbench/labels.py.
 """
@@ -20,6 +20,7 @@ from unittest.mock import patch
 import msgspec
 import numpy as np
 import torch
+from benchmarks.whole_ct.jobs import Job, JobResult
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
@@ -30,7 +31,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.official.costs import resampled
-from benchmarks.whole_ct.job import Job, JobResult
 from segbench import inputs, machine, modes, runtimes, zoo
 from segbench.kernels.labels import resample_labels
 from segbench.measure import timing
@@ -112,7 +112,7 @@ IMAGES = {"nnunet": as_nnunet, "official": as_official}
 def nearest(count: int, wanted: int) -> np.ndarray:
     """Which of `count` values scipy's zoom takes for each of `wanted`: corners on corners."""
     places = np.arange(wanted) * ((count - 1) / max(wanted - 1, 1))
-    return np.machine_speed(places + 0.5).astype(np.int64)
+    return np.floor(places + 0.5).astype(np.int64)
 
 
 def predictor_of(net: "Timed", job: Job) -> nnUNetPredictor:
@@ -154,7 +154,7 @@ def predicted(network: Timed, job: Job, image: Tensor) -> Tensor:
         return predictor_of(network, job).predict_sliding_window_return_logits(image)
 
 
-def as_it_comes(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> np.ndarray:
+def stock(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> np.ndarray:
     """By nnU-Net's or TotalSegmentator's own means."""
     size = resampled(volume.shape, job.spacing_mm, job.resolution_mm)
     with lap("resampling in"):
@@ -195,7 +195,7 @@ def merge(merged: np.ndarray, labels: np.ndarray, of_all: tuple[int, ...]) -> No
     np.copyto(merged, seen, where=seen != 0)
 
 
-def fast(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> np.ndarray:
+def optimised(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> np.ndarray:
     """The same with other means."""
     size, threads = resampled(volume.shape, job.spacing_mm, job.resolution_mm), torch.get_num_threads()
     with lap("resampling in"):
@@ -276,7 +276,7 @@ def run(job: Job) -> JobResult:
     torch.set_num_threads(threads)
     volume = np.load(job.volume) if job.volume else inputs.ct(job.voxels)[0, 0].numpy()
     made, lap, start = [], Laps(), time.perf_counter()
-    labels = (fast if job.way == "fast" else as_it_comes)(job, volume, lap, networks(job, threads, made, lap))
+    labels = (optimised if job.way == "optimised" else stock)(job, volume, lap, networks(job, threads, made, lap))
     whole_s = time.perf_counter() - start
     np.save(job.labels, labels)
     inside, parts = sum(network.seconds for network in made), dict(lap.spent_s)
@@ -292,7 +292,7 @@ def networks(job: Job, threads: int, made: list[Timed], lap: Laps) -> Iterator[T
     for seed, (classes, source) in enumerate(zip(job.classes, sources, strict=True)):
         with lap("preparing"):
             network = build_volume(job.model, classes, zoo.TILE, seed, source)
-            timed = Timed(prepared(network, job.mode, threads) if job.way == "fast" else network.net, classes)
+            timed = Timed(prepared(network, job.mode, threads) if job.way == "optimised" else network.net, classes)
         del network
         made.append(timed)
         yield timed
