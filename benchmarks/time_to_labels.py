@@ -1,5 +1,5 @@
 """One picture of where the time goes on the way to labels, stock and with the fused argmax: an image through a 2D
-network (benchmarks/labels/parts.py), and whole CTs through 3D ones (benchmarks/whole_ct)."""
+network (benchmarks/labels/parts.py), and whole CTs through 3D networks (benchmarks/whole_ct)."""
 
 from functools import partial
 from pathlib import Path
@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from benchmarks.whole_ct import report
 from segbench import modes
 from segbench.analysis import plots
 from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 
-# What a part is for, in the order of the work; the parts of parts.py and of whole_ct's runs.
+# Purpose -> parts of labels/parts.py and of whole_ct's runs, in the order of the work.
 PURPOSES = {
     "encoder": ("encoder",),
     "decoder": ("decoder",),
@@ -22,57 +23,53 @@ PURPOSES = {
     "labels": ("argmax", "labels", "labels_merged"),
     "CT and labels resampled": ("resampling_in", "labels_resampled"),
 }
-BEHIND = {"argmax": "argmax", "labels": "fused argmax"}
+OUTPUTS = {"argmax": "argmax", "labels": "fused argmax"}
 CTS = ("stunet_s", "totalsegmentator")  # one panel each
 
 
-def slices(folder: Path) -> pd.DataFrame:
-    """machine, panel, bar, part, seconds and the whole's seconds, of images."""
+def images(folder: Path) -> pd.DataFrame:
+    """machine, cpu, panel, bar, part, seconds and the seconds of the whole bar, of an image."""
     frames = [pd.read_csv(path) for path in sorted((folder / "parts").glob("*.csv"))]
     if not frames:
         return pd.DataFrame()
     frame = pd.concat(frames, ignore_index=True)
     frame = frame[(frame["mode"] != BASELINE) | (frame.output == "argmax")]
-    bars = frame.decoder.map(DECODERS) + ", " + frame["mode"].map(shown) + ", " + frame.output.map(BEHIND)
+    bars = frame.decoder.map(DECODERS) + ", " + frame["mode"].map(runtime) + ", " + frame.output.map(OUTPUTS)
     panels = "an image of 512x512, 117 classes, " + frame.model
     seconds = frame.ms / 1e3
     whole = seconds.groupby([frame.machine, bars]).transform("sum")
-    columns = {"machine": frame.machine, "panel": panels, "bar": bars, "part": frame.part}
+    columns = {"machine": frame.machine, "cpu": frame.cpu, "panel": panels, "bar": bars, "part": frame.part}
     return pd.DataFrame(columns | {"seconds": seconds, "whole_s": whole})
 
 
 def cts(folder: Path) -> pd.DataFrame:
-    """The same of whole CTs that were run both ways."""
-    from benchmarks.whole_ct import report
-
+    """The same of whole CTs that were measured stock and optimised."""
     frame, rows = report.summary(report.evidence(folder)), []
     frame = frame[frame.model.isin(CTS) & frame.ratio.notna()] if len(frame) else frame
     for row in frame.to_dict("records"):
-        came = f"{report.NAMES[row['way']]}, eager"
-        where = {"machine": row["machine"], "panel": f"a CT of {row['voxels']} voxels, {row['model']}"}
-        where["bar"] = came if row["way"] != "optimised" else f"optimised, {shown(row['mode'])}"
-        where["whole_s"] = row["whole_s"]
+        bar = {"machine": row["machine"], "cpu": row["cpu"], "whole_s": row["whole_s"]}
+        bar |= {"panel": f"a CT of {row['voxels']} voxels, {row['model']}"}
+        bar |= {"bar": f"{report.NAMES[row['way']]}, {runtime(row['mode'])}"}
         parts = {part: row.get(f"{part}_s") for part in report.PARTS}
-        rows += [where | {"part": part, "seconds": seconds} for part, seconds in parts.items() if seconds == seconds]
+        rows += [bar | {"part": part, "seconds": seconds} for part, seconds in parts.items() if pd.notna(seconds)]
     return pd.DataFrame(rows)
 
 
-def shown(mode: str) -> str:
+def runtime(mode: str) -> str:
     """`eager`, `OpenVINO BF16`"""
-    precision = modes.find(mode).precision.upper()
-    return "eager" if mode == BASELINE else f"OpenVINO {precision}"
+    return "eager" if mode == BASELINE else f"OpenVINO {modes.find(mode).precision.upper()}"
 
 
 def picture(root: Path) -> plots.Picture:
-    """A panel for the image and one per CT, of the machine that has both; None where none has."""
-    frames = [slices(root / "benchmarks" / "labels"), cts(root / "benchmarks" / "whole_ct")]
+    """A panel for the image and one per CT, of the machine that measured both; None where none did."""
+    frames = [images(root / "benchmarks" / "labels"), cts(root / "benchmarks" / "whole_ct")]
     if any(frame.empty for frame in frames):
         return None
-    both = [name for name in frames[0].machine.unique() if name in set(frames[1].machine)]
-    if not both:
+    machines = [name for name in frames[0].machine.unique() if name in set(frames[1].machine)]
+    if not machines:
         return None
     frame = pd.concat(frames, ignore_index=True)
-    frame = frame[frame.machine == both[0]]
+    frame = frame[frame.machine == machines[0]]
     return frame, partial(draw, frame)
 
 
@@ -84,8 +81,9 @@ def draw(frame: pd.DataFrame) -> Figure:
         len(panels), 1, figsize=(plots.WIDTH, sum(heights) + 0.5), height_ratios=heights, layout="constrained"
     )
     for panel, name in zip(axes, panels, strict=True):
-        bars(panel, frame[frame.panel == name])
-        panel.set_title(f"{name}, {frame.machine.iloc[0]}", loc="left", fontsize=9)
+        draw_bars(panel, frame[frame.panel == name])
+        panel.set_title(name, loc="left", fontsize=9)
+    figure.suptitle(f"{frame.cpu.iloc[0]} ({frame.machine.iloc[0]})", fontsize=9, x=0.01, ha="left")
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour, label=purpose)
         for purpose, colour in zip(PURPOSES, plots.COLOURS, strict=False)
@@ -94,17 +92,19 @@ def draw(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def bars(axes: plt.Axes, frame: pd.DataFrame) -> None:
-    names, unit = [*frame.bar.unique()], 1e3 if frame.seconds.max() < 1 else 1
+def draw_bars(axes: plt.Axes, frame: pd.DataFrame) -> None:
+    """A bar per way to labels with its parts, in ms or s."""
+    names = [*frame.bar.unique()]
+    unit, per_second = ("ms", 1e3) if frame.seconds.max() < 1 else ("s", 1)
     for place, name in enumerate(names):
-        own, start = frame[frame.bar == name], 0.0
+        rows, start = frame[frame.bar == name], 0.0
         for parts, colour in zip(PURPOSES.values(), plots.COLOURS, strict=False):
-            width = unit * max(own[own.part.isin(parts)].seconds.sum(), 0)
+            width = per_second * max(rows[rows.part.isin(parts)].seconds.sum(), 0)
             axes.barh(place, width, left=start, color=colour, edgecolor="white", lw=0.4)
             start += width
-        axes.annotate(f" {unit * own.whole_s.iloc[0]:.0f}", (start, place), va="center", fontsize=8)
+        axes.annotate(f" {per_second * rows.whole_s.iloc[0]:.0f}", (start, place), va="center", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.05 * unit * frame.whole_s.max())
-    axes.set_xlabel("ms" if unit == 1e3 else "s", fontsize=8)
+    axes.set_xlim(0, 1.05 * per_second * frame.whole_s.max())
+    axes.set_xlabel(unit, fontsize=8)
     axes.tick_params(axis="x", labelsize=7)

@@ -1,4 +1,4 @@
-"""A user's own network, by the name of the function that returns it: what a run has to know before it measures."""
+"""A user's network, named by the function that returns it: what a run has to know before it measures."""
 
 import json
 import re
@@ -22,18 +22,18 @@ class Description(NamedTuple):
 
 @cache
 def describe(case: Case, folder: str) -> Description:
-    """Of the network that a case names, by a child that builds it and runs it once: this process never imports torch.
+    """Of the network that a case names. A child builds and runs it once, so that this process never imports torch.
 
     Raises Problem where it cannot be built or does not take the case's input.
     """
     if not re.fullmatch(r"[\w.]+:[\w.]+", case.model):
         raise Problem(f"--network {case.model!r} is no function of a module: say package.module:function")
-    said = ask(f"--network {case.model}:", DESCRIBE, msgspec.json.encode(case).decode(), folder)
-    return Description(**json.loads(said.splitlines()[-1]))  # its module may have printed
+    answer = ask(f"--network {case.model}:", DESCRIBE, msgspec.json.encode(case).decode(), folder)
+    return Description(**json.loads(answer.splitlines()[-1]))  # the module may have printed before
 
 
 def describe_to_parent() -> None:
-    """In the child: a line of JSON, or exit with what is wrong."""
+    """In the child: print a line of JSON, or exit with what is wrong."""
     import torch
 
     from . import inputs, models
@@ -52,5 +52,5 @@ def describe_to_parent() -> None:
         sys.exit(f"it returned no tensor for an input of {shape}")
     first = outputs[0]
     is_map = first.dim() == image.dim() and first.shape[1] > 1
-    about = Description(conversion.fingerprint(network, image, {}), first.shape[1] if is_map else 0)
-    print(f"\n{json.dumps(about._asdict())}")
+    description = Description(conversion.fingerprint(network, image, {}), first.shape[1] if is_map else 0)
+    print(f"\n{json.dumps(description._asdict())}")

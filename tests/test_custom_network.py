@@ -1,9 +1,10 @@
-"""A network of the user's own, by real runs on a tiny one."""
+"""A user's network, by real runs on a tiny one."""
 
+import json
 import subprocess
 import sys
 
-import pandas as pd
+import msgspec
 import pytest
 import torch
 
@@ -24,10 +25,10 @@ print("a module that talks")
 class Dictionary(nn.Module):
     def __init__(self, channels=1, kind=nn.Conv2d):
         super().__init__()
-        self.one = kind(channels, 4, 3, padding=1)
+        self.conv = kind(channels, 4, 3, padding=1)
 
     def forward(self, x):
-        return {"out": self.one(x).relu(), "depth": 3, "more": [x[:, :1]]}
+        return {"out": self.conv(x).relu(), "depth": 3, "more": [x[:, :1]]}
 
 def flat():
     return Dictionary()
@@ -40,10 +41,11 @@ def nothing():
 """
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "mine.py").write_text(MODULE)
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("network")
+    (folder / "mine.py").write_text(MODULE)
+    return folder
 
 
 def case(function: str, *size: int, in_chans: int = 1) -> Case:
@@ -58,44 +60,48 @@ def test_whatever_holds_the_tensors_they_come_out_in_order(folder):
     assert build(case("deep", 4, 8, 12), folder)(torch.randn(1, 2, 4, 8, 12))[0].shape == (1, 4, 4, 8, 12)
 
 
-def test_what_it_is_is_known_before_it_is_measured(folder):
-    flat = custom_network.describe(case("flat", 8, 12), str(folder))
-    assert flat.classes == 4 and flat == custom_network.describe(case("flat", 8, 12), str(folder))
-    assert flat.digest != custom_network.describe(msgspec_seed(case("flat", 8, 12), 1), str(folder)).digest
-    for asked, says in (
-        (case("flat", 8, 12, in_chans=3), r"given \(1, 3, 8, 12\): --size and --in-chans"),
-        (Case(model="nowhere_at_all:f", mode="baseline", size=(8, 8)), "No module named 'nowhere_at_all'"),
+def describe_here(case: Case, folder, monkeypatch, capsys) -> custom_network.Description:
+    """What the child does, in this process."""
+    monkeypatch.setattr(sys, "argv", ["-c", msgspec.json.encode(case).decode(), str(folder)])
+    custom_network.describe_to_parent()
+    return custom_network.Description(**json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+
+def test_classes_and_digest_are_known_before_it_is_measured(folder, monkeypatch, capsys):
+    flat = case("flat", 8, 12)
+    description = custom_network.describe(flat, str(folder))
+    assert description.classes == 4 and description == describe_here(flat, folder, monkeypatch, capsys)
+    other = describe_here(msgspec.structs.replace(flat, seed=1), folder, monkeypatch, capsys)
+    assert other.classes == 4 and other.digest != description.digest
+
+
+def test_bad_networks_are_one_line(folder, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"given \(1, 3, 8, 12\): --size and --in-chans"):
+        describe_here(case("flat", 8, 12, in_chans=3), folder, monkeypatch, capsys)
+    for name, says in (
+        ("nowhere_at_all:f", "No module named 'nowhere_at_all'"),
+        ("mine", "say package.module:function"),
     ):
         with pytest.raises(Problem, match=says) as problem:
-            custom_network.describe(asked, str(folder))
+            custom_network.describe(Case(model=name, mode="baseline", size=(8, 8)), str(folder))
         assert "\n" not in str(problem.value)
 
 
-def test_what_returns_no_network_is_said(folder):
+def test_a_function_that_returns_no_network_is_an_error(folder):
     with pytest.raises(TypeError, match=r"returned str, not a torch.nn.Module"):
         build(case("nothing", 8, 12), folder)
     with pytest.raises(AttributeError, match="absent"):
         build(case("absent", 8, 12), folder)
 
 
-def msgspec_seed(of: Case, seed: int) -> Case:
-    import msgspec
-
-    return msgspec.structs.replace(of, seed=seed)
-
-
 def test_its_parameters_are_counted(folder):
-    def count(*flags: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, ROOT / "count_params.py", "--network", *flags]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-    done = count("mine:flat", "--in-chans", "1", "--size", "8", "12", "--format", "csv")
+    flags = ["--network", "mine:flat", "--in-chans", "1", "--size", "8", "12", "--format", "csv"]
+    command = [sys.executable, ROOT / "count_params.py", *flags]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     header, row = done.stdout.splitlines()[-2:]
-    found = dict(zip(header.split(","), row.split(","), strict=True))
-    assert int(found["params"]) == 4 * 9 + 4 and float(found["gmacs"]) == pytest.approx(8 * 12 * 4 * 9 / 1e9)
-    wrong = count("mine:flat", "--size", "8", "12")
-    assert wrong.returncode == 2 and "(1, 3, 8, 12)" in wrong.stderr and wrong.stderr.count("\n") == 1
+    counts = dict(zip(header.split(","), row.split(","), strict=True))
+    assert int(counts["params"]) == 4 * 9 + 4 and float(counts["gmacs"]) == pytest.approx(8 * 12 * 4 * 9 / 1e9)
 
 
 @pytest.mark.slow
@@ -108,4 +114,4 @@ def test_the_whole_table_for_it_with_one_command(script, folder, monkeypatch):
     rows = script.table()
     assert set(rows.model) == {"mine:flat"} and (rows.status == "ok").all() and (rows.family == "own").all()
     assert (rows.classes == 4).all() and (rows.argmax_agreement > 0.99).all()
-    assert isinstance(rows, pd.DataFrame) and (script.out / "benchmark_plot.png").exists()
+    assert (script.out / "benchmark_plot.png").exists()

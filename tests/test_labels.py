@@ -1,11 +1,13 @@
-"""Labels made without full-resolution logits, against plain torch."""
+"""Labels made without full-resolution logits, compared with plain torch."""
+
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks.labels import benchmark
 from segbench import inputs, models
 from segbench.cases import Case
 from segbench.kernels import labels
@@ -24,19 +26,19 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def layouts(values: torch.Tensor) -> list[torch.Tensor]:
-    """In planes, with NHWC, every second value of something larger, and back to front in memory."""
-    innermost = values.movedim(1, -1).contiguous().movedim(-1, 1)
+    """NCHW, NHWC, every second value of something larger, and NCWH."""
+    nhwc = values.movedim(1, -1).contiguous().movedim(-1, 1)
     every_second = torch.stack([values, values + 1], dim=-1)[..., 0]
-    turned = values.transpose(-1, -2).contiguous().transpose(-1, -2)
-    return [values, innermost, every_second, turned]
+    ncwh = values.transpose(-1, -2).contiguous().transpose(-1, -2)
+    return [values, nhwc, every_second, ncwh]
 
 
-def check(ours, values: torch.Tensor, least: float = SAME) -> None:
+def check(made, values: torch.Tensor, least: float = SAME) -> None:
     """Every pixel has the class of its largest value, or of one that is not smaller beyond rounding."""
-    ours = torch.as_tensor(np.asarray(ours)).long()
+    made = torch.as_tensor(np.asarray(made)).long()
     largest, expected = values.max(dim=1)
-    assert ours.shape == expected.shape and float((ours == expected).double().mean()) >= least
-    chosen = values.gather(1, ours[:, None])[:, 0]
+    assert made.shape == expected.shape and float((made == expected).double().mean()) >= least
+    chosen = values.gather(1, made[:, None])[:, 0]
     assert float((largest - chosen).max()) <= 1e-5
 
 
@@ -150,9 +152,9 @@ def test_every_way_gives_the_same_labels(decoder):
     with torch.inference_mode():
         (logits,) = network(image)
         for output in ("argmax", "graph", "labels"):
-            timed, end = models.labelled(network, output, size, 2)
+            timed, to_labels = models.labelled(network, output, size, 2)
             (first,) = timed(image)
-            check(end(first) if end else first, logits)
+            check(to_labels(first) if to_labels else first, logits)
     with pytest.raises(ValueError, match="Argmax has no fused argmax"):
         models.labelled(models.labelled(network, "graph", size, 1)[0], "labels", size, 1)
 
@@ -168,14 +170,32 @@ def test_a_decoder_all_the_way_to_labels(script):
     assert script.folder().name.endswith("-labels")
 
 
+def test_eager_mode_has_no_graph_and_peers_only_argmax():
+    settings = replace(benchmark.BENCHMARK.defaults, models=("lcnet_100",), modes=benchmark.MODES)
+    cases = benchmark.cases(settings)
+    assert len(cases) == len(set(cases))
+    assert {case.output for case in cases if case.mode == "baseline"} == {"argmax", "labels"}
+    assert {case.output for case in cases if case.mode == "openvino"} == {"argmax", "graph", "labels"}
+    peers = [case for case in cases if case.decoder.startswith("smp-")]
+    assert {case.output for case in peers} == {"argmax"} and {case.mode for case in peers} == {"baseline", "openvino"}
+
+
 @pytest.mark.slow
 def test_all_ways_side_by_side(script):
     script.path = LABELS
-    done = script.run("--models", "lcnet_100", "--modes", "baseline", "openvino", "--rounds", "1")
+    done = script.run("--models", "lcnet_100", "--modes", "openvino", "--rounds", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = script.table()
-    assert len(rows) == 2 * 5 + 2 * 2 and (rows.status == "ok").all() and (rows.argmax_agreement > SAME).all()
-    won = pd.read_csv(script.out / "benchmark_results.csv")
-    if len(won) == 2:  # where all rows are settled
-        assert set(won.decoder) == {"fpn", "unet"} and (won.ratio > 0).all()
-    assert (script.out / "benchmark_results_all.csv").exists()
+    ways = {("fpn", output) for output in ("argmax", "graph", "labels")} | {("smp-fpn", "argmax")}
+    assert set(zip(rows.decoder, rows.output, strict=True)) >= ways
+    assert (rows.status == "ok").all() and (rows.argmax_agreement > SAME).all()
+    compared = script.table("benchmark_results.csv")
+    assert set(compared.decoder) == {"fpn", "unet"} and (compared["mode"] == "openvino").all()
+    latency_ms = rows.set_index(["decoder", "output"]).latency_ms
+    for row in compared.itertuples():
+        others = latency_ms[row.decoder].drop("labels")
+        assert row.other_output == others.idxmin()
+        assert row.other_img_s == pytest.approx(1e3 / others.min(), rel=1e-4)
+        assert row.over_smp == pytest.approx(
+            latency_ms[f"smp-{row.decoder}", "argmax"] / latency_ms[row.decoder, "labels"], rel=1e-4
+        )

@@ -1,5 +1,6 @@
 """benchmarks/precision: the task, Dice and its interval, and the command on a tiny case."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_a_difference_is_over_the_same_images_with_its_interval():
     ("wrong", "says"),
     [
         ({"model": "resnet17"}, r"unknown model 'resnet17' \(did you mean resnet1"),
-        ({"decoders": ("pan",)}, "unknown decoder 'pan': fpn or unet"),
+        ({"decoders": ()}, "--decoders names no decoder"),
         ({"modes": ("openvino",)}, "--modes without baseline"),
         ({"modes": ("fast",)}, "unknown mode 'fast'"),
         ({"model": "resnet*"}, "more than one"),
@@ -66,10 +67,16 @@ def test_a_difference_is_over_the_same_images_with_its_interval():
         ({"out": Path("/proc/nowhere")}, "cannot be written to"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_before_anything_is_trained(wrong, says):
+def test_bad_flags_are_one_line_before_anything_is_trained(wrong, says):
     with pytest.raises(Problem, match=says) as problem:
         benchmark.check(benchmark.Settings(**wrong))
     assert "\n" not in str(problem.value)
+
+
+def test_nothing_to_report_is_exit_status_2(tmp_path):
+    command = [sys.executable, PRECISION / "benchmark.py", "--report", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "holds no evidence" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 @pytest.mark.slow
@@ -77,10 +84,12 @@ def test_from_training_to_the_picture(tmp_path):
     flags = ["--model", "lcnet_100", "--decoders", "fpn", "--modes", "baseline", "openvino", "--size", "64"]
     flags += ["--steps", "2", "--images", "3", "--out", str(tmp_path)]
     command = [sys.executable, PRECISION / "benchmark.py", *flags]
-    environment = {"PATH": "/usr/bin", "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)})
 
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_csv(tmp_path / "benchmark_results.csv")
     assert set(rows["mode"]) == {"baseline", "openvino"} and (tmp_path / "benchmark_plot.png").exists()
+    images = pd.read_csv(next((tmp_path / "images").glob("*.csv"))).dropna()
+    vessels = images[(images["class"] == "vessel") & (images["mode"] == "openvino")].dice
+    assert rows.set_index(["mode", "class"]).dice["openvino", "vessel"] == pytest.approx(vessels.mean())
     assert rows[rows["mode"] == "openvino"].difference.abs().max() < 0.01

@@ -1,15 +1,16 @@
-"""The artefact that was measured, to take home: model.onnx, or model.xml and model.bin, with a card that says what it
-is and the few lines that run it.
+"""Write the artefact that was measured, to take home.
 
-    uv run tools/export.py resnet18 --decoder unet --runtime openvino --precision bf16 --out ~/resnet18-unet
-    uv run tools/export.py resnet18 --decoder unet --weights trained.pt --in-chans 1 --num-classes 5 --out ct
-    uv run tools/export.py resnet18 --decoder unet --output labels --out resnet18-labels
-    uv run tools/export.py --network mypackage.models:segmenter --runtime onnxruntime --out mine
+That is model.onnx, or model.xml and model.bin, with a card that describes it and run.py, which runs it.
+
+    uv run tools/export.py resnet18 --decoder unet --out ~/resnet18-unet
+    uv run tools/export.py resnet18 --decoder unet --weights trained.pt --out ct
+    uv run tools/export.py resnet18 --decoder unet --output labels --out labels
+    uv run tools/export.py --network mypackage.models:segmenter --out mine
     python ~/resnet18-unet/run.py
 
 --weights takes a state dict as training leaves it: that of segbench.models.segmenter.assemble(...), or without a
-decoder of timm's model. Before anything is called written, run.py runs it in a process of its own and compares it
-with torch.
+decoder that of timm's model. Before the artefact counts as written, run.py runs it in a process of its own and the
+result is compared with torch's.
 """
 
 import hashlib
@@ -25,87 +26,106 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 import tyro
 
-from segbench import custom_network, machine, modes, settings, zoo
+from segbench import custom_network, machine, modes, runtimes, settings, zoo
 from segbench.cases import Case, sides
-from segbench.problem import Problem
+from segbench.problem import Problem, exit_with
 
 FILES = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
-VALUES = 100_000  # of the output that a card's error is over: check.npz stays below a megabyte
+VALUES = 100_000  # of the output that the relative error is over: check.npz stays below a megabyte
+LAYOUTS = {2: "(B, C)", 3: "(B, N, C)", 4: "(B, C, H, W)", 5: "(B, C, D, H, W)"}
+OPENVINO_LAYOUTS = LAYOUTS | {4: "(B, H, W, C)"}
 
 
 @dataclass
-class Settings:
-    model: Annotated[str, tyro.conf.Positional] = ""
+class WhatToExport:
+    model: Annotated[str, tyro.conf.Positional, settings.default_is("none")] = ""
     """An encoder of the zoo or of timm, or a 3D network."""
-    network: str = ""
+    network: Annotated[str, settings.default_is("none")] = ""
     """A network of your own instead: package.module:function, which returns an nn.Module."""
-    runtime: Literal["openvino", "onnxruntime"] = "openvino"
-    precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    decoder: Literal["", "fpn", "unet"] = ""
+    decoder: Annotated[Literal["", "fpn", "unet"], settings.default_is("none")] = ""
     """Behind the encoder; without one it keeps its classifier."""
     output: Literal["logits", "labels"] = "logits"
-    """labels: the network up to its last linear layer, with the kernel that makes a label map of that."""
+    """logits; or labels: the network up to its last linear layer, with the kernel that makes a label map of that."""
     size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="H W | D H W")] = (512, 512)
-    """Of the input, fixed in the artefact."""
+    """Height and width of the input, of a 3D network depth before them; fixed in the artefact."""
     num_classes: int = 117
-    """Of the decoder or the 3D network."""
+    """Classes of the decoder or of the 3D network."""
     in_chans: int = 3
-    weights: Path | None = None
-    """A state dict; without it weights are random and calibrated, which is good for measuring alone."""
+    """Channels of the input."""
+
+
+@dataclass
+class Weights:
+    weights: Annotated[Path | None, settings.default_is("random and calibrated, for measuring alone")] = None
+    """File with a state dict."""
     pretrained: bool = False
-    """timm's weights for the encoder (needs the network, once)."""
+    """Use timm's weights for the encoder, downloaded once."""
     seed: int = 0
-    threads: int | None = None
-    """That run.py uses; by default all physical cores."""
-    out: Path | None = None
-    """A folder that is not there yet."""
+    """Seed of random weights."""
+
+
+@dataclass
+class Artefact:
+    runtime: Literal["openvino", "onnxruntime"] = "openvino"
+    """What runs it."""
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    """What it computes in."""
+    threads: Annotated[int | None, settings.default_is("all physical cores")] = None
+    """Threads that run.py uses."""
+    out: Annotated[Path | None, settings.default_is("none, must be given")] = None
+    """A folder that does not exist yet."""
+
+
+@dataclass
+class Settings(WhatToExport, Weights, Artefact):
+    pass
 
 
 def case_of(given: Settings) -> tuple[Case, str]:
-    """What was asked for as a case, and where its weights or its module lie. Raises Problem."""
-    if given.out is None:
-        raise Problem("--out names no folder")
-    if given.out.expanduser().exists():
-        raise Problem(f"--out {given.out} is there already: nothing is overwritten")
-    if bool(given.model) == bool(given.network):
-        raise Problem("name a model, or --network package.module:function")
-    if given.weights and not given.weights.is_file():
-        raise Problem(f"--weights {given.weights}: no such file")
-    if given.output == "labels" and not given.decoder:
-        raise Problem("--output labels is for --decoder fpn or unet: only those have a fused argmax")
-    mode = next((m for m in modes.MODES.values() if (m.runtime, m.precision) == (given.runtime, given.precision)), None)
-    if mode is None:
-        raise Problem(f"--runtime {given.runtime} has no --precision {given.precision} here")
-    dimensions = (2, 3) if given.network else (2 + (given.model in zoo.VOLUMES),)
-    if len(given.size) not in dimensions or min(given.size) < 1:
-        raise Problem(f"--size {' '.join(map(str, given.size))}: height and width, of a 3D model depth before them")
-    threads = given.threads if given.threads is not None else machine.usable_cores()
-    if threads < 1:
-        raise Problem(f"--threads {threads} is not positive")
+    """The case to export, and where its weights or its module lie. Raises Problem."""
+    mode = check(given)
     common = {"mode": mode.name, "size": tuple(given.size), "in_chans": given.in_chans, "seed": given.seed}
-    common |= {"threads": threads, "pretrained": given.pretrained, "output": given.output}
+    common |= {"threads": machine.usable_cores() if given.threads is None else given.threads}
+    common |= {"pretrained": given.pretrained, "output": given.output}
     if given.network:
-        case, folder = Case(model=given.network, **common), str(Path.cwd())
-        digest, classes = custom_network.describe(case, folder)
-        case, source = Case(model=given.network, classes=classes, weights=digest, **common), folder
+        case, source = Case(model=given.network, **common), str(Path.cwd())
+        digest, classes = custom_network.describe(case, source)
+        case = msgspec.structs.replace(case, classes=classes, weights=digest)
     else:
         is_volume = given.model in zoo.VOLUMES
         (model,) = [given.model] if is_volume else settings.find_models((given.model,))
         classes = given.num_classes if given.decoder or is_volume else 0
         source = str(given.weights or "")
         case = Case(model=model, decoder=given.decoder, classes=classes, weights=digest_of(given.weights), **common)
-    if reason := machine_lacks(case):
+    if reason := runtimes.of_mode(mode).missing(mode, case, machine.describe()):
         raise Problem(reason)
     return case, source
 
 
-def machine_lacks(case: Case) -> str:
-    from segbench import runtimes
-
-    mode = modes.MODES[case.mode]
-    return runtimes.of_mode(mode).missing(mode, case, machine.describe())
+def check(given: Settings) -> modes.Mode:
+    """The mode of a runtime and a precision. Raises Problem for what cannot be exported."""
+    if given.out is None:
+        raise Problem("--out names no folder")
+    if given.out.expanduser().exists():
+        raise Problem(f"--out {given.out} exists already: choose another folder")
+    if bool(given.model) == bool(given.network):
+        raise Problem("name a model, or --network package.module:function")
+    if given.weights and not given.weights.is_file():
+        raise Problem(f"--weights {given.weights}: no such file")
+    if given.output == "labels" and not given.decoder:
+        raise Problem("--output labels is for --decoder fpn or unet: only those have a fused argmax")
+    dimensions = (2, 3) if given.network else (2 + (given.model in zoo.VOLUMES),)
+    if len(given.size) not in dimensions or min(given.size) < 1:
+        raise Problem(f"--size {' '.join(map(str, given.size))}: height and width, of a 3D model depth before them")
+    if given.threads is not None and given.threads < 1:
+        raise Problem(f"--threads {given.threads} is not positive")
+    for mode in modes.MODES.values():
+        if (mode.runtime, mode.precision) == (given.runtime, given.precision):
+            return mode
+    raise Problem(f"--runtime {given.runtime} has no --precision {given.precision} here")
 
 
 def digest_of(path: Path | None) -> str:
@@ -113,44 +133,42 @@ def digest_of(path: Path | None) -> str:
 
 
 def write(case: Case, source: str, draft: Path) -> dict:
-    """Everything but the verdict, into an empty folder; returns the card."""
-    import numpy as np
+    """Write everything but the card into an empty folder; returns the card without the check's result."""
     import torch
 
-    from segbench import inputs, models, runtimes
+    from segbench import inputs, models
     from segbench.runtimes import conversion
 
     torch.set_num_threads(case.threads)
     network, image, mode = models.build(case, source), inputs.picture(case), modes.MODES[case.mode]
-    timed, _ = models.labelled(network, case.output, case.size, case.threads)
-    prepared = runtimes.of_mode(mode).prepare(timed, image, mode, case.threads, machine.cache_folder())
+    runtime = runtimes.of_mode(mode)
+    exported, _ = models.labelled(network, case.output, case.size, case.threads)
+    prepared = runtime.prepare(exported, image, mode, case.threads, machine.cache_folder())
     shutil.copytree(prepared.folder, draft, dirs_exist_ok=True)
-    with torch.inference_mode():
-        outputs = timed(image)
-        expected = {"labels": network(image)[0].argmax(1).numpy().astype(np.int16)} if case.output == "labels" else {}
-    flat = outputs[0].contiguous().reshape(-1).numpy()
-    places = np.sort(np.random.default_rng(0).choice(flat.size, min(VALUES, flat.size), replace=False))
-    expected |= {"places": places, "expected": flat[places]}
-    np.savez_compressed(draft / "check.npz", image=image.numpy(), **expected)
-    end = fused_argmax(network, draft) if case.output == "labels" else None
-    shutil.copyfile(Path(__file__).parent / "artefact" / f"run_{mode.runtime}.py", draft / "run.py")
-    kind = "(B, C, H, W)" if len(case.size) == 2 else "(B, C, D, H, W)"
-    innermost = mode.runtime == "openvino"
+    shutil.copyfile(Path(__file__).parent / "artefact" / "run.py", draft / "run.py")
+    outputs = write_check(network, exported, image, case, draft)
+    layouts = OPENVINO_LAYOUTS if mode.runtime == "openvino" else LAYOUTS
     return {
         "network": case.network,
         "runtime": mode.runtime,
         "precision": mode.precision,
         "file": FILES[mode.runtime],
         "threads": case.threads,
-        "input": {"name": conversion.INPUT, "shape": list(image.shape), "layout": kind, "dtype": "float32"}
-        | {"normalisation": normalisation(case)},
+        "input": {
+            "name": conversion.INPUT,
+            "shape": list(image.shape),
+            "layout": LAYOUTS[image.dim()],
+            "dtype": "float32",
+            "normalisation": normalisation(case),
+        },
         "outputs": [
-            {"shape_in_torch": list(output.shape), "layout": layout(output.dim(), innermost)} for output in outputs
+            {"shape_in_torch": list(output.shape), "layout": layouts.get(output.dim(), f"{output.dim()} dimensions")}
+            for output in outputs
         ],
         "classes": case.classes or None,
-        "end": end,
+        "fused_argmax": write_kernels(network, draft) if case.output == "labels" else None,
         "opset": conversion.OPSET if mode.runtime == "onnxruntime" else None,
-        "versions": runtimes.of_mode(mode).versions() | machine.installed(("timm", "numpy")),
+        "versions": runtime.versions() | machine.installed(("timm", "numpy")),
         "weights": {"source": weights_source(case), "digest": conversion.fingerprint(network, image, {})},
         "ran": prepared.ran(),
         "measured": measured(case),
@@ -158,8 +176,23 @@ def write(case: Case, source: str, draft: Path) -> dict:
     }
 
 
-def fused_argmax(network, draft: Path) -> dict:
-    """What run.py needs to make labels of what the cut network returns: the kernels, and for UNet its last weights."""
+def write_check(network, exported, image, case: Case, draft: Path) -> tuple:
+    """Write check.npz, by which run.py compares: the input, values of torch's first output, and labels. Returns torch's
+    outputs."""
+    import numpy as np
+    import torch
+
+    with torch.inference_mode():
+        outputs = exported(image)
+        labels = {"labels": network(image)[0].argmax(1).numpy().astype(np.int16)} if case.output == "labels" else {}
+    values = outputs[0].contiguous().reshape(-1).numpy()
+    places = np.sort(np.random.default_rng(0).choice(values.size, min(VALUES, values.size), replace=False))
+    np.savez_compressed(draft / "check.npz", image=image.numpy(), places=places, expected=values[places], **labels)
+    return outputs
+
+
+def write_kernels(network, draft: Path) -> dict:
+    """Write what run.py makes labels with: the kernels, and for UNet its last weights. Returns the card's entry."""
     import numpy as np
 
     from segbench.kernels import labels
@@ -170,18 +203,12 @@ def fused_argmax(network, draft: Path) -> dict:
     if isinstance(network.decoder, SemanticFPN):
         return {"kernel": "upsample_labels", "factor": STRIDE}
     weight, bias = folded(network.decoder.last, network.decoder.head)
-    np.savez(draft / "end.npz", weight=weight.numpy(), bias=bias.numpy())
-    return {"kernel": "head_labels", "weights": "end.npz"}
-
-
-def layout(dimensions: int, innermost: bool) -> str:
-    if dimensions == 4:
-        return "(B, H, W, C)" if innermost else "(B, C, H, W)"
-    return {3: "(B, N, C)", 2: "(B, C)", 5: "(B, C, D, H, W)"}.get(dimensions, f"{dimensions} dimensions")
+    np.savez(draft / "fused_argmax.npz", weight=weight.numpy(), bias=bias.numpy())
+    return {"kernel": "head_labels", "weights": "fused_argmax.npz"}
 
 
 def normalisation(case: Case) -> dict | str:
-    """Of the check's input; your own network's is your own."""
+    """Of the check's input."""
     from segbench import inputs
 
     if case.own:
@@ -200,7 +227,8 @@ def weights_source(case: Case) -> str:
 
 
 def measured(case: Case) -> list[dict]:
-    """What the run logs hold of this network, mode and size, whatever its weights: a row per machine and benchmark."""
+    """Throughput of this network, mode and size in the run logs, with any weights: one entry per machine and benchmark,
+    in images per second."""
     from benchmarks import catalogue
 
     frame = catalogue.rows(model=case.model)
@@ -219,33 +247,30 @@ def measured(case: Case) -> list[dict]:
     ]
 
 
-def checked(draft: Path) -> dict:
-    """What run.py finds in a process of its own: the relative error, or the share of equal labels. Raises Problem."""
+def run_check(draft: Path) -> dict:
+    """Run run.py in a process of its own: the relative error, or the share of equal labels. Raises Problem."""
     clean = os.environ | {"NUMBA_CACHE_DIR": str(machine.cache_folder() / "numba"), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-P", str(draft / "run.py")], capture_output=True, text=True, env=clean)
-    if done.returncode:
-        raise Problem(f"run.py failed, nothing is written: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    child = subprocess.run([sys.executable, "-P", str(draft / "run.py")], capture_output=True, text=True, env=clean)
+    if child.returncode:
+        raise Problem(f"run.py failed, nothing is written: {(child.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return json.loads(child.stdout.splitlines()[-1])
 
 
-def judged(found: dict, case: Case) -> str:
-    """The verdict in words. Raises Problem where the artefact is not what was measured."""
+def verdict(result: dict, case: Case) -> str:
+    """In words. Raises Problem where the artefact does not compute what torch does."""
     if case.output == "labels":
-        share, least = found["same_labels"], modes.min_agreement(case.mode)
+        share, least = result["same_labels"], modes.min_agreement(case.mode)
         if not share >= least:
             raise Problem(f"{share:.3%} of the labels are torch's, less than {least:.2%}: nothing is written")
         return f"{share:.4%} of the labels are torch's"
-    error, bound = found["relative_error"], modes.max_error(case.mode)
+    error, bound = result["relative_error"], modes.max_error(case.mode)
     if not error <= bound:
         raise Problem(f"relative error {error:.2g} against torch exceeds {bound:g}: nothing is written")
     return f"relative error against torch {error:.2g}"
 
 
-def main() -> int:
-    warnings.simplefilter("ignore")  # of the exporters
-    given = tyro.cli(Settings, description=__doc__)
-    case, source = case_of(given)
-    out = given.out.expanduser()
+def export(case: Case, source: str, out: Path) -> str:
+    """Write the artefact; returns the verdict. Nothing is left where it fails. Raises Problem."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".draft-") as folder:
@@ -253,24 +278,30 @@ def main() -> int:
             draft.mkdir()
             card = write(case, source, draft)
             (draft / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-            found = checked(draft)
-            verdict = judged(found, case)
-            card |= {key: found[key] for key in ("relative_error", "same_labels") if key in found}
-            (draft / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+            result = run_check(draft)
+            text = verdict(result, case)
+            del result["shape"]
+            (draft / "card.json").write_text(json.dumps(card | result, indent=1) + "\n")
             draft.rename(out)
     except OSError as error:
         raise Problem(f"{out} cannot be written ({error.strerror})") from None
+    return text
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")  # of the exporters
+    given = settings.parse(Settings(), __doc__)
+    case, source = case_of(given)
+    out = given.out.expanduser()
+    try:
+        text = export(case, source, out)
+    except (ValueError, RuntimeError) as error:  # of the network or the runtime, as a row of a table would have it
+        print(f"export.py: {type(error).__name__}: {str(error).splitlines()[0][:300]}", file=sys.stderr)
+        return 1
     print(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    print(f"{verdict}; python {out / 'run.py'} shows it again")
+    print(f"{text}; python {out / 'run.py'} checks it again")
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Problem as problem:
-        print(f"export.py: {problem}", file=sys.stderr)
-        sys.exit(2)
-    except (ValueError, RuntimeError) as error:  # of the network or the runtime, as a row of a table would have it
-        print(f"export.py: {type(error).__name__}: {str(error).splitlines()[0][:300]}", file=sys.stderr)
-        sys.exit(1)
+    exit_with(main)

@@ -1,9 +1,14 @@
-"""From image to a map of labels: argmax behind the network, argmax in its graph, or the fused argmax, which never writes
-the logits of every pixel. For a dozen encoders with both decoders, in FP32, BF16 and INT8, and beside them the decoders
-of segmentation-models-pytorch with argmax, as people use them.
+"""From an image to a map of labels: argmax, argmax in the graph, fused argmax.
 
-Writes benchmark_results_all.csv (everything), benchmark_results.csv (per network and precision the fused argmax against
-the fastest of all other ways) and benchmark_plot.png from the run logs of all machines.
+argmax follows the network, is part of its graph, or is fused with the last linear layer so that the logits of every
+pixel are never written. For twelve encoders with both decoders, in FP32, BF16 and INT8, and beside them the decoders of
+segmentation-models-pytorch with argmax behind them.
+
+Writes, from the run logs of all machines:
+
+  benchmark_results_all.csv  every row
+  benchmark_results.csv      the fused argmax against the fastest other way
+  benchmark_plot.png         the same as a picture
 """
 
 import dataclasses
@@ -17,20 +22,20 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
-WAYS = ("argmax", "graph", "labels")
 MODES = (BASELINE, "autocast+compile+freezing", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
-PEERS = {"smp-fpn": (BASELINE, "openvino"), "smp-unet": (BASELINE, "openvino")}  # each with argmax behind it
+PEER_MODES = (BASELINE, "openvino")  # of segmentation-models-pytorch's decoders
 
 
 def cases(settings: DecoderSettings) -> list[Case]:
-    chosen = []
+    behind = {"classes": settings.num_classes}
+    cases = []
     for decoder in ("fpn", "unet"):
-        for way in WAYS:
-            chosen += settings.cases(decoder=decoder, classes=settings.num_classes, output=way)
-    for decoder, wanted in PEERS.items():
-        of_peer = dataclasses.replace(settings, modes=tuple(mode for mode in settings.modes if mode in wanted))
-        chosen += of_peer.cases(decoder=decoder, classes=settings.num_classes, output="argmax")
-    return [case for case in chosen if (case.mode, case.output) != (BASELINE, "graph")]  # eager mode has no graph
+        for output in ("argmax", "graph", "labels"):
+            cases += settings.cases(decoder=decoder, output=output, **behind)
+    peers = dataclasses.replace(settings, modes=tuple(mode for mode in settings.modes if mode in PEER_MODES))
+    for decoder in ("smp-fpn", "smp-unet"):
+        cases += peers.cases(decoder=decoder, output="argmax", **behind)
+    return [case for case in cases if (case.mode, case.output) != (BASELINE, "graph")]  # eager mode has no graph
 
 
 BENCHMARK = cli.Benchmark(

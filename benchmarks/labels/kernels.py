@@ -1,197 +1,208 @@
-"""How fast the kernels of segbench/labels.py are: against torch, eager and compiled, one call of each in turn; and
-against what this machine's memory and arithmetic allow.
+"""How fast the kernels of segbench/kernels/labels.py are.
 
-Writes kernels/<machine>.csv, from which kernels.csv and the tables of README.md are made.
+Against torch, eager and compiled, one call of each in turn; and against what this machine's memory and arithmetic
+allow. Writes kernels/<machine>.csv, and from those of all machines kernels.csv.
 
     uv run benchmarks/labels/kernels.py
 """
 
-import os
 import statistics
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import pandas as pd
-import psutil
-import tyro
-
+from benchmarks.labels.interleaved import CLASSES, HERE, evidence_path, in_turn, set_up
 from segbench import machine
-from segbench.analysis import stats
-from segbench.runtimes import SHORT_SPIN
+from segbench.problem import Problem, exit_with
+from segbench.settings import default_is, parse
 
-HERE = Path(__file__).resolve().parent
-CLASSES, CHANNELS = 117, 32
-# Of floating-point instructions per value of the full-resolution logits, each for a vector of values: a subtraction, a
-# multiply-add and a comparison; and per value between two rows or planes a product and one or three multiply-adds.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHANNELS = 32
+# Vector instructions per value of the full-resolution logits: a subtraction, a multiply-add and a comparison. And per
+# value between two rows of 2D logits a product and one multiply-add, of 3D logits three multiply-adds.
 PER_VALUE, PER_ROW = 3, {2: 2, 3: 4}
-LARGE = ((300, 256, 256), (300, 512, 512))
+WHOLE_CT, WHOLE_CT_LABELS = (300, 256, 256), (300, 512, 512)
+WHOLE_CT_GB = 14  # 9.2 GB of logits and what making them takes
 
 
 @dataclass
 class Settings:
     pairs: int = 15
-    """Calls of each, in turn."""
-    large: bool = True
-    """Also the logits of a whole CT, 9.2 GB of them; --no-large leaves them out."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = HERE
+    """Calls of each kernel, in turn; 3 at least, for an interval."""
+    skip_large: bool = False
+    """Skip the logits of a whole CT, 9.2 GB of them."""
+    out: Annotated[Path, default_is("the script's folder")] = HERE
+    """Folder for the evidence and kernels.csv."""
 
 
-def in_turn(calls: dict[str, Callable[[], object]], pairs: int) -> dict[str, np.ndarray]:
-    """Seconds of each, call after call."""
-    from segbench.measure.timing import seconds
+def compare(name: str, calls: dict[str, Callable[[], object]], needs: dict[str, int], pairs: int) -> dict:
+    """A row: the first call is the kernel, the ratio is that of the fastest other call over it. Its labels are compared
+    with the second call's."""
+    import numpy as np
 
-    for call in calls.values():
-        call(), call()
-    taken = [[seconds(call) for call in calls.values()] for _ in range(pairs)]
-    return dict(zip(calls, np.array(taken).T, strict=True))
+    from segbench.analysis import stats
 
-
-def compared(name: str, calls: dict[str, Callable[[], object]], work: dict, pairs: int) -> dict:
-    """A row: the first call is ours, the ratio over the fastest of the others. Labels are compared with eager's."""
-    ours, *others = calls
-    taken = in_turn(calls, pairs)
-    best = min(others, key=lambda other: np.median(taken[other]))
-    ratios = taken[best] / taken[ours]
+    kernel, eager, *_ = calls
+    seconds = in_turn(calls, pairs)
+    medians = {call: float(np.median(seconds[call])) for call in calls}
+    fastest_other = min([*calls][1:], key=medians.get)
+    ratios = seconds[fastest_other] / seconds[kernel]
     low, high = stats.interval(ratios)
-    same = float((calls[ours]() == calls[others[0]]()).double().mean())
-    row = {"kernel": name, "ms": 1e3 * np.median(taken[ours])}
-    row |= {f"{other}_ms": 1e3 * np.median(taken[other]) for other in others}
-    row |= {"fastest_other": best, "ratio": statistics.geometric_mean(ratios), "ratio_low": low, "ratio_high": high}
-    return row | {"same_labels": same, "pairs": pairs} | work
+    same = float((calls[kernel]() == calls[eager]()).double().mean())
+    times = {"ms" if call == kernel else f"{call}_ms": 1e3 * median for call, median in medians.items()}
+    row = {"kernel": name} | times | {"fastest_other": fastest_other, "ratio": statistics.geometric_mean(ratios)}
+    return row | {"ratio_low": low, "ratio_high": high, "same_labels": same, "pairs": pairs} | needs
 
 
-def measure(settings: Settings) -> list[dict]:
+def upsampling_needs(logits: "Tensor", size: tuple[int, ...]) -> dict[str, int]:
+    """Bytes and vector instructions per value that no implementation can do without."""
+    pixels, between = prod(size), prod(size[:-1]) * logits.shape[-1]
+    instructions = CLASSES * (PER_VALUE * pixels + PER_ROW[len(size)] * between)
+    return {"bytes": logits.nbytes + pixels, "instructions": instructions}
+
+
+def measure_upsampling(threads: int, pairs: int) -> list[dict]:
+    """Rows of upsample_labels: noise and a network's logits, in both layouts."""
     import torch
-    from torch import nn
     from torch.nn import functional as F
 
     from segbench import inputs, models
     from segbench.cases import Case
     from segbench.kernels import labels
-    from segbench.measure import timing
-    from segbench.models.unet import folded
 
-    threads = machine.usable_cores()
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    timing.retain_memory(2000)
-    rows = []
     case = Case(model="mobilenetv4_conv_small", mode="baseline", size=(512, 512), decoder="fpn", classes=CLASSES)
     trunk, _ = models.labelled(models.build(case), "labels", case.size, threads)
+    (of_network,) = trunk(inputs.photograph(case.size))
 
     def upsampled(logits):
         return F.interpolate(logits, scale_factor=4.0, mode="bilinear").argmax(1)
 
-    with torch.inference_mode():
-        (network,) = trunk(inputs.photograph(case.size))
-        for name, values in (("noise", torch.randn(network.shape)), ("a network's", network)):
-            for layout, form in (("planes", torch.contiguous_format), ("NHWC", torch.channels_last)):
-                logits = values.clone().contiguous(memory_format=form)
-                compiled = torch.compile(upsampled)
-                calls = {
-                    "ours": lambda logits=logits: labels.upsample_labels(logits, 4, threads),
-                    "eager": lambda logits=logits: upsampled(logits),
-                    "compiled": lambda logits=logits, compiled=compiled: compiled(logits),
-                }
-                rows.append(
-                    compared(
-                        f"upsample_labels, {name}, {layout}", calls, upsampling(logits, (512, 512)), settings.pairs
-                    )
-                )
-
-        up, head = nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, stride=2), nn.Conv2d(CHANNELS, CLASSES, 1)
-        weight, bias = folded(up, head)
-        maps = torch.randn(1, CHANNELS, 256, 256).contiguous(memory_format=torch.channels_last)
-        both = torch.compile(lambda values: head(up(values)).argmax(1), options={"freezing": True})
-        calls = {
-            "ours": lambda: labels.head_labels(maps, weight, bias, threads),
-            "eager": lambda: head(up(maps)).argmax(1),
-            "compiled": lambda: both(maps),
-        }
-        values = CLASSES * 512 * 512
-        work = {"bytes": maps.nbytes + 512 * 512, "instructions": values * (CHANNELS + 1)}
-        rows.append(compared("head_labels", calls, work, settings.pairs))
-
-        size = (40, 256, 256)
-        for layout, form in (("planes", torch.contiguous_format), ("NHWC", torch.channels_last_3d)):
-            volume = torch.randn(1, CLASSES, 40, 128, 128).contiguous(memory_format=form)
-            whole = torch.compile(lambda values: F.interpolate(values, size=size, mode="trilinear").argmax(1))
+    rows = []
+    for name, values in (("noise", torch.randn(of_network.shape)), ("a network's", of_network)):
+        for layout, memory_format in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
+            logits = values.clone().contiguous(memory_format=memory_format)
+            compiled = torch.compile(upsampled)
             calls = {
-                "ours": lambda volume=volume: labels.resample_labels(volume, size, threads),
-                "eager": lambda volume=volume: F.interpolate(volume, size=size, mode="trilinear").argmax(1),
-                "compiled": lambda volume=volume, whole=whole: whole(volume),
+                "fused": lambda logits=logits: labels.upsample_labels(logits, 4, threads),
+                "eager": lambda logits=logits: upsampled(logits),
+                "compiled": lambda logits=logits, compiled=compiled: compiled(logits),
             }
-            work, pairs = upsampling(volume, size), max(3, settings.pairs // 2)
-            rows.append(compared(f"resample_labels, noise, {layout}", calls, work, pairs))
-        if settings.large:
-            rows.append(large(threads))
+            needs = upsampling_needs(logits, case.size)
+            rows.append(compare(f"upsample_labels, {name}, {layout}", calls, needs, pairs))
     return rows
 
 
-def upsampling(logits, size: tuple[int, ...]) -> dict:
-    """Bytes and vector instructions per value that cannot be done without."""
-    pixels, between = int(np.prod(size)), int(np.prod(size[:-1])) * logits.shape[-1]
-    instructions = CLASSES * (PER_VALUE * pixels + PER_ROW[len(size)] * between)
-    return {"bytes": logits.nbytes + pixels, "instructions": instructions}
+def measure_head(threads: int, pairs: int) -> dict:
+    """The row of head_labels: UNet's last two layers."""
+    import torch
+    from torch import nn
+
+    from segbench.kernels import labels
+    from segbench.models.unet import folded
+
+    up, head = nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, stride=2), nn.Conv2d(CHANNELS, CLASSES, 1)
+    weight, bias = folded(up, head)
+    maps = torch.randn(1, CHANNELS, 256, 256).contiguous(memory_format=torch.channels_last)
+    compiled = torch.compile(lambda maps: head(up(maps)).argmax(1), options={"freezing": True})
+    calls = {
+        "fused": lambda: labels.head_labels(maps, weight, bias, threads),
+        "eager": lambda: head(up(maps)).argmax(1),
+        "compiled": lambda: compiled(maps),
+    }
+    pixels = 512 * 512
+    needs = {"bytes": maps.nbytes + pixels, "instructions": CLASSES * pixels * (CHANNELS + 1)}
+    return compare("head_labels", calls, needs, pairs)
 
 
-def large(threads: int) -> dict:
-    """A whole CT: what torch would need 37 GB for."""
+def measure_resampling(threads: int, pairs: int) -> list[dict]:
+    """Rows of resample_labels: noise in both layouts."""
+    import torch
+    from torch.nn import functional as F
+
+    from segbench.kernels import labels
+
+    size, rows = (40, 256, 256), []
+    for layout, memory_format in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last_3d)):
+        volume = torch.randn(1, CLASSES, 40, 128, 128).contiguous(memory_format=memory_format)
+        compiled = torch.compile(lambda values: F.interpolate(values, size=size, mode="trilinear").argmax(1))
+        calls = {
+            "fused": lambda volume=volume: labels.resample_labels(volume, size, threads),
+            "eager": lambda volume=volume: F.interpolate(volume, size=size, mode="trilinear").argmax(1),
+            "compiled": lambda volume=volume, compiled=compiled: compiled(volume),
+        }
+        needs = upsampling_needs(volume, size)
+        rows.append(compare(f"resample_labels, noise, {layout}", calls, needs, max(3, pairs // 2)))
+    return rows
+
+
+def measure_whole_ct(threads: int) -> dict:
+    """The row of resample_labels for a whole CT, for which torch would need 37 GB."""
+    import psutil
     import torch
 
     from segbench.kernels import labels
     from segbench.measure.timing import seconds, status_kb
 
-    (depth, height, width), size = LARGE
+    depth, height, width = WHOLE_CT
     logits = torch.empty(1, CLASSES, depth, height, width)
     for plane in range(depth):
         logits[:, :, plane] = torch.randn(1, CLASSES, height, width)
-    before = psutil.Process().memory_info().rss
-    taken = [seconds(lambda: labels.resample_labels(logits, size, threads)) for _ in range(2)]
+    before_mb = psutil.Process().memory_info().rss / 1e6
+    taken = [seconds(lambda: labels.resample_labels(logits, WHOLE_CT_LABELS, threads)) for _ in range(2)]
     row = {"kernel": "resample_labels, a whole CT", "ms": 1e3 * min(taken), "pairs": 2}
-    return row | {"beyond_input_mb": status_kb("VmHWM") * 1024 / 1e6 - before / 1e6} | upsampling(logits, size)
+    row["beyond_input_mb"] = status_kb("VmHWM") * 1024 / 1e6 - before_mb
+    return row | upsampling_needs(logits, WHOLE_CT_LABELS)
 
 
-def limits() -> dict:
-    """This machine's rates: bytes per second that its threads read and write beyond every cache, and vector
-    instructions per second and lane of its multiply-add units, by the largest matrix products."""
+def limits() -> dict[str, float]:
+    """This machine's rates with these threads: GB per second that are read and written beyond every cache, and 1e9
+    vector instructions per second and lane of the multiply-add units, from the largest matrix products."""
     import torch
 
     from segbench.measure import timing
 
     source = torch.ones(1 << 28)
     target = torch.empty_like(source)
-    best = min(timing.seconds(lambda: target.copy_(source)) for _ in range(6))
+    fastest_s = min(timing.seconds(lambda: target.copy_(source)) for _ in range(6))
     peak = timing.peak_gflops(torch.float32)
-    return {"memory_gb_s": 2 * source.nbytes / best / 1e9, "instructions_g_s": peak / 2}
+    return {"memory_gb_s": 2 * source.nbytes / fastest_s / 1e9, "instructions_g_s": peak / 2}
+
+
+def check(settings: Settings) -> None:
+    """Raises Problem."""
+    if settings.pairs < 3:
+        raise Problem("--pairs is less than 3, too few for an interval")
+    if not settings.skip_large and machine.free_gb() < WHOLE_CT_GB:
+        free = f"{machine.free_gb():.0f} GB are free"
+        raise Problem(f"{free}, a whole CT needs {WHOLE_CT_GB}: --skip-large leaves it out")
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")
-    os.environ.update(SHORT_SPIN)  # before torch: its threads would spin into what comes in turn
-    settings, here = tyro.cli(Settings, description=__doc__), machine.describe()
-    if settings.pairs < 3:
-        sys.exit("kernels.py: --pairs are 3 or more, for an interval")
-    try:
-        (settings.out / "kernels").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        sys.exit(f"kernels.py: --out {settings.out} cannot be written to ({error.strerror})")
-    if settings.large and machine.free_gb() < 14:
-        sys.exit(f"kernels.py: {machine.free_gb():.0f} GB are free, a whole CT needs 14: --no-large leaves it out")
+    settings, name = parse(Settings(), __doc__), machine.describe().name
+    check(settings)
+    path, threads = evidence_path(settings.out, "kernels", name), machine.usable_cores()
+    set_up(threads)
+    import pandas as pd
+    import torch
+
     from benchmarks.labels import report
 
-    frame = pd.DataFrame(measure(settings)).assign(**limits())
-    frame.insert(0, "machine", here.name)
-    frame.insert(1, "threads", machine.usable_cores())
-    frame.to_csv(settings.out / "kernels" / f"{here.name}.csv", index=False, float_format="%.6g")
-    for path in report.write_kernels(settings.out, settings.out):
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        rows = [*measure_upsampling(threads, settings.pairs), measure_head(threads, settings.pairs)]
+        rows += measure_resampling(threads, settings.pairs)
+        rows += [] if settings.skip_large else [measure_whole_ct(threads)]
+    frame = pd.DataFrame(rows).assign(**limits())
+    frame.insert(0, "machine", name)
+    frame.insert(1, "threads", threads)
+    frame.to_csv(path, index=False, float_format="%.6g")
+    for path in report.write(settings.out, settings.out):
         print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

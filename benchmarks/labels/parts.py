@@ -1,40 +1,38 @@
-"""Where the time goes from an image to its labels: a network stage by stage in eager mode and in OpenVINO, each with
-argmax behind it, and in OpenVINO with the fused argmax. One call of every stage in turn; a part is what a stage takes
-beyond the one before it.
+"""Where the time goes from an image to its labels.
 
-Writes parts/<machine>.csv, from which tools/render.py draws results/time_to_labels.png.
+A network stage by stage in eager mode and in OpenVINO, each with argmax behind it, and in OpenVINO with the fused
+argmax. One call of every stage in turn; a part is what a stage takes beyond the one before it. Writes
+parts/<machine>.csv, from which tools/render.py draws results/image_to_labels.png.
 
     uv run benchmarks/labels/parts.py
 """
 
-import os
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import numpy as np
-import pandas as pd
-import tyro
 
-from benchmarks.labels.kernels import CLASSES, HERE, in_turn
+from benchmarks.labels.interleaved import CLASSES, HERE, evidence_path, in_turn, set_up
 from segbench import machine, modes, runtimes, zoo
 from segbench.cases import FEATURES, Case
 from segbench.modes import BASELINE
-from segbench.runtimes import SHORT_SPIN
+from segbench.problem import Problem, exit_with
+from segbench.settings import default_is, did_you_mean, parse
 
-WAYS = {"argmax": ("encoder", "decoder", "logits", "argmax"), "labels": ("encoder", "decoder", "labels")}
+# The parts of each output, in the order of the work.
+PARTS = {"argmax": ("encoder", "decoder", "logits", "argmax"), "labels": ("encoder", "decoder", "labels")}
 
 
 @dataclass
 class Settings:
     model: str = zoo.FIVE[0]
+    """Encoder of the zoo."""
     turns: int = 15
-    """Calls of every stage, in turn."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = HERE
+    """Calls of every stage, in turn; 3 at least."""
+    out: Annotated[Path, default_is("the script's folder")] = HERE
+    """Folder for the evidence."""
 
 
 def stages(case: Case) -> dict[str, Callable[[], object]]:
@@ -44,66 +42,62 @@ def stages(case: Case) -> dict[str, Callable[[], object]]:
 
     image, mode = inputs.picture(case), modes.find(case.mode)
     network = models.build(case)
-    trunk, end = models.labelled(network, "labels", case.size, case.threads)
+    trunk, to_labels = models.labelled(network, "labels", case.size, case.threads)
 
     def prepared(stage) -> runtimes.Prepared:
         return runtimes.of_mode(mode).prepare(stage, image, mode, case.threads, machine.cache_folder())
 
     encoder = prepared(models.build(msgspec.structs.replace(case, decoder=FEATURES, classes=0)))
-    cut, whole = prepared(trunk), prepared(network)
-    argmax = whole.then(lambda logits: logits.argmax(dim=1))
-    calls = {"encoder": encoder, "decoder": cut, "logits": whole, "argmax": argmax, "labels": cut.then(end)}
-    return {name: stage.call for name, stage in calls.items()}
+    decoder, logits = prepared(trunk), prepared(network)
+    return {
+        "encoder": encoder.call,
+        "decoder": decoder.call,
+        "logits": logits.call,
+        "argmax": logits.then(lambda values: values.argmax(dim=1)).call,
+        "labels": decoder.then(to_labels).call,
+    }
 
 
 def rows(case: Case, turns: int) -> list[dict]:
-    """A row per way to labels and part of it: the median of what its stage took beyond the one before, ms."""
-    taken, found = in_turn(stages(case), turns), []
-    for output, parts in WAYS.items():
+    """A row per output and part: the median of what its stage took beyond the one before, in ms."""
+    import numpy as np
+
+    seconds, rows = in_turn(stages(case), turns), []
+    network = {"model": case.model, "decoder": case.decoder, "mode": case.mode}
+    for output, parts in PARTS.items():
         before = np.zeros(turns)
         for part in parts:
-            ms = 1e3 * np.median(taken[part] - before)
-            found.append({"output": output, "part": part, "ms": ms, "turns": turns})
-            before = taken[part]
-    names = {"model": case.model, "decoder": case.decoder, "mode": case.mode}
-    return [names | row for row in found]
+            ms = 1e3 * np.median(seconds[part] - before)
+            rows.append(network | {"output": output, "part": part, "ms": ms, "turns": turns})
+            before = seconds[part]
+    return rows
 
 
-def measure(settings: Settings) -> pd.DataFrame:
-    import torch
-
-    from segbench.measure import timing
-
-    here, threads = machine.describe(), machine.usable_cores()
-    torch.set_num_threads(threads)
-    timing.retain_memory(2000)
-    found = []
-    for decoder in ("fpn", "unet"):
-        for mode in (BASELINE, "openvino", *["openvino-bf16"] * here.native_bf16):
-            network = {"model": settings.model, "size": (512, 512), "decoder": decoder, "classes": CLASSES}
-            found += rows(Case(**network, mode=mode, threads=threads), settings.turns)
-    frame = pd.DataFrame(found)
-    frame.insert(0, "machine", here.name)
-    frame.insert(1, "cpu", here.label)
-    return frame
+def check(settings: Settings) -> None:
+    """Raises Problem."""
+    if settings.turns < 3:
+        raise Problem("--turns is less than 3, too few for a median")
+    if settings.model not in zoo.BY_MODEL:
+        hint = did_you_mean(settings.model, [*zoo.BY_MODEL])
+        raise Problem(f"--model {settings.model} is not an encoder of the zoo{hint}")
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")
-    os.environ.update(SHORT_SPIN)  # before torch: its threads would spin into what comes in turn
-    settings = tyro.cli(Settings, description=__doc__)
-    if settings.turns < 3:
-        sys.exit("parts.py: --turns are 3 or more")
-    if settings.model not in zoo.BY_MODEL:
-        sys.exit(f"parts.py: {settings.model} is none of the {len(zoo.BY_MODEL)} encoders")
-    path = settings.out / "parts" / f"{machine.describe().name}.csv"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        sys.exit(f"parts.py: --out {settings.out} cannot be written to ({error.strerror})")
-    measure(settings).to_csv(path, index=False, float_format="%.6g")
+    settings, here, threads = parse(Settings(), __doc__), machine.describe(), machine.usable_cores()
+    check(settings)
+    path = evidence_path(settings.out, "parts", here.name)
+    set_up(threads)
+    import pandas as pd
+
+    common = {"model": settings.model, "size": (512, 512), "classes": CLASSES, "threads": threads}
+    names = modes.without_emulation((BASELINE, "openvino", "openvino-bf16"), here.native_bf16)
+    cases = [Case(**common, decoder=decoder, mode=mode) for decoder in ("fpn", "unet") for mode in names]
+    frame = pd.DataFrame([row for case in cases for row in rows(case, settings.turns)])
+    frame.insert(0, "machine", here.name)
+    frame.insert(1, "cpu", here.label)
+    frame.to_csv(path, index=False, float_format="%.6g")
     print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

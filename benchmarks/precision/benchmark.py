@@ -1,26 +1,25 @@
-"""Does lower precision cost accuracy? One small encoder with each decoder is trained on a generated task like a CT's,
-and its Dice on held-out slices compared between FP32, BF16 and INT8 in every runtime that offers them.
+"""Does lower precision cost accuracy?
 
-Writes images/<machine>.csv (the evidence: Dice per image, class and mode), and from those of all machines
-benchmark_results.csv and benchmark_plot.png. Training takes some minutes per decoder; what was trained is kept in the
-cache, so that the same command goes on.
+One small encoder with each decoder is trained on a generated task like a CT's. Its Dice on held-out slices is compared
+between FP32, BF16 and INT8 in every runtime that offers them. Training takes some minutes per decoder; trained networks
+are kept in the cache, so that the same command continues.
+
+Writes images/<machine>.csv (Dice per image, class and mode), and from those of all machines benchmark_results.csv and
+benchmark_plot.png.
 
     uv run benchmarks/precision/benchmark.py
 """
 
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 try:
-    import tyro
-
     from segbench import machine
     from segbench.modes import BASELINE
-    from segbench.problem import Problem
-    from segbench.settings import find_models, find_modes
+    from segbench.problem import Problem, exit_with
+    from segbench.settings import default_is, find_models, find_modes, parse
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
@@ -30,70 +29,80 @@ MODES += ("onnxruntime-int8", "openvino-int8")
 
 
 @dataclass
-class Settings:
+class WhatToCompare:
     model: str = "mobilenetv4_conv_small"
     """timm's name of the encoder."""
-    decoders: tuple[str, ...] = ("fpn", "unet")
+    decoders: tuple[Literal["fpn", "unet"], ...] = ("fpn", "unet")
+    """Decoders to train it with."""
     modes: tuple[str, ...] = MODES
+    """Names of segbench/modes.py; baseline must be among them."""
     steps: int = 400
-    """Of training, eight slices each."""
+    """Steps of training, eight slices each."""
     images: int = 64
     """Held-out slices."""
     size: int = 256
     """Side of a slice in pixels, divisible by 32."""
     seed: int = 0
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = HERE
+    """Seed of the weights before training."""
+
+
+@dataclass
+class WhereTo:
+    out: Annotated[Path, default_is("the script's folder")] = HERE
+    """Folder for evidence, CSV and PNG."""
     report: bool = False
-    """Tables and picture from the evidence that is there, no training."""
+    """Make CSV and PNG from the evidence and train nothing."""
+
+
+@dataclass
+class Settings(WhatToCompare, WhereTo):
+    pass
 
 
 def check(settings: Settings) -> None:
     """Before anything is trained. Raises Problem."""
-    from segbench.models import segmenter
+    from segbench.models.segmenter import DEEPEST
 
     find_modes(settings.modes)
     if BASELINE not in settings.modes:
         raise Problem(f"--modes without {BASELINE}: differences are from it")
-    if unknown := [name for name in settings.decoders if name not in segmenter.DECODERS]:
-        raise Problem(f"unknown decoder {unknown[0]!r}: {' or '.join(segmenter.DECODERS)}")
+    if not settings.decoders:
+        raise Problem("--decoders names no decoder")
     if len(find_models((settings.model,))) > 1:
         raise Problem(f"--model {settings.model!r} means more than one: name one of them")
-    if settings.size % segmenter.DEEPEST or min(settings.size, settings.steps, settings.images) < 1:
-        raise Problem(f"--size must be divisible by {segmenter.DEEPEST}, --steps and --images positive")
+    if settings.size % DEEPEST or min(settings.size, settings.steps, settings.images) < 1:
+        raise Problem(f"--size must be divisible by {DEEPEST}, --steps and --images positive")
     try:
         (settings.out / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Problem(f"--out {settings.out} cannot be written to ({error.strerror})") from None
 
 
-def main() -> int:
-    warnings.simplefilter("ignore")  # of libraries that are imported, and of what converts
-    settings = tyro.cli(Settings, description=__doc__)
+def measure(settings: Settings) -> None:
+    """Write this machine's evidence. Raises Problem."""
+    check(settings)
     import pandas as pd
 
+    from benchmarks.precision import trial
+
+    path = settings.out / "images" / f"{machine.describe().name}.csv"
+    pd.DataFrame(trial.measure(settings)).to_csv(path, index=False)
+    print(f"wrote {path}")
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")  # of the libraries that convert
+    settings = parse(Settings(), __doc__)
+    if not settings.report:
+        measure(settings)
     from benchmarks.precision import report
 
-    if not settings.report:
-        check(settings)
-        from benchmarks.precision import trial
-
-        evidence = settings.out / "images" / f"{machine.describe().name}.csv"
-        pd.DataFrame(trial.measure(settings)).to_csv(evidence, index=False)
-        print(f"wrote {evidence}")
-    elif report.evidence(settings.out).empty:
+    if not (paths := report.write(settings.out, settings.out)):
         raise Problem(f"{settings.out / 'images'} holds no evidence; run without --report first")
-    for path in report.write(settings.out, settings.out):
+    for path in paths:
         print(f"wrote {path}")
     print(report.terminal(settings.out))
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Problem as problem:
-        print(f"benchmark.py: {problem}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nbenchmark.py: stopped; what was trained to the end is kept", file=sys.stderr)
-        sys.exit(130)
+    exit_with(main, kept="networks whose training has ended are kept")

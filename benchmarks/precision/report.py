@@ -1,4 +1,4 @@
-"""What benchmark.py shows: Dice per class and mode, and its difference from FP32. Evidence in, tables out."""
+"""What benchmark.py shows: Dice per class and mode, and its difference from eager FP32."""
 
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from segbench.analysis import markdown, plots, tables
 from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 
-PAIR = ["machine", "model", "decoder", "image", "class"]  # what is compared between modes
+PAIR = ["machine", "model", "decoder", "image", "class"]  # rows that agree in these are compared between modes
+GROUP = ["machine", "cpu", "model", "decoder", "mode", "class"]
 CLASSES = ("mean", *task.CLASSES[1:])
 MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
 
@@ -31,77 +32,68 @@ def evidence(folder: Path) -> pd.DataFrame:
 
 def summary(images: pd.DataFrame) -> pd.DataFrame:
     """A row per machine, network, mode and class, and one for the mean over the classes of an image: mean Dice over the
-    images that have the class, its difference from eager FP32 and the 95 % interval of that (Student's t over the
-    differences of the images)."""
+    images that have the class, its difference from eager FP32, and the 95 % interval of the difference over the images
+    (Student's t)."""
     means = images.groupby([*PAIR[:4], "cpu", "mode"], sort=False).dice.mean().reset_index().assign(**{"class": "mean"})
     images = pd.concat([images, means], ignore_index=True).dropna(subset="dice")
     eager = images[images["mode"] == BASELINE].set_index(PAIR).dice.rename("eager")
     images = images.join(eager, on=PAIR).assign(change=lambda frame: frame.dice - frame.eager)
-    rows = []
-    for key, group in images.groupby(["machine", "cpu", "model", "decoder", "mode", "class"], sort=False):
-        half = interval(group.change.to_numpy())
-        about = dict(zip(("machine", "cpu", "model", "decoder", "mode", "class"), key, strict=True))
-        about |= {"precision": modes.find(about["mode"]).precision, "images": len(group), "dice": group.dice.mean()}
-        change = group.change.mean()
-        rows.append(about | {"difference": change, "difference_low": change - half, "difference_high": change + half})
-    rows.sort(key=lambda row: (row["machine"], row["decoder"], modes.order(row["mode"]), CLASSES.index(row["class"])))
-    return pd.DataFrame(rows)
-
-
-def interval(changes: np.ndarray) -> float:
-    """Half the width of the 95 % interval of a mean."""
-    count = len(changes)
-    if count < 2:
-        return float("nan")
-    return float(t.ppf(0.975, count - 1) * changes.std(ddof=1) / np.sqrt(count))
+    groups = images.groupby(GROUP, sort=False)
+    rows = groups.agg(images=("dice", "size"), dice=("dice", "mean"), difference=("change", "mean")).reset_index()
+    half = groups.change.sem().to_numpy() * t.ppf(0.975, rows.images - 1)
+    rows["difference_low"], rows["difference_high"] = rows.difference - half, rows.difference + half
+    rows.insert(len(GROUP), "precision", [modes.find(mode).precision for mode in rows["mode"]])
+    places = {"mode": modes.order, "class": CLASSES.index}
+    return rows.sort_values(
+        ["machine", "decoder", "mode", "class"],
+        key=lambda column: column.map(places[column.name]) if column.name in places else column,
+        ignore_index=True,
+    )
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
-    """For a page: a row per decoder and mode; mean Dice, the difference of the mean with its interval, and those of the
-    classes."""
+    """For a page: a row per CPU, decoder and mode with the mean Dice, its difference from eager FP32, the interval of
+    that, and the difference of each class; of eager FP32 the Dice of each class."""
     lines = []
-    for (machine, decoder, mode), group in rows.groupby(["machine", "decoder", "mode"], sort=False):
-        by_class = group.set_index("class")
+    for (machine, cpu, decoder, mode), group in rows.groupby(["machine", "cpu", "decoder", "mode"], sort=False):
+        by_class, eager = group.set_index("class"), mode == BASELINE
         mean = by_class.loc["mean"]
-        line = {"machine": machine, "decoder": DECODERS[decoder], "mode": mode, "precision": mean.precision.upper()}
-        line |= {"mean Dice": f"{mean.dice:.3f}"}
-        line |= {"difference (95 % interval)": signed(mean) if mode != BASELINE else ""}
+        line = {"CPU": f"{cpu} ({machine})", "decoder": DECODERS[decoder], "mode": mode}
+        line |= {"precision": mean.precision.upper(), "mean Dice": f"{mean.dice:.3f}"}
+        line["difference"] = "" if eager else f"{mean.difference:+.4f}"
+        line["95 % interval"] = "" if eager else f"{mean.difference_low:+.4f} to {mean.difference_high:+.4f}"
         for name, row in by_class.drop("mean").iterrows():
-            line[name] = f"{row.dice:.3f}" if mode == BASELINE else f"{row.difference:+.4f}"
+            line[name] = f"{row.dice:.3f}" if eager else f"{row.difference:+.4f}"
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def signed(row: pd.Series) -> str:
-    return f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
-
-
 def draw(rows: pd.DataFrame) -> Figure:
-    """Per decoder: the difference from eager FP32 by class, a point with its interval for every mode."""
+    """For each decoder the difference from eager FP32 by class, a point with its interval for every mode."""
     decoders = [*dict.fromkeys(rows.decoder)]
     names = [mode for mode in modes.in_order(rows["mode"]) if mode != BASELINE]
-    shape = {"figsize": (plots.WIDTH, 4.2), "sharey": True, "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(1, len(decoders), **shape)
-    for ax, decoder in zip(axes[0], decoders, strict=True):
-        own = rows[rows.decoder == decoder]
+    layout = {"figsize": (plots.WIDTH, 4.2), "sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(1, len(decoders), **layout)
+    for panel, decoder in zip(axes[0], decoders, strict=True):
+        of_decoder = rows[rows.decoder == decoder]
         for place, mode in enumerate(names):
-            of_mode = own[own["mode"] == mode].set_index("class").reindex(CLASSES)
-            x = np.arange(len(CLASSES)) + (place - (len(names) - 1) / 2) * 0.8 / len(names)
-            ax.errorbar(
-                x,
-                of_mode.difference,
-                of_mode.difference_high - of_mode.difference,
+            points = of_decoder[of_decoder["mode"] == mode].set_index("class").reindex(CLASSES)
+            panel.errorbar(
+                np.arange(len(CLASSES)) + (place - (len(names) - 1) / 2) * 0.8 / len(names),
+                points.difference,
+                points.difference_high - points.difference,
                 fmt=MARKERS[modes.find(mode).precision],
                 markersize=4,
                 color=plots.COLOURS[place % len(plots.COLOURS)],
                 label=mode,
             )
-        ax.axhline(0, color="0.5", linewidth=0.8)
-        ax.set_xticks(range(len(CLASSES)), CLASSES, rotation=30, ha="right", fontsize=8)
-        ax.set_title(f"{own.model.iloc[0]} + {DECODERS[decoder]}, {own.images.max()} slices", loc="left", fontsize=9)
-        ax.grid(axis="y", color="0.92")
+        panel.axhline(0, color="0.5", linewidth=0.8)
+        panel.set_xticks(range(len(CLASSES)), CLASSES, rotation=30, ha="right", fontsize=8)
+        title = f"{of_decoder.model.iloc[0]} + {DECODERS[decoder]}, {of_decoder.images.max()} slices"
+        panel.set_title(title, loc="left", fontsize=9)
+        panel.grid(axis="y", color="0.92")
     axes[0][0].set_ylabel("Dice minus that of eager FP32\n(95 % interval over the slices)")
-    figure.suptitle(f"{rows.machine.iloc[0]}: {rows.cpu.iloc[0]}", fontsize=9, x=0.01, ha="left")
+    figure.suptitle(f"{rows.cpu.iloc[0]} ({rows.machine.iloc[0]})", fontsize=9, x=0.01, ha="left")
     axes[0][-1].legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

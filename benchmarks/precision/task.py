@@ -1,6 +1,7 @@
 """A task like a CT's, generated: large and small organs, lesions, vessels and thin walls in noise.
 
-Slice number `n` is always the same, whatever was made before it; so is what belongs to training and what is held out.
+Slice number `n` is always the same, whatever was made before it. Its number says whether it is for training, for
+calibration or held out.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from skimage import draw
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Name of a class, its mean in the image (air is -1, the body 0), and how many a slice has at least and at most. What
-# comes later is drawn over what was there.
+# Name of a class, its mean in the image (air is -1, the body 0), and how many a slice has at least and at most. Later
+# classes are drawn over earlier ones.
 SHAPES = (
     ("large organ", 0.35, (1, 2)),
     ("small organ", -0.3, (2, 4)),
@@ -26,22 +27,22 @@ SHAPES = (
 )
 CLASSES = ("background", *(name for name, _, _ in SHAPES))
 RADII = {"large organ": (0.1, 0.22), "small organ": (0.04, 0.09), "lesion": (0.01, 0.025)}  # of the image's side
-NOISE, BLUR = 0.35, 0.6  # standard deviations: of the noise, and in pixels of the point spread
-HELD_OUT = 1_000_000  # numbers from here on are never trained on
-CALIBRATION = 500_000  # ... and from here on, INT8 chooses its ranges by them
+NOISE, BLUR = 0.35, 0.6  # standard deviations: of the noise, and of the point spread in pixels
+CALIBRATION = 500_000  # first number of the slices by which INT8 chooses its ranges
+HELD_OUT = 1_000_000  # first number of the slices that are never trained on
 
 
 def ellipse(side: int, chance: np.random.Generator, radii: tuple[float, float]) -> np.ndarray:
-    """Where one lies, somewhere in the body; radii in shares of the image's side."""
+    """(side, side), bool: an ellipse somewhere in the body; radii in shares of the image's side."""
     centre = chance.uniform(0.25, 0.75, 2) * side
-    own = chance.uniform(*radii, 2) * side
+    axes = chance.uniform(*radii, 2) * side
     mask = np.zeros((side, side), dtype=bool)
-    mask[draw.ellipse(*centre, *own, shape=mask.shape, rotation=chance.uniform(-np.pi, np.pi))] = True
+    mask[draw.ellipse(*centre, *axes, shape=mask.shape, rotation=chance.uniform(-np.pi, np.pi))] = True
     return mask
 
 
 def wall(side: int, chance: np.random.Generator) -> np.ndarray:
-    """A closed wall of two pixels at 256x256, as of a bowel: an ellipse without the smaller one in it."""
+    """A closed wall of two pixels at 256x256, as of a bowel: an ellipse without a smaller one inside it."""
     centre, radii = chance.uniform(0.25, 0.75, 2) * side, chance.uniform(0.06, 0.14, 2) * side
     rotation, mask = chance.uniform(-np.pi, np.pi), np.zeros((side, side), dtype=bool)
     mask[draw.ellipse(*centre, *radii, shape=mask.shape, rotation=rotation)] = True
@@ -62,7 +63,7 @@ def vessel(side: int, chance: np.random.Generator) -> np.ndarray:
 
 
 def shape(name: str, side: int, chance: np.random.Generator) -> np.ndarray:
-    """(side, side), bool: where one of that class lies."""
+    """(side, side), bool: where an object of a class lies."""
     if name == "thin wall":
         return wall(side, chance)
     if name == "vessel":

@@ -19,31 +19,31 @@ PEAK = 3e-3  # learning rate of AdamW at the top of one cycle (Smith and Topin 2
 
 
 def trained(settings, decoder: str) -> nn.Module:
-    """The network, ready for inference; its state dict is kept."""
+    """The network, ready for inference. Its state dict is kept in the cache."""
     torch.manual_seed(settings.seed)
     sides = (settings.size, settings.size)
     network = segmenter.assemble(settings.model, decoder, len(task.CLASSES), sides, in_chans=1)
     code = hashlib.sha256(Path(__file__).read_bytes() + Path(task.__file__).read_bytes()).hexdigest()[:8]
     name = f"{settings.model}-{decoder}-{settings.size}-{settings.steps}-{settings.seed}-{torch.__version__}-{code}.pt"
-    kept = machine.cache_folder() / "precision" / name
-    if kept.exists():
-        network.load_state_dict(torch.load(kept, weights_only=True))
+    path = machine.cache_folder() / "precision" / name
+    if path.exists():
+        network.load_state_dict(torch.load(path, weights_only=True))
     else:
         train(network, settings, f"training {settings.model} with {decoder}")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(network.state_dict(), kept)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(network.state_dict(), path)
     return reparameterize_model(network.eval()).eval().requires_grad_(False)
 
 
 def train(network: nn.Module, settings, title: str) -> None:
-    """By cross-entropy and soft Dice, as nnU-Net does (Isensee et al. 2021, Nature Methods 18). Classes count by one
-    over the root of their share of the pixels: else UNet has not met a lesion after so few steps."""
+    """By cross-entropy and soft Dice, as nnU-Net does (Isensee et al. 2021, Nature Methods 18). A class weighs
+    one over the root of its share of the pixels: with equal weights UNet finds no lesion after so few steps."""
     network.train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK, total_steps=settings.steps)
     first = settings.seed * settings.steps * BATCH
-    _, some = task.batch(range(first, first + 64), settings.size)
-    weights = some.flatten().bincount(minlength=len(task.CLASSES)).clamp(min=1) ** -0.5
+    _, labels = task.batch(range(first, first + 64), settings.size)
+    weights = labels.flatten().bincount(minlength=len(task.CLASSES)).clamp(min=1) ** -0.5
     for step in (bar := tqdm(range(settings.steps), desc=title)):
         images, labels = task.batch(range(first + step * BATCH, first + (step + 1) * BATCH), settings.size)
         (logits,) = network(images.contiguous(memory_format=torch.channels_last))
@@ -56,28 +56,31 @@ def train(network: nn.Module, settings, title: str) -> None:
 
 
 def soft_dice(shares: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the classes but the background; shares (B, C, H, W), labels (B, H, W)."""
+    """Mean over the classes without the background; shares (B, C, H, W), labels (B, H, W)."""
     truth = F.one_hot(labels, shares.shape[1]).permute(0, 3, 1, 2)
-    both, all_of = (shares * truth).sum((0, 2, 3)), shares.sum((0, 2, 3)) + truth.sum((0, 2, 3))
-    return ((2 * both + 1) / (all_of + 1))[1:].mean()
+    overlap, total = (shares * truth).sum((0, 2, 3)), shares.sum((0, 2, 3)) + truth.sum((0, 2, 3))
+    return ((2 * overlap + 1) / (total + 1))[1:].mean()
 
 
 def dice(predicted: Tensor, labels: Tensor, label: int) -> float:
     """2 |A and B| / (|A| + |B|) of one class; NaN where the slice has none of it."""
-    ours, truth = predicted == label, labels == label
-    if not truth.any():
-        return float("nan")
-    return float(2 * (ours & truth).sum() / (ours.sum() + truth.sum()))
+    mask, truth = predicted == label, labels == label
+    return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum())) if truth.any() else float("nan")
 
 
 def predictions(network: nn.Module, name: str, images: Tensor, settings) -> list[Tensor]:
-    """Label maps (H, W) of every image, by the very call that is timed elsewhere."""
+    """Label maps (H, W) of every image, by the same call that other benchmarks time."""
     mode = modes.MODES[name]
     runtime = runtimes.of_mode(mode)
-    others, _ = task.batch(range(task.CALIBRATION, task.CALIBRATION + 32), settings.size)
+    calibration, _ = task.batch(range(task.CALIBRATION, task.CALIBRATION + 32), settings.size)
     runtime.preload(mode)
     prepared = runtime.prepare(
-        network, images[:1], mode, torch.get_num_threads(), machine.cache_folder(), lambda example: [*others.split(1)]
+        network,
+        images[:1],
+        mode,
+        torch.get_num_threads(),
+        machine.cache_folder(),
+        lambda example: [*calibration.split(1)],
     )
     maps = []
     for image in images.split(1):

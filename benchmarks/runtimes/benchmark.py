@@ -1,27 +1,32 @@
-"""torch's modes against deployment runtimes: ONNX Runtime, OpenVINO, ncnn and MNN, for encoders alone and with both
-decoders, and for the official 3D models on a patch of 128x128x64 voxels; or for a network of your own.
+"""Deployment runtimes against torch's modes: ONNX Runtime, OpenVINO, ncnn and MNN.
 
-Writes benchmark_results_all.csv (everything, with what preparing took and after how many images it has paid),
-benchmark_results.csv (the fastest mode per network and precision), with --background-load benchmark_stress.csv (what each mode
-keeps beside a busy process) and benchmark_plot.png (speedup over baseline) from
-the run logs of all machines.
+For encoders alone and with both decoders, and for the official 3D models on a patch of 128x128x64 voxels; or for a
+network of your own.
+
+Writes, from the run logs of all machines:
+
+  benchmark_results_all.csv        every row, with the cost of preparing
+  benchmark_results.csv            the fastest mode per network and precision
+  benchmark_background_load.csv    throughput kept beside a busy process
+  benchmark_plot.png               speedup over baseline
 """
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 try:
     import msgspec
-    import tyro
 
     from benchmarks import decoders
     from segbench import cli, custom_network, zoo
     from segbench.cases import Case
     from segbench.measure import background_load
     from segbench.modes import BASELINE
-    from segbench.problem import Problem
+    from segbench.settings import default_is
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
 
@@ -33,19 +38,19 @@ RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn", "onnxrunt
 @dataclass
 class Runtimes:
     volumes: tuple[str, ...] = VOLUMES
-    """3D models; none with --volumes and nothing behind it."""
-    network: str = ""
+    """3D models; --volumes with nothing behind it measures none."""
+    network: Annotated[str, default_is("none")] = ""
     """A network of your own instead: package.module:function, which returns an nn.Module; looked for in the current
     folder too. Results go into own/."""
     background_load: bool = False
-    """Beside a process that keeps one core busy all the time; its run log is labelled `background-load`."""
+    """Measure beside a process that keeps one core busy; the run log is labelled 'background-load'."""
 
 
 @dataclass
 class Settings(Runtimes, decoders.DecoderSettings):
     def __post_init__(self) -> None:
-        self.label = self.label or "background-load" * self.background_load
-        self.no_wait = self.no_wait or self.background_load
+        if self.background_load:
+            self.label, self.no_wait = self.label or "background-load", True
 
     def check(self) -> None:
         super().check()
@@ -57,7 +62,7 @@ class Settings(Runtimes, decoders.DecoderSettings):
         return (2, 3) if self.network else (2,)
 
     def custom_network(self) -> Case:
-        """Under baseline; it says which network it is."""
+        """The network under baseline, with the digest of its weights and its classes. Raises Problem."""
         case = Case(model=self.network, mode=BASELINE, size=tuple(self.size), in_chans=self.in_chans, seed=self.seed)
         digest, classes = custom_network.describe(case, str(Path.cwd()))
         return msgspec.structs.replace(case, weights=digest, classes=classes)
@@ -77,19 +82,20 @@ class Settings(Runtimes, decoders.DecoderSettings):
 
 def cases(settings: Settings) -> list[Case]:
     if settings.network:
-        own_case = settings.custom_network()
-        alone = dataclasses.replace(settings, models=(settings.network,))
-        return with_default_allocator(alone.cases(classes=own_case.classes, weights=own_case.weights))
-    alone = settings.cases()  # with their classifiers, for nobody deploys maps
-    decoders = [settings.cases(decoder=name, classes=settings.num_classes) for name in ("fpn", "unet")]
+        custom = settings.custom_network()
+        settings = dataclasses.replace(settings, models=(settings.network,))
+        return with_default_allocator(settings.cases(classes=custom.classes, weights=custom.weights))
+    images = [*settings.cases()]  # encoders with their classifiers: nobody deploys feature maps
+    for decoder in ("fpn", "unet"):
+        images += settings.cases(decoder=decoder, classes=settings.num_classes)
     volumes = dataclasses.replace(settings, models=settings.volumes, size=zoo.PATCH)
-    return [*with_default_allocator([*alone, *decoders[0], *decoders[1]]), *volumes.cases(classes=settings.num_classes)]
+    return [*with_default_allocator(images), *volumes.cases(classes=settings.num_classes)]
 
 
-def with_default_allocator(cases: list[Case]) -> list[Case]:
-    """And eager mode with the allocator stock, what torch's steps begin with."""
-    default_allocator = [msgspec.structs.replace(case, allocator="default") for case in cases if case.mode == BASELINE]
-    return [*dict.fromkeys([*cases, *default_allocator])]
+def with_default_allocator(cases: Sequence[Case]) -> list[Case]:
+    """Adds eager mode with glibc's default allocator, from which the picture counts torch's steps."""
+    eager = [msgspec.structs.replace(case, allocator="default") for case in cases if case.mode == BASELINE]
+    return [*dict.fromkeys([*cases, *eager])]
 
 
 def beside(settings: Settings) -> AbstractContextManager:

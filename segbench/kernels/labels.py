@@ -5,11 +5,10 @@ behind it. Frameworks write its whole output, 117 maps of the image's size, and 
 every pixel's values live only until its label is known: a row of pixels is computed class by class, and beside the
 largest value so far stays its class, as a float, so that vectors of both are alike.
 
-Inputs are torch tensors or numpy arrays, FP32 or BF16, with any strides (planes of classes, or NHWC);
-what comes out is of the same library: uint8 up to 256 classes, then int16. A tie goes to the lower class. Values
-beyond 1e38 count as 1e38. NaN counts as the lowest, and so does what is interpolated from it; where that is all there
-is the label is 0. Compiled from Python by Numba at the first import, some seconds that are kept on disk. Needs numpy
-and numba alone.
+Inputs are torch tensors or numpy arrays, FP32 or BF16, with any strides (NCHW, NHWC and others); the labels are of the
+same library: uint8 up to 256 classes, then int16. A tie goes to the lower class. Values beyond 1e38 count as 1e38. NaN
+counts as the lowest value, and so does what is interpolated from it; where all values are NaN the label is 0. Numba
+compiles the kernels at the first import, which takes some seconds, and keeps them on disk. Needs numpy and numba alone.
 """
 
 import os

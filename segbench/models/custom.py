@@ -1,4 +1,4 @@
-"""Networks that are not this project's: what a function of the user's returns."""
+"""A user's network: what a function of theirs returns."""
 
 import importlib
 import operator
@@ -10,22 +10,22 @@ from torch.utils._pytree import tree_leaves
 
 
 class CustomNetwork(nn.Module):
-    """A network as it is, (B, C, H, W) or (B, C, D, H, W) -> a tuple of its tensors, whatever held them."""
+    """(B, C, H, W) or (B, C, D, H, W) -> a tuple of the output's tensors, whatever structure held them."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.encoder = network  # nothing is known of its parts
+        self.encoder = network  # its parts are unknown: it all counts as encoder
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(leaf for leaf in tree_leaves(self.encoder(image)) if isinstance(leaf, Tensor))
 
 
 def build_custom(name: str, folder: str, seed: int = 0) -> CustomNetwork:
-    """The network that `package.module:function` returns, in eval mode, its weights as they are. The module is one that
-    is installed, or else lies in `folder`.
+    """The network that `package.module:function` returns, in eval mode, with its weights unchanged. The module is
+    installed or lies in `folder`.
 
     Raises ImportError or AttributeError where there is no such function, TypeError where it returns something else, and
-    whatever it raises.
+    whatever the function raises.
     """
     module, _, function = name.partition(":")
     if folder not in sys.path:

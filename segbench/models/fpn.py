@@ -39,8 +39,8 @@ class SemanticFPN(nn.Module):
             x = level + F.interpolate(x, scale_factor=2.0, mode="nearest")
         return self.head(self.smooth[0](x))
 
-    def end(self, threads: int) -> Callable[[Tensor], Tensor]:
-        """What makes labels (B, H, W) of `trunk`'s output, fused."""
+    def fused_argmax(self, threads: int) -> Callable[[Tensor], Tensor]:
+        """What makes labels (B, H, W) of the output of `trunk` without writing the upsampled logits."""
         from ..kernels import labels
 
         return lambda logits: labels.upsample_labels(logits, STRIDE, threads)

@@ -1,4 +1,4 @@
-"""Networks whose output is a map of labels, in the ways that there are."""
+"""Networks whose output is a map of labels, in each way of cases.OUTPUTS."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from .segmenter import Segmenter
 
-End = Callable[[Tensor], Tensor]  # the first output -> labels
+ToLabels = Callable[[Tensor], Tensor]  # the first output -> labels
 
 
 class Argmax(nn.Module):
@@ -31,9 +31,9 @@ class Trunk(nn.Module):
         return self.decoder.trunk(features)
 
 
-def labelled(network: nn.Module, output: str, size: tuple[int, ...], threads: int) -> tuple[nn.Module, End | None]:
-    """What of a network to prepare for an output of cases.OUTPUTS, and what makes labels (B, *size) of its first
-    output; None where there is nothing to do. Raises ValueError for a network that has no fused argmax."""
+def labelled(network: nn.Module, output: str, size: tuple[int, ...], threads: int) -> tuple[nn.Module, ToLabels | None]:
+    """The part of a network to prepare for an output of cases.OUTPUTS, and what makes labels (B, *size) of its first
+    output; None where nothing follows. Raises ValueError for a network without a fused argmax."""
     if output == "logits":
         return network, None
     if output == "argmax":
@@ -43,5 +43,5 @@ def labelled(network: nn.Module, output: str, size: tuple[int, ...], threads: in
     if not isinstance(network, Segmenter) or network.decoder is None:
         raise ValueError(f"{type(network).__name__} has no fused argmax: only FPN and UNet have")
     trunk = Segmenter(network.encoder, network.neck, Trunk(network.decoder), network.levels).eval()
-    end, (height, width) = network.decoder.end(threads), size
-    return trunk, lambda maps: end(maps)[:, :height, :width]
+    to_labels, (height, width) = network.decoder.fused_argmax(threads), size
+    return trunk, lambda maps: to_labels(maps)[:, :height, :width]

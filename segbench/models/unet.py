@@ -52,8 +52,8 @@ class UNetDecoder(nn.Module):
             x = convs(x)  # (B, 256, H/16, W/16) ... (B, 32, H/2, W/2)
         return x
 
-    def end(self, threads: int) -> Callable[[Tensor], Tensor]:
-        """What makes labels (B, H, W) of `trunk`'s output, fused."""
+    def fused_argmax(self, threads: int) -> Callable[[Tensor], Tensor]:
+        """What makes labels (B, H, W) of the output of `trunk` without writing the logits."""
         from ..kernels import labels
 
         weight, bias = folded(self.last, self.head)
