@@ -57,7 +57,7 @@ DEFAULT = (BASELINE, "autocast", "compile", "autocast+compile")  # as the refere
 
 
 def without_emulation(names: Iterable[str], native_bf16: bool) -> tuple[str, ...]:
-    """Where BF16 is not native, in FP32 what would run in BF16: convolutions would leave oneDNN for a path that is 40 to
+    """Where BF16 is not native, FP32 instead of BF16: convolutions would leave oneDNN for a path that is 40 to
     90 times slower than FP32 (pytorch issue 183815; measured on Zen 3)."""
     if native_bf16:
         return tuple(names)

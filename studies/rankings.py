@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from benchmarks.catalogue import AllResults, machines, of_machine
 from benchmarks.official import costs
 from segbench import modes, zoo
-from segbench.analysis import markdown, plots, tables
+from segbench.analysis import markdown, plots, rankings, tables
 from segbench.analysis.markdown import Shown
 from segbench.cases import DECODERS
 from tools.render import MARKS
@@ -120,7 +120,7 @@ def valid_rows(results_of: AllResults, benchmark: str, machine: str) -> pd.DataF
     rows = of_machine(results_of, benchmark, machine).rows
     if rows.empty:
         return rows
-    return tables.one_allocator(rows[rows.status == "ok"]).assign(img_s=rows.throughput_img_s)
+    return rankings.one_allocator(rows[rows.status == "ok"]).assign(img_s=rows.throughput_img_s)
 
 
 def volumes(results_of: AllResults, machine: str) -> pd.DataFrame:

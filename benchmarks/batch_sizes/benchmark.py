@@ -5,6 +5,7 @@ which it is within 5 % of its best) beside this file from the run logs of all ma
 """
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ try:
     from segbench.cases import FEATURES
     from segbench.problem import Problem
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 
 @dataclass

@@ -4,6 +4,7 @@ Writes combined_benchmark_results.csv (a row per machine, model and mode: all th
 interval) and combined_benchmark_plot.png beside this file from the run logs of all machines in run_logs/.
 """
 
+import sys
 from pathlib import Path
 
 try:
@@ -11,7 +12,7 @@ try:
     from segbench import cli
     from segbench.cases import FEATURES
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),

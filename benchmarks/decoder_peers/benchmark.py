@@ -4,6 +4,7 @@ Writes benchmark_results.csv (a row per machine, model, decoder and mode: both s
 interval) and benchmark_plot.png from the run logs of all machines. It needs the development dependencies.
 """
 
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ try:
     from segbench import cli
     from segbench.problem import Problem
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 LIBRARY = "segmentation-models-pytorch"
 MODELS = (

@@ -4,13 +4,14 @@ Writes benchmark_results_all.csv (everything), benchmark_results_comparison.csv 
 benchmark_results.csv (each model at its fastest valid mode) and benchmark_plot.png from the run logs of all machines.
 """
 
+import sys
 from pathlib import Path
 
 try:
     from segbench import cli, modes
     from segbench.settings import Settings
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 BENCHMARK = cli.Benchmark(
     script=Path(__file__).resolve(),

@@ -12,6 +12,7 @@ Writes, from the run logs of all machines:
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 
 try:
@@ -20,7 +21,7 @@ try:
     from segbench.cases import Case
     from segbench.modes import BASELINE
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 MODES = (BASELINE, "autocast+compile+freezing", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
 PEER_MODES = (BASELINE, "openvino")  # of segmentation-models-pytorch's decoders

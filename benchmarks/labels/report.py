@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from scipy.stats import gmean
 
 from benchmarks import catalogue
-from segbench.analysis import estimates, markdown, tables
+from segbench.analysis import estimates, markdown, rankings, tables
 from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, WIDTH, Picture, caption
+from segbench.analysis.rankings import NETWORK
 from segbench.analysis.reports import Report
-from segbench.analysis.tables import NETWORK, Results
+from segbench.analysis.tables import Results
 from segbench.cases import DECODERS, OUTPUTS
 
 FUSED = "labels"  # the output that the fused argmax makes
@@ -33,8 +34,8 @@ def comparison(results: Results) -> pd.DataFrame:
     frame = results.rows
     if frame.empty:
         return frame
-    fused = tables.best(frame[(frame.output == FUSED) & frame.decoder.isin(WITH_FUSED)], keys=KEYS)
-    others = tables.best(frame[frame.output != FUSED], keys=KEYS).reset_index(names="place").set_index(KEYS)
+    fused = rankings.best(frame[(frame.output == FUSED) & frame.decoder.isin(WITH_FUSED)], keys=KEYS)
+    others = rankings.best(frame[frame.output != FUSED], keys=KEYS).reset_index(names="place").set_index(KEYS)
     valid, rows = frame[frame.status == "ok"], []
     for place, row in fused.iterrows():
         network = tuple(row[KEYS])
@@ -91,7 +92,7 @@ def means(results: Results) -> Shown:
 def ways(results: Results) -> Shown:
     """From image to labels, in ms: the fastest valid mode of each way and precision."""
     frame = results.rows
-    best = tables.best(frame[frame.decoder.isin(WITH_FUSED)], keys=[*KEYS, "output"])
+    best = rankings.best(frame[frame.decoder.isin(WITH_FUSED)], keys=[*KEYS, "output"])
     if best.empty:
         return Shown(best, {})
     best["way"] = best.precision.map(PRECISIONS) + ", " + best.output.map(OUTPUTS)

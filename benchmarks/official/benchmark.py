@@ -7,6 +7,7 @@ from the run logs of all machines in run_logs/benchmark_official/.
 
 import dataclasses
 import hashlib
+import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -21,7 +22,7 @@ try:
     from segbench.settings import ask
     from segbench.zoo import PATCH, RELEASED, TILE
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator", "resenc", "segresnet")

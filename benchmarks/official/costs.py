@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from segbench.analysis import tables
+from segbench.analysis import rankings, tables
 from segbench.cases import DECODERS, sides
 from segbench.zoo import PATCH, RELEASED, TILE
 
@@ -89,7 +89,7 @@ def equivalents(results: tables.Results) -> pd.DataFrame:
 
 def ranked_equivalents(frame: pd.DataFrame) -> pd.DataFrame:
     """Those rows of `equivalents` that have an `eq_s`, ranked by it."""
-    return tables.ranking(frame[frame.eq_s.notna()], by="eq_s")
+    return rankings.ranking(frame[frame.eq_s.notna()], by="eq_s")
 
 
 def costs(results: tables.Results) -> pd.DataFrame:
@@ -137,4 +137,4 @@ def ranked_costs(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `costs` at their fastest valid mode, ranked."""
     speeds = {"ct_per_s": 1 / frame.ct_s, "ct_per_s_low": 1 / frame.ct_high_s, "ct_per_s_high": 1 / frame.ct_low_s}
     right = frame.assign(status="ok", allocator="retained", **speeds)
-    return tables.ranking(right, by="ct_per_s", keys=["machine", "way"])
+    return rankings.ranking(right, by="ct_per_s", keys=["machine", "way"])

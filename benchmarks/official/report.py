@@ -14,8 +14,9 @@ from segbench import modes, zoo
 from segbench.analysis import markdown
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, WIDTH, Picture, plain_log
+from segbench.analysis.rankings import NETWORK
 from segbench.analysis.reports import Report
-from segbench.analysis.tables import NETWORK, Results
+from segbench.analysis.tables import Results
 from segbench.cases import sides
 from segbench.modes import BASELINE
 

@@ -10,6 +10,7 @@ benchmark_plot.png.
     uv run benchmarks/precision/benchmark.py
 """
 
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ try:
     from segbench.problem import Problem, exit_with
     from segbench.settings import default_is, find_models, find_modes, parse
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 HERE = Path(__file__).resolve().parent
 MODES = ("baseline", "autocast", "onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn")

@@ -6,6 +6,7 @@ intervals, cost), benchmark_plot.png (every repetition), and states_plot.png (la
 from the run logs of all machines.
 """
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ try:
     from segbench.cases import Case
     from segbench.measure import background_load
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 
 @dataclass

@@ -12,6 +12,7 @@ Writes, from the run logs of all machines:
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ try:
     from segbench.modes import BASELINE
     from segbench.settings import default_is
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
 TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")

@@ -14,12 +14,13 @@ from scipy.stats import gmean
 
 from benchmarks import catalogue
 from segbench import modes
-from segbench.analysis import markdown, stats, tables
+from segbench.analysis import markdown, rankings, stats, tables
 from segbench.analysis.estimates import NOTHING
 from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, WIDTH, Picture, caption
+from segbench.analysis.rankings import NETWORK
 from segbench.analysis.reports import Report
-from segbench.analysis.tables import NETWORK, Results
+from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
 from segbench.modes import BASELINE
 from segbench.records import Run
@@ -78,7 +79,7 @@ def fastest(results: Results) -> pd.DataFrame:
     columns = ["machine", "model", "decoder", "precision", "mode", "throughput_img_s", "throughput_low"]
     columns += ["throughput_high", "speedup", "speedup_low", "speedup_high", "rel_error", "argmax_agreement"]
     columns += ["memory_mb_img", "model_mb", "prepare_s", "prepare_warm_s", "break_even"]
-    return tables.best(frame, keys=[*NETWORK, "precision"])[columns]
+    return rankings.best(frame, keys=[*NETWORK, "precision"])[columns]
 
 
 def is_volume(frame: pd.DataFrame) -> pd.Series:
@@ -250,7 +251,7 @@ def heat(axes: Axes, rows: pd.DataFrame) -> None:
     for (y, x), value in np.ndenumerate(wide.to_numpy(dtype=float)):
         if not np.isnan(value):
             axes.annotate(f"{value:.2f}", (x + 0.45, y + 0.5), ha="center", va="center", fontsize=7)
-    best = tables.best(valid, keys=[*NETWORK, "precision"])
+    best = rankings.best(valid, keys=[*NETWORK, "precision"])
     for precision, (label, marker) in PRECISIONS.items():
         fastest_modes = best[(best.precision == precision) & (best["mode"] != BASELINE)]
         x = [columns.index(mode) + 0.87 for mode in fastest_modes["mode"]]

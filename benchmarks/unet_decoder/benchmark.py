@@ -4,11 +4,13 @@ Writes benchmark_results_all.csv (everything, the encoder's feature maps alone i
 model at its fastest valid mode) and benchmark_plot.png from the run logs of all machines.
 """
 
+import sys
+
 try:
     from benchmarks import decoders
     from segbench import cli
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 BENCHMARK = decoders.benchmark(__file__, "unet", __doc__)
 

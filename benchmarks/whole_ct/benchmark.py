@@ -34,7 +34,7 @@ try:
     from segbench.run_log import replacing
     from segbench.settings import default_is, find_modes, parse
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run `uv run benchmark.py`, which installs what is missing") from None
+    raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 HERE = Path(__file__).resolve().parent
 OWN = HERE / "own"  # git leaves it alone

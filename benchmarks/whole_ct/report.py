@@ -155,7 +155,9 @@ def draw(frame: pd.DataFrame) -> Figure:
         panel.set_yticks(range(len(names)), names, fontsize=8)
         panel.invert_yaxis()
         panel.set_xlim(0, group.whole_s.max() * 1.18)
-        panel.set_title(f"{model}, {ct}, {voxels} voxels, step {step:g}, {group.cpu.iloc[0]} ({machine})", loc="left", fontsize=8)
+        panel.set_title(
+            f"{model}, {ct}, {voxels} voxels, step {step:g}, {group.cpu.iloc[0]} ({machine})", loc="left", fontsize=8
+        )
         panel.tick_params(axis="x", labelsize=7)
     axes[-1, 0].set_xlabel("s per CT")
     handles = [plt.Rectangle((0, 0), 1, 1, color=colours[part], label=name) for part, name in PARTS.items()]
@@ -170,7 +172,7 @@ def whole_ct_runs(results_of: catalogue.AllResults) -> str:
 
 
 def whole_ct_short(results_of: catalogue.AllResults) -> str:
-    """A row per network and way, of each precision the fastest: seconds, peak memory, and speedup over the stock way."""
+    """A row per network, way and precision, the fastest: seconds, peak memory, and speedup over the stock way."""
     frame, rows = summary(evidence(HERE)), []
     for (_, model, _, voxels, _), group in frame.groupby(SETTING, sort=False) if len(frame) else []:
         if (group.way == "optimised").all():

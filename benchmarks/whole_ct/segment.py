@@ -20,7 +20,6 @@ from unittest.mock import patch
 import msgspec
 import numpy as np
 import torch
-from benchmarks.whole_ct.jobs import Job, JobResult
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.official.costs import resampled
+from benchmarks.whole_ct.jobs import Job, JobResult
 from segbench import inputs, machine, modes, runtimes, zoo
 from segbench.kernels.labels import resample_labels
 from segbench.measure import timing

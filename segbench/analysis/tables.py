@@ -16,7 +16,7 @@ from ..records import Run
 from ..run_log import RunLog, replacing
 from . import estimates
 from .estimates import NAN, CaseEstimate
-from .rankings import NETWORK, best, competes, has_speedup, one_allocator, ranking, significantly_different  # noqa: F401
+from .rankings import competes
 
 # Sweeps with other decoders need not time the encoders' feature maps again: those of the sweep with FPN serve.
 FEATURE_MAPS = Path(__file__).parents[2] / "benchmarks" / "fpn_decoder" / "run_logs"
