@@ -26,11 +26,14 @@ class Session:
     """The run log to go on with, and what is left of the plan."""
 
     def __init__(self, benchmark: str, cases: Sequence[Case], settings: Settings, header: Header):
-        """Raises Problem where this machine's run log is of other settings."""
+        """Raises Problem where this machine's run log is of other settings, or another one cannot be read."""
         self.settings, self.header = settings, header
         self.run_log = RunLog(settings.out / "run_logs" / header.folder, samples=bool(settings.until))
-        if not settings.restart:  # else it is archived, whatever it holds
-            self.run_log = RunLog.read(self.run_log.folder, self.run_log.samples, benchmark)
+        for folder in settings.out.glob("run_logs/[!.]*"):  # those of others are for the report
+            if folder == self.run_log.folder and not settings.restart:  # else it is archived, whatever it holds
+                self.run_log = RunLog.read(folder, self.run_log.samples, benchmark)
+            elif folder != self.run_log.folder:
+                RunLog.read(folder, False, benchmark)
         if difference := self.run_log.difference(header):
             raise Problem(
                 f"{self.run_log.folder} was measured with {difference}: --label NAME begins a run log of its own, "

@@ -73,7 +73,7 @@ def test_further_rounds_follow_those_of_the_own_host(monkeypatch):
     runs = [Run(case=EAGER, round=number, session="theirs") for number in range(1, 10)]
     runs += [Run(case=EAGER, round=10, session="theirs", status="error")]
     runs += [Run(case=EAGER, round=number, session="mine") for number in (1, 2, 3)]
-    wide = SimpleNamespace(raw=runs, centre=(0, 1))
+    wide = SimpleNamespace(raw=runs, log_latency=(0, 1))
     monkeypatch.setattr(estimates, "of_run_log", lambda run_log, host: {EAGER: wide})
     for others, left in (({"theirs"}, [(4, EAGER)]), (set(), [])):
         further = plan(EAGER, until=0.05, max_rounds=9, others=frozenset(others))

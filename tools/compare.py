@@ -33,7 +33,7 @@ class Settings:
 
 
 def main() -> None:
-    settings = tyro.cli(Settings, description=__doc__)
+    settings = tyro.cli(Settings, prog="compare.py", description=__doc__)
     from segbench import modes
     from segbench.analysis import compare, markdown, tables
     from segbench.run_log import RunLog

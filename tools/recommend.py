@@ -3,7 +3,7 @@
 They meet what you ask for, and no other row is better in everything named with --by.
 
     uv run tools/recommend.py --decoder fpn --latency 50ms --min-top1 72
-    uv run tools/recommend.py --machine amd-25.17-2c --memory 200MB --format json
+    uv run tools/recommend.py --machine amd-25.17-2c --memory 200MB
 
 Without a run log of the machine it names the script that makes one. Top-1 is that of the encoder's published weights on
 ImageNet: a hint of what it can learn, not of how well it segments.

@@ -1,13 +1,16 @@
-"""A whole CT from voxels to labels at the original spacing: nnU-Net and TotalSegmentator stock on a CPU, beside
-the same networks and tiles with a deployment runtime and logits resampled to labels without writing them.
+"""A whole CT from voxels to labels at the scan's own spacing, on a CPU.
 
-Every run is a fresh process; the ways take turns. Writes runs/<machine>.csv (a line per run: seconds and peak memory of
-every part), and from those of all machines benchmark_results.csv and benchmark_plot.png.
+The stock way is nnU-Net's or TotalSegmentator's own. The optimised way runs the same networks on the same tiles with a
+deployment runtime, and resamples logits to labels without writing them. Every run is a fresh process; the ways take
+turns.
 
-    uv run benchmarks/whole_ct/benchmark.py --models stunet_s                       # some minutes, a synthetic CT
-    uv run benchmarks/whole_ct/benchmark.py --models totalsegmentator --ways optimised --voxels 300 512 512
-    uv run benchmarks/whole_ct/benchmark.py --models totalsegmentator --volume ct.nii.gz --weights 1.pth 2.pth 3.pth \
-        4.pth 5.pth --labels labels.nii.gz      # a real one, in the order of TotalSegmentator's parts
+Writes runs/<machine>.csv (a line per run: seconds and peak memory of every part), and from those of all machines
+benchmark_results.csv and benchmark_plot.png. Some minutes for a synthetic CT, or a real one (--volume) with weights:
+
+    uv run benchmark.py --models stunet_s
+    uv run benchmark.py --models totalsegmentator --ways optimised
+    uv run benchmark.py --models totalsegmentator --volume ct.nii.gz \
+        --weights 1.pth 2.pth 3.pth 4.pth 5.pth --labels labels.nii.gz
 """
 
 import itertools
@@ -23,9 +26,7 @@ from typing import Annotated, Literal
 try:
     import msgspec
     import numpy as np
-    import pandas as pd
 
-    from benchmarks.whole_ct import report
     from benchmarks.whole_ct.jobs import NETWORKS, RELEASED, Job, JobResult, check_weights, jobs_of, names_of, too_large
     from benchmarks.whole_ct.scan import Scan, check_labels
     from segbench import machine, modes, runtimes, zoo
@@ -76,6 +77,8 @@ def started(job: Job) -> JobResult:
 
 def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
     """Every model in turn: labels to compare with, then each way, so often as asked for."""
+    from benchmarks.whole_ct import report
+
     for model in settings.models:
         with tempfile.TemporaryDirectory() as folder:
             if scan:
@@ -122,6 +125,8 @@ def described(job: Job, result: JobResult, reference: np.ndarray | None) -> dict
 
 def turns_before(evidence: Path, model: str, ct: str, voxels: str) -> int:
     """How often a model went over a CT in earlier commands: what is compared is of one turn."""
+    from benchmarks.whole_ct import report
+
     if not evidence.exists():
         return 0
     runs = report.read(evidence)
@@ -131,6 +136,10 @@ def turns_before(evidence: Path, model: str, ct: str, voxels: str) -> int:
 
 def record(evidence: Path, row: dict) -> None:
     """Append a row; runs of other models have other parts."""
+    import pandas as pd
+
+    from benchmarks.whole_ct import report
+
     before = [report.read(evidence)] if evidence.exists() else []
     with replacing(evidence) as draft:
         pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
@@ -175,6 +184,8 @@ def check(settings: Settings) -> None:
 def main() -> None:
     warnings.simplefilter("ignore")  # libraries warn of each other
     settings = parse(Settings(), __doc__)
+    from benchmarks.whole_ct import report
+
     if settings.report:
         settings.out = settings.out or HERE
         if report.evidence(settings.out).empty:
