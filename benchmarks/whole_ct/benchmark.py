@@ -9,8 +9,7 @@ benchmark_results.csv and benchmark_plot.png. Some minutes for a synthetic CT, o
 
     uv run benchmark.py --models stunet_s
     uv run benchmark.py --models totalsegmentator --ways optimised
-    uv run benchmark.py --models totalsegmentator --volume ct.nii.gz \
-        --weights 1.pth 2.pth 3.pth 4.pth 5.pth --labels labels.nii.gz
+    uv run benchmark.py --models stunet_s --volume ct.nii.gz --weights s.pth
 """
 
 import itertools
