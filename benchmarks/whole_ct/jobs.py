@@ -10,7 +10,6 @@ from segbench import zoo
 from segbench.problem import Problem
 
 if TYPE_CHECKING:
-    from .benchmark import Settings
     from .scan import Scan
 
 CLASSES = 117  # of STU-Net
@@ -54,8 +53,11 @@ class JobResult(msgspec.Struct):
     tiles: int
 
 
-def jobs_of(settings: "Settings", model: str, folder: Path, scan: "Scan | None") -> tuple[Job | None, list[Job]]:
-    """Of a model: what gives the labels to compare with, where the stock way is run, and what is run in each repeat."""
+def jobs_of(settings: object, model: str, folder: Path, scan: "Scan | None") -> tuple[Job | None, list[Job]]:
+    """Of a model: what gives the labels to compare with, where the stock way is run, and what is run in each repeat.
+
+    `settings`: those of benchmark.py.
+    """
     kind, name = NETWORKS[model]
     run = RELEASED[name]
     parts = tables_of_parts() if run.networks > 1 else ()
