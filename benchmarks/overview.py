@@ -103,7 +103,8 @@ def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame(columns=["decoder", "precision", *rankings.NETWORK])
     frame = pd.concat(frames, ignore_index=True)
-    frame = frame[frame.decoder.isin(WANTED)].sort_values("rounds", ascending=False, kind="stable")
+    frame = frame[frame.decoder.isin(WANTED) & ~frame.model.isin(zoo.VOLUMES)]
+    frame = frame.sort_values("rounds", ascending=False, kind="stable")
     return frame.drop_duplicates(["model", "decoder", "mode", "allocator"])
 
 
