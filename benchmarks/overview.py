@@ -9,6 +9,7 @@ import pandas as pd
 from benchmarks import catalogue
 from benchmarks.catalogue import NOTHING, AllResults
 from segbench import modes as segbench_modes
+from segbench import zoo
 from segbench.analysis import markdown, rankings, tables
 from segbench.cases import DECODERS, FEATURES
 
