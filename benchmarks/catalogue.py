@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from segbench import cli
+from segbench.analysis.markdown import Shown
 from segbench.analysis.tables import Results
 from segbench.run_log import read_all
 
@@ -23,6 +24,7 @@ TITLES = {  # folder -> the heading on a machine's page, in their order
     "repeatability": "Does it repeat?",
 }
 AllResults = dict[str, Results]  # by folder
+Column = pd.Series | list | tuple[pd.Series, int]
 NOTHING = Results([])
 
 
@@ -39,6 +41,19 @@ def all_results(root: Path = ROOT) -> AllResults:
         if results.run_logs:
             results_of[folder] = results
     return results_of
+
+
+def evidence(folder: Path) -> pd.DataFrame:
+    """The CSVs of all machines in a folder; empty where there is none."""
+    frames = [pd.read_csv(path) for path in sorted(folder.glob("*.csv"))]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def shown(columns: dict[str, Column]) -> Shown:
+    """A table from its columns; one of numbers is a pair with their decimals."""
+    digits = {name: column[1] for name, column in columns.items() if isinstance(column, tuple)}
+    series = {name: column[0] if name in digits else column for name, column in columns.items()}
+    return Shown(pd.DataFrame(series), digits)
 
 
 def rows(machine: str = "", model: str = "") -> pd.DataFrame:

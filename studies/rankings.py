@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -225,10 +224,7 @@ def picture(results_of: AllResults) -> plots.Picture:
 def draw(places: pd.DataFrame, machine: str, rankings: Rankings, cpu_of: dict[str, str]) -> Figure:
     """A panel per ranking; the networks with the largest differences are named."""
     panels = [*places.groupby([*Ranking._fields], sort=False)]
-    rows = -(-len(panels) // PANELS_PER_ROW)
-    figure, axes = plt.subplots(
-        rows, PANELS_PER_ROW, figsize=(plots.WIDTH, 3.7 * rows), squeeze=False, layout="constrained"
-    )
+    figure, axes = plots.panels([3.7] * -(-len(panels) // PANELS_PER_ROW), PANELS_PER_ROW)
     families = {*places.network.map(family)}
     plots.legend(figure, [name for name in (*zoo.FAMILIES, zoo.family(zoo.VOLUMES[0])) if name in families])
     figure.suptitle(f"Across: place on {cpu_of[machine]}. Down: place in the other ranking.", fontsize=9)
