@@ -42,6 +42,8 @@ class Settings:
     """Encoders: by default a small, a medium and a large one."""
     modes: tuple[str, ...] = ("baseline",)
     """For bias: how networks are run. The other checks take the first mode."""
+    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
+    """Height and width of the input in pixels."""
     seconds: float = 60
     """Duration of measuring per model and mode."""
 
@@ -200,7 +202,7 @@ def main() -> None:
     for check in options.checks:
         rows = []
         for model, mode in itertools.product(models, modes if check == "bias" else modes[:1]):
-            case = Case(model=model, mode=mode, size=(512, 512), threads=here.cores)
+            case = Case(model=model, mode=mode, size=options.size, threads=here.cores)
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                 rows += process.submit(in_a_process, check, case, options.seconds).result()
         common.print_table(check, rows)

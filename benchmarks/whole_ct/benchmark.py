@@ -124,14 +124,14 @@ def turns_before(evidence: Path, model: str, ct: str, voxels: str) -> int:
     """How often a model went over a CT in earlier commands: what is compared is of one turn."""
     if not evidence.exists():
         return 0
-    runs = report.read(evidence)
+    runs = report.completed(pd.read_csv(evidence))
     same = runs[(runs.model == model) & (runs.ct == ct) & (runs.voxels == voxels)]
     return 0 if same.empty else int(same["repeat"].max())
 
 
 def record(evidence: Path, row: dict) -> None:
     """Append a row; runs of other models have other parts."""
-    before = [report.read(evidence)] if evidence.exists() else []
+    before = [report.completed(pd.read_csv(evidence))] if evidence.exists() else []
     with replacing(evidence) as draft:
         pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
 

@@ -38,8 +38,11 @@ HERE = Path(__file__).resolve().parent
 def evidence(folder: Path) -> pd.DataFrame:
     """The runs of all machines; empty where there are none."""
     frame = catalogue.evidence(folder / "runs")
-    if frame.empty:
-        return frame
+    return frame if frame.empty else completed(frame)
+
+
+def completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """With the CT of runs from before there were others, and no missing export."""
     ct = frame.ct.fillna(SYNTHETIC) if "ct" in frame else SYNTHETIC
     return frame.assign(export=frame.export.astype(object).fillna(""), ct=ct)
 
