@@ -8,6 +8,7 @@ import pandas as pd
 from segbench import cli
 from segbench.analysis.markdown import Shown
 from segbench.analysis.tables import Results
+from segbench.problem import Problem
 from segbench.run_log import read_all
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +48,15 @@ def evidence(folder: Path) -> pd.DataFrame:
     """The CSVs of all machines in a folder; empty where there is none."""
     frames = [pd.read_csv(path) for path in sorted(folder.glob("*.csv"))]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def evidence_path(out: Path, folder: str, machine: str) -> Path:
+    """Where the evidence of a machine goes; makes the folder. Raises Problem."""
+    try:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Problem(f"--out {out} cannot be written to ({error.strerror})") from None
+    return out / folder / f"{machine}.csv"
 
 
 def shown(columns: dict[str, Column]) -> Shown:

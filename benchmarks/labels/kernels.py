@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from benchmarks.labels.interleaved import CLASSES, HERE, evidence_path, in_turn, set_up
+from benchmarks.labels.interleaved import CLASSES, HERE, in_turn, set_up
 from segbench import machine
 from segbench.problem import Problem, exit_with
 from segbench.settings import default_is, parse
@@ -181,6 +181,8 @@ def check(settings: Settings) -> None:
 def main() -> None:
     settings, name = parse(Settings(), __doc__), machine.describe().name
     check(settings)
+    from benchmarks.catalogue import evidence_path
+
     path, threads = evidence_path(settings.out, "kernels", name), machine.usable_cores()
     set_up(threads)
     import pandas as pd
