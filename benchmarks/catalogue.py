@@ -88,10 +88,10 @@ def machines(results_of: AllResults) -> list[str]:
     return sorted(cases, key=lambda name: (-cases[name], name))
 
 
-def cpu(results_of: AllResults, machine: str) -> str:
-    """The CPU and the machine's name, as people read it."""
-    run_logs = (run_log for results in results_of.values() for run_log in results.of_machine(machine).run_logs)
-    return f"{next(run_logs).header.machine.label} ({machine})"
+def cpus(results_of: AllResults) -> dict[str, str]:
+    """Machine -> its CPU and its name, as people read it."""
+    described = [run_log.header.machine for results in results_of.values() for run_log in results.run_logs]
+    return {machine.name: f"{machine.label} ({machine.name})" for machine in described}
 
 
 def of_machine(results_of: AllResults, folder: str, machine: str) -> Results:

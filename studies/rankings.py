@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from benchmarks.catalogue import AllResults, machines, of_machine
+from benchmarks.catalogue import AllResults, cpus, machines, of_machine
 from benchmarks.official import costs
 from segbench import modes, zoo
 from segbench.analysis import markdown, plots, rankings, tables
@@ -166,12 +166,6 @@ def pairs(results_of: AllResults) -> pd.DataFrame:
 
 def sources(rankings: Rankings) -> list[str]:
     return [*dict.fromkeys(ranking.source for ranking in rankings)]
-
-
-def cpus(results_of: AllResults) -> dict[str, str]:
-    """Machine -> its CPU, then its name."""
-    described = [run_log.header.machine for results in results_of.values() for run_log in results.run_logs]
-    return {machine.name: f"{machine.label} ({machine.name})" for machine in described}
 
 
 def correlations(results_of: AllResults) -> Shown:

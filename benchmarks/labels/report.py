@@ -210,11 +210,10 @@ def label_kernels(results_of: catalogue.AllResults) -> str:
     frame = kernels(HERE)
     if frame.empty:
         return ""
-    run_logs = [run_log for results in results_of.values() for run_log in results.run_logs]
-    cpus = {run_log.header.machine.name: run_log.header.machine.label for run_log in run_logs}
+    cpus = catalogue.cpus(results_of)
     shown = catalogue.shown(
         {
-            "CPU": [f"{cpus[name]} ({name})" if name in cpus else name for name in frame.machine],
+            "CPU": frame.machine.replace(cpus),
             "kernel": frame.kernel,
             "ms": (frame.ms, 1),
             "torch eager, ms": (frame.eager_ms, 0),

@@ -301,14 +301,13 @@ def background_load(results_of: catalogue.AllResults) -> str:
     frame = share_kept(results)
     if frame.empty:
         return ""
-    labels = {run_log.header.machine.name: run_log.header.machine.label for run_log in results.run_logs}
     names = {"mean": "mean share kept", "min": "lowest", "max": "highest"}
     summary = (
         frame.groupby(["machine", "mode"], sort=False).share_kept.agg([*names]).reset_index().rename(columns=names)
     )
     summary = summary.sort_values("mode", key=lambda column: column.map(modes.order), kind="stable")
     summary = summary.sort_values("machine", kind="stable")
-    summary["machine"] = [f"{labels[name]} ({name})" for name in summary.machine]
+    summary["machine"] = summary.machine.replace(catalogue.cpus(results_of))
     return markdown.table(summary.rename(columns={"machine": "CPU"}), dict.fromkeys(names.values(), 2))
 
 
