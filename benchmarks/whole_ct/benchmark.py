@@ -25,7 +25,6 @@ try:
     import numpy as np
     import pandas as pd
 
-    from benchmarks import catalogue
     from benchmarks.whole_ct import report
     from benchmarks.whole_ct.jobs import NETWORKS, RELEASED, Job, JobResult, check_weights, jobs_of, names_of, too_large
     from benchmarks.whole_ct.scan import Scan, check_labels
@@ -125,14 +124,14 @@ def turns_before(evidence: Path, model: str, ct: str, voxels: str) -> int:
     """How often a model went over a CT in earlier commands: what is compared is of one turn."""
     if not evidence.exists():
         return 0
-    runs = report.completed(pd.read_csv(evidence))
+    runs = report.read(evidence)
     same = runs[(runs.model == model) & (runs.ct == ct) & (runs.voxels == voxels)]
     return 0 if same.empty else int(same["repeat"].max())
 
 
 def record(evidence: Path, row: dict) -> None:
     """Append a row; runs of other models have other parts."""
-    before = [report.completed(pd.read_csv(evidence))] if evidence.exists() else []
+    before = [report.read(evidence)] if evidence.exists() else []
     with replacing(evidence) as draft:
         pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
 
@@ -167,6 +166,8 @@ def check(settings: Settings) -> Path:
         if settings.weights:
             check_weights(model, settings.weights)
     settings.out = settings.out or (OWN if settings.volume else HERE)
+    from benchmarks import catalogue
+
     return catalogue.evidence_path(settings.out, "runs", here.name)
 
 
