@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from segbench import cli
+from segbench.analysis.markdown import Shown
 from segbench.analysis.tables import Results
+from segbench.problem import Problem
 from segbench.run_log import read_all
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +25,7 @@ TITLES = {  # folder -> the heading on a machine's page, in their order
     "repeatability": "Does it repeat?",
 }
 AllResults = dict[str, Results]  # by folder
+Column = pd.Series | list | tuple[pd.Series, int]
 NOTHING = Results([])
 
 
@@ -39,6 +42,28 @@ def all_results(root: Path = ROOT) -> AllResults:
         if results.run_logs:
             results_of[folder] = results
     return results_of
+
+
+def evidence(folder: Path) -> pd.DataFrame:
+    """The CSVs of all machines in a folder; empty where there is none."""
+    frames = [pd.read_csv(path) for path in sorted(folder.glob("*.csv"))]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def evidence_path(out: Path, folder: str, machine: str) -> Path:
+    """Where the evidence of a machine goes; makes the folder. Raises Problem."""
+    try:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Problem(f"--out {out} cannot be written to ({error.strerror})") from None
+    return out / folder / f"{machine}.csv"
+
+
+def shown(columns: dict[str, Column]) -> Shown:
+    """A table from its columns; one of numbers is a pair with their decimals."""
+    digits = {name: column[1] for name, column in columns.items() if isinstance(column, tuple)}
+    series = {name: column[0] if name in digits else column for name, column in columns.items()}
+    return Shown(pd.DataFrame(series), digits)
 
 
 def rows(machine: str = "", model: str = "") -> pd.DataFrame:
@@ -63,10 +88,10 @@ def machines(results_of: AllResults) -> list[str]:
     return sorted(cases, key=lambda name: (-cases[name], name))
 
 
-def cpu(results_of: AllResults, machine: str) -> str:
-    """The CPU and the machine's name, as people read it."""
-    run_logs = (run_log for results in results_of.values() for run_log in results.of_machine(machine).run_logs)
-    return f"{next(run_logs).header.machine.label} ({machine})"
+def cpus(results_of: AllResults) -> dict[str, str]:
+    """Machine -> its CPU and its name, as people read it."""
+    described = [run_log.header.machine for results in results_of.values() for run_log in results.run_logs]
+    return {machine.name: f"{machine.label} ({machine.name})" for machine in described}
 
 
 def of_machine(results_of: AllResults, folder: str, machine: str) -> Results:

@@ -27,17 +27,13 @@ def pick(results_of: AllResults) -> str:
         return ""
     columns = ["network for", "precision", "network", "mode", "images/s", "95 % interval", "tied networks"]
     shown = frame[[*columns, "networks measured", *(["note"] if frame.note.any() else [])]]
-    return f"On {catalogue.cpu(results_of, machine)}:\n\n{markdown.table(shown, in_frame(shown))}"
+    return f"On {catalogue.cpus(results_of)[machine]}:\n\n{markdown.table(shown, DIGITS)}"
 
 
 def answers(results_of: AllResults) -> str:
     """The same on every machine and in every precision."""
     frame = fastest_networks(results_of, catalogue.machines(results_of), segbench_modes.PRECISIONS)
-    return markdown.table(frame, in_frame(frame))
-
-
-def in_frame(frame: pd.DataFrame) -> dict[str, int]:
-    return {column: digits for column, digits in DIGITS.items() if column in frame}
+    return markdown.table(frame, DIGITS)
 
 
 def fastest_networks(results_of: AllResults, machines: Iterable[str], precisions: Iterable[str]) -> pd.DataFrame:
@@ -50,7 +46,7 @@ def fastest_networks(results_of: AllResults, machines: Iterable[str], precisions
                 alike = frame[(frame.decoder == decoder) & (frame.precision == precision)]
                 top = rankings.ranking(alike)
                 if len(top):
-                    row = {"CPU": catalogue.cpu(results_of, machine), "network for": DECODERS[decoder]}
+                    row = {"CPU": catalogue.cpus(results_of)[machine], "network for": DECODERS[decoder]}
                     rows.append(row | {"precision": precision.upper()} | fastest_network(top) | best_mode(alike))
     return pd.DataFrame(rows)
 
@@ -93,7 +89,7 @@ def modes(results_of: AllResults) -> str:
     frame = pd.DataFrame(columns)
     frame = frame[frame["mode"] != segbench_modes.BASELINE]
     text = markdown.table(frame, dict.fromkeys((DECODERS[decoder] for decoder in WANTED), 2))
-    return f"On {catalogue.cpu(results_of, results.machines()[0])}:\n\n{text}"
+    return f"On {catalogue.cpus(results_of)[results.machines()[0]]}:\n\n{text}"
 
 
 def measured(results_of: AllResults, machine: str) -> pd.DataFrame:

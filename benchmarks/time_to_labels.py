@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from benchmarks import catalogue
 from benchmarks.whole_ct import report
 from segbench import modes
 from segbench.analysis import plots
@@ -29,10 +31,9 @@ CTS = ("stunet_s", "totalsegmentator")  # one panel each
 
 def images(folder: Path) -> pd.DataFrame:
     """machine, cpu, panel, bar, part, seconds and the seconds of the whole bar, of an image."""
-    frames = [pd.read_csv(path) for path in sorted((folder / "parts").glob("*.csv"))]
-    if not frames:
-        return pd.DataFrame()
-    frame = pd.concat(frames, ignore_index=True)
+    frame = catalogue.evidence(folder / "parts")
+    if frame.empty:
+        return frame
     frame = frame[(frame["mode"] != BASELINE) | (frame.output == "argmax")]
     bars = frame.decoder.map(DECODERS) + ", " + frame["mode"].map(runtime) + ", " + frame.output.map(OUTPUTS)
     panels = "an image of 512x512, 117 classes, " + frame.model
@@ -74,37 +75,26 @@ def picture(root: Path) -> plots.Picture:
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    panels = [*frame.panel.unique()]
-    counts = [frame[frame.panel == panel].bar.nunique() for panel in panels]
-    heights = [0.34 * count + 0.75 for count in counts]
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(plots.WIDTH, sum(heights) + 0.5), height_ratios=heights, layout="constrained"
-    )
-    for panel, name in zip(axes, panels, strict=True):
-        draw_bars(panel, frame[frame.panel == name])
+    of_panel = dict(iter(frame.groupby("panel", sort=False)))
+    figure, axes = plots.panels([0.34 * rows.bar.nunique() + 0.75 for rows in of_panel.values()])
+    for panel, (name, rows) in zip(axes[:, 0], of_panel.items(), strict=True):
+        draw_panel(panel, rows)
         panel.set_title(name, loc="left", fontsize=9)
     figure.suptitle(f"{frame.cpu.iloc[0]} ({frame.machine.iloc[0]})", fontsize=9, x=0.01, ha="left")
-    handles = [
-        plt.Rectangle((0, 0), 1, 1, color=colour, label=purpose)
-        for purpose, colour in zip(PURPOSES, plots.COLOURS, strict=False)
-    ]
-    figure.legend(handles=handles, ncols=6, loc="outside lower center", frameon=False, fontsize=8)
+    patches = [Patch(color=colour, label=name) for name, colour in zip(PURPOSES, plots.COLOURS, strict=False)]
+    plots.key(figure, patches, 6)
     return figure
 
 
-def draw_bars(axes: plt.Axes, frame: pd.DataFrame) -> None:
+def draw_panel(panel: Axes, frame: pd.DataFrame) -> None:
     """A bar per way to labels with its parts, in ms or s."""
-    names = [*frame.bar.unique()]
     unit, per_second = ("ms", 1e3) if frame.seconds.max() < 1 else ("s", 1)
-    for place, name in enumerate(names):
-        rows, start = frame[frame.bar == name], 0.0
-        for parts, colour in zip(PURPOSES.values(), plots.COLOURS, strict=False):
-            width = per_second * max(rows[rows.part.isin(parts)].seconds.sum(), 0)
-            axes.barh(place, width, left=start, color=colour, edgecolor="white", lw=0.4)
-            start += width
-        axes.annotate(f" {per_second * rows.whole_s.iloc[0]:.0f}", (start, place), va="center", fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.05 * per_second * frame.whole_s.max())
-    axes.set_xlabel(unit, fontsize=8)
-    axes.tick_params(axis="x", labelsize=7)
+    bars = []
+    for name, rows in frame.groupby("bar", sort=False):
+        seconds = [rows[rows.part.isin(parts)].seconds.sum() for parts in PURPOSES.values()]
+        lengths = [per_second * max(part_s, 0) for part_s in seconds]
+        text = f"{per_second * rows.whole_s.iloc[0]:.0f}"
+        bars.append((name, dict(zip(plots.COLOURS, lengths, strict=False)), text))
+    report.draw_bars(panel, bars)
+    panel.set_xlim(0, 1.05 * per_second * frame.whole_s.max())
+    panel.set_xlabel(unit, fontsize=8)

@@ -39,6 +39,7 @@ STEPS = {  # of the decoders, by the beginning of a module's name
     "decoder.last": "last transposed convolution",
     "decoder.head": "head",
 }
+MODES = ("baseline", "compile", "autocast+compile+freezing")
 Table = Literal["parts", "output", "layout"]
 
 
@@ -48,14 +49,6 @@ class Settings:
     """Which tables to make."""
     models: tuple[str, ...] = ("mobileone_s0", "mobilenetv4_conv_small", "resnet18")
     """Encoders. For parts without squeeze-and-excitation, whose convolutions a compiler may replace."""
-    decoders: tuple[Literal["fpn", "unet"], ...] = ("fpn", "unet")
-    """Decoders."""
-    modes: tuple[str, ...] = ("baseline", "compile", "autocast+compile+freezing")
-    """How networks are run; without native BF16 in FP32."""
-    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
-    """Height and width of the input in pixels."""
-    num_classes: int = 117
-    """Classes that the decoder predicts."""
     runs: int = 20
     """Inferences, of which the fastest counts."""
 
@@ -175,9 +168,8 @@ TABLES = {table.__name__: table for table in (parts, output, layout)}
 
 
 def main() -> None:
-    options = settings.parse(Settings(), __doc__)
-    models, here = settings.find_models(options.models), machine.describe()
-    chosen = modes.without_emulation(settings.find_modes(options.modes), here.native_bf16)
+    options, here = settings.parse(Settings(), __doc__), machine.describe()
+    models, chosen = settings.find_models(options.models), modes.without_emulation(MODES, here.native_bf16)
     common.print_setting(here, ["torch"])
     import torch
 
@@ -187,8 +179,8 @@ def main() -> None:
     timing.retain_memory(room_mb=1000)
     for name in options.tables:
         rows = []
-        for decoder, model, mode in tqdm([*product(options.decoders, models, chosen)], desc=name):
-            case = Case(model=model, mode=mode, size=options.size, decoder=decoder, classes=options.num_classes)
+        for decoder, model, mode in tqdm([*product(("fpn", "unet"), models, chosen)], desc=name):
+            case = Case(model=model, mode=mode, size=(512, 512), decoder=decoder, classes=117)
             about = {"network": f"{model} + {decoder}", "mode": mode}
             rows += [about | row for row in TABLES[name](case, options.runs)]
         common.print_table(name, rows)

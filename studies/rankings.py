@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from benchmarks.catalogue import AllResults, machines, of_machine
+from benchmarks.catalogue import AllResults, cpus, machines, of_machine
 from benchmarks.official import costs
 from segbench import modes, zoo
 from segbench.analysis import markdown, plots, rankings, tables
@@ -169,12 +168,6 @@ def sources(rankings: Rankings) -> list[str]:
     return [*dict.fromkeys(ranking.source for ranking in rankings)]
 
 
-def cpus(results_of: AllResults) -> dict[str, str]:
-    """Machine -> its CPU, then its name."""
-    described = [run_log.header.machine for results in results_of.values() for run_log in results.run_logs]
-    return {machine.name: f"{machine.label} ({machine.name})" for machine in described}
-
-
 def correlations(results_of: AllResults) -> Shown:
     """A row per ranking, a column per machine; machines with each other under two modes."""
     here, elsewhere, cpu_of = measured(results_of), published(), cpus(results_of)
@@ -225,10 +218,7 @@ def picture(results_of: AllResults) -> plots.Picture:
 def draw(places: pd.DataFrame, machine: str, rankings: Rankings, cpu_of: dict[str, str]) -> Figure:
     """A panel per ranking; the networks with the largest differences are named."""
     panels = [*places.groupby([*Ranking._fields], sort=False)]
-    rows = -(-len(panels) // PANELS_PER_ROW)
-    figure, axes = plt.subplots(
-        rows, PANELS_PER_ROW, figsize=(plots.WIDTH, 3.7 * rows), squeeze=False, layout="constrained"
-    )
+    figure, axes = plots.panels([3.7] * -(-len(panels) // PANELS_PER_ROW), PANELS_PER_ROW)
     families = {*places.network.map(family)}
     plots.legend(figure, [name for name in (*zoo.FAMILIES, zoo.family(zoo.VOLUMES[0])) if name in families])
     figure.suptitle(f"Across: place on {cpu_of[machine]}. Down: place in the other ranking.", fontsize=9)

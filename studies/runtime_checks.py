@@ -106,10 +106,6 @@ class Settings:
         "efficientnet_b0",
     )
     """Encoders, or encoder+decoder. background_load takes the first."""
-    runtimes: tuple[Literal["onnxruntime", "openvino"], ...] = ("onnxruntime", "openvino")
-    """For bare."""
-    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="H W")] = (512, 512)
-    """Height and width of the input in pixels."""
     pairs: int = 16
     """Blocks of 0.4 s per network and runtime, or per way to run torch."""
 
@@ -152,16 +148,16 @@ def blocks_of(case: Case, environment: dict[str, str] | None = None) -> Blocks:
     return Blocks(MODE, [msgspec.to_builtins(case), BLOCK_S], needed | (environment or {}))
 
 
-def case_of(network: str, mode: str, size: tuple[int, int], threads: int) -> Case:
+def case_of(network: str, mode: str, threads: int) -> Case:
     model, _, decoder = network.partition("+")
     classes = 117 if decoder else 0
-    return Case(model=model, mode=mode, size=size, decoder=decoder, classes=classes, threads=threads)
+    return Case(model=model, mode=mode, size=(512, 512), decoder=decoder, classes=classes, threads=threads)
 
 
 def bare(options: Settings, cores: int) -> list[dict]:
     rows = []
-    for network, mode in product(options.networks, options.runtimes):
-        case = case_of(network, mode, options.size, cores)
+    for network, mode in product(options.networks, BARE):
+        case = case_of(network, mode, cores)
         with blocks_of(case) as ours:
             argument = [ours.read(), [1, 3, *case.size], cores, BLOCK_S]
             with Blocks(BEGIN + BARE[mode], argument) as theirs:
@@ -177,7 +173,7 @@ def beside_background_load(options: Settings, cores: int) -> list[dict]:
     network, rates = options.networks[0], {}
     rounds = max(1, options.pairs // 4)
     for loaded, _, (name, (mode, fewer, environment)) in product((False, True), range(rounds), WAYS.items()):
-        case = case_of(network, mode, options.size, max(1, cores - fewer))
+        case = case_of(network, mode, max(1, cores - fewer))
         with blocks_of(case, environment) as process:
             process.read()
             with background_load.running(pause_s=0) if loaded else nullcontext():

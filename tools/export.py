@@ -13,7 +13,6 @@ decoder that of timm's model. Before the artefact counts as written, run.py runs
 result is compared with torch's.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -98,8 +97,8 @@ def case_of(given: Settings) -> tuple[Case, str]:
         is_volume = given.model in zoo.VOLUMES
         (model,) = [given.model] if is_volume else settings.find_models((given.model,))
         classes = given.num_classes if given.decoder or is_volume else 0
-        source = str(given.weights or "")
-        case = Case(model=model, decoder=given.decoder, classes=classes, weights=digest_of(given.weights), **common)
+        source, weights = (str(given.weights), digest(given.weights)) if given.weights else ("", "")
+        case = Case(model=model, decoder=given.decoder, classes=classes, weights=weights, **common)
     if reason := runtimes.of_mode(mode).missing(mode, case, machine.describe()):
         raise Problem(reason)
     return case, source
@@ -126,10 +125,6 @@ def check(given: Settings) -> modes.Mode:
         if (mode.runtime, mode.precision) == (given.runtime, given.precision):
             return mode
     raise Problem(f"--runtime {given.runtime} has no --precision {given.precision} here")
-
-
-def digest_of(path: Path | None) -> str:
-    return f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" if path else ""
 
 
 def write(case: Case, source: str, draft: Path) -> dict:

@@ -82,7 +82,7 @@ def page(machine: str, sections: list[str], results_of: "AllResults") -> str:
     from benchmarks import catalogue
 
     head = (
-        f"# {catalogue.cpu(results_of, machine)}\n\n"
+        f"# {catalogue.cpus(results_of)[machine]}\n\n"
         "All tables of this machine, written by `tools/render.py` from the run logs named below each. What the\n"
         "columns mean stands in [benchmarks/encoder_only](../benchmarks/encoder_only/README.md#columns).\n\n"
     )

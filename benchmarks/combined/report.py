@@ -60,15 +60,14 @@ def over_all(results: Results) -> Shown:
 def by_encoder(results: Results) -> Shown:
     """Encoder alone, with FPN and with UNet, measured next to each other in the same rounds."""
     rows = side_by_side(results).sort_values(["mode", "fpn_img_s"], ascending=[True, False])
-    throughput = {f"{DECODERS[decoder]}, img/s": rows[f"{decoder}_img_s"] for decoder in SHADES}
-    costs = {"FPN over UNet": rows.fpn_over_unet}
-    costs["95 % interval"] = spans(rows.fpn_over_unet_low, rows.fpn_over_unet_high, 2)
-    for name, column in (("M", "params_m"), ("MB/img", "memory_mb_img")):
+    columns = {"encoder": rows.model, "mode": rows["mode"]}
+    columns |= {f"{DECODERS[decoder]}, img/s": (rows[f"{decoder}_img_s"], 1) for decoder in SHADES}
+    columns["FPN over UNet"] = (rows.fpn_over_unet, 2)
+    columns["95 % interval"] = spans(rows.fpn_over_unet_low, rows.fpn_over_unet_high, 2)
+    for name, column, digits in (("M", "params_m", 2), ("MB/img", "memory_mb_img", 0)):
         for decoder in ("fpn", "unet"):
-            costs[f"{DECODERS[decoder]}, {name}"] = rows[f"{decoder}_{column}"]
-    digits = dict.fromkeys(throughput, 1) | {"FPN over UNet": 2, "FPN, M": 2, "UNet, M": 2}
-    digits |= {"FPN, MB/img": 0, "UNet, MB/img": 0}
-    return Shown(pd.DataFrame({"encoder": rows.model, "mode": rows["mode"]} | throughput | costs), digits)
+            columns[f"{DECODERS[decoder]}, {name}"] = (rows[f"{decoder}_{column}"], digits)
+    return catalogue.shown(columns)
 
 
 def picture(results: Results) -> Picture:

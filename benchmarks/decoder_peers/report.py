@@ -7,6 +7,7 @@ import msgspec
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmarks import catalogue
 from segbench.analysis import markdown, plots
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, Picture
@@ -37,24 +38,24 @@ def terminal(results: Results) -> str:
 def by_encoder(results: Results) -> Shown:
     """This project's decoders and those of segmentation-models-pytorch, side by side."""
     rows = side_by_side(results).sort_values(["mode", "decoder"], kind="stable")
-    columns = {
-        "encoder": rows.model,
-        "decoder": rows.decoder.map(DECODERS),
-        "mode": rows["mode"],
-        "img/s": rows.img_s,
-        "theirs": rows.smp_img_s,
-        "over theirs": rows.over_peer,
-        "95 % interval": markdown.spans(rows.over_peer_low, rows.over_peer_high, 2),
-        "params, M": rows.params_m,
-        "theirs, M": rows.smp_params_m,
-        "GMACs": rows.gmacs,
-        "their GMACs": rows.smp_gmacs,
-        "GFLOP/s": rows.gflop_s,
-        "their GFLOP/s": rows.smp_gflop_s,
-        "GFLOP/s over theirs": rows.gflop_s / rows.smp_gflop_s,
-    }
-    digits = {"img/s": 1, "theirs": 1, "over theirs": 2, "params, M": 2, "theirs, M": 2, "GMACs": 2, "their GMACs": 2}
-    return Shown(pd.DataFrame(columns), digits | {"GFLOP/s": 0, "their GFLOP/s": 0, "GFLOP/s over theirs": 2})
+    return catalogue.shown(
+        {
+            "encoder": rows.model,
+            "decoder": rows.decoder.map(DECODERS),
+            "mode": rows["mode"],
+            "img/s": (rows.img_s, 1),
+            "theirs": (rows.smp_img_s, 1),
+            "over theirs": (rows.over_peer, 2),
+            "95 % interval": markdown.spans(rows.over_peer_low, rows.over_peer_high, 2),
+            "params, M": (rows.params_m, 2),
+            "theirs, M": (rows.smp_params_m, 2),
+            "GMACs": (rows.gmacs, 2),
+            "their GMACs": (rows.smp_gmacs, 2),
+            "GFLOP/s": (rows.gflop_s, 0),
+            "their GFLOP/s": (rows.smp_gflop_s, 0),
+            "GFLOP/s over theirs": (rows.gflop_s / rows.smp_gflop_s, 2),
+        }
+    )
 
 
 def picture(results: Results) -> Picture:

@@ -1,5 +1,4 @@
-"""Tables of encoders alone that no other benchmark has: costs of a run, limits of the figures, and the studies in
-studies/."""
+"""Tables and picture of encoders alone."""
 
 from pathlib import Path
 from statistics import median
@@ -17,12 +16,7 @@ from segbench.analysis.tables import Results
 from segbench.modes import BASELINE
 from segbench.run_log import read_all
 
-STUDIES = Path(__file__).resolve().parent / "studies"
-REPEATS = {"repeat 1": "repeat-1", "repeat 2": "repeat-2"}
-SHOWN_PHASES = ("build", "prepare", "reference_workload", "inference", "reference_times", "memory", "check")
-NETWORK_PHASES = ["build", "prepare", "inference", "check"]
-PHASES = ["build", "prepare", "reference_workload", "measure", "memory", "check"]  # without overlap
-RUNS_BY_CACHE = {"": "eager", "warm": "compiled, warm", "cold": "compiled, cold"}
+ALLOCATORS = Path(__file__).resolve().parent / "studies" / "allocators" / "run_logs"
 
 
 def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
@@ -40,74 +34,11 @@ def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def study(name: str, results: Results) -> Results:
-    """A study's run logs of the same machines and labels."""
-    names = {run_log.name for run_log in results.run_logs}
-    return Results([run_log for run_log in read_all(STUDIES / name / "run_logs") if run_log.name in names])
-
-
-def run_costs(results: Results) -> Shown:
-    """Duration of a run by its parts, medians in seconds. Building, preparing, inference and the check belong to the
-    network; the rest (forking, preparing and timing the reference workload, measuring memory) to the protocol."""
-    rows = []
-    for run_log in results.run_logs:
-        for cache, kind in RUNS_BY_CACHE.items():
-            runs = [run for run in run_log.runs if run.phases_s and run.cache == cache]
-            if runs:
-                seconds = pd.Series([run.seconds for run in runs])
-                phases = pd.DataFrame([run.phases_s for run in runs]).reindex(columns=[*SHOWN_PHASES, "measure"])
-                phases = phases.fillna(0)
-                protocol = seconds - phases[NETWORK_PHASES].sum(axis=1)
-                row = {"run": kind, "runs": len(runs), "fork, exit": (seconds - phases[PHASES].sum(axis=1)).median()}
-                row |= {phase.replace("_", " "): phases[phase].median() for phase in SHOWN_PHASES}
-                rows.append(row | {"protocol": protocol.median(), "protocol, 90 %": protocol.quantile(0.9)})
-    frame = pd.DataFrame(rows)
-    return Shown(frame, {"runs": 0} | dict.fromkeys(frame.columns[2:], 2))
-
-
-def limits(results: Results) -> Shown:
-    """The worst value of all rows in the run logs."""
-    rows = results.rows
-    rows = rows[rows.model.isin(zoo.BY_MODEL) & rows.params_m.notna()]
-    encoders = [zoo.BY_MODEL[model] for model in rows.model]
-    checks = {
-        "parameters, difference from the zoo's table (M)": (rows.params_m - [e.params_m for e in encoders]).abs(),
-        "GMACs, difference from the zoo's table": (rows.gmacs - [e.gmacs for e in encoders]).abs(),
-        "feature map's standard deviation, smallest": -rows.output_std,
-        "feature map's standard deviation, largest": rows.output_std,
-        "page faults per inference, baseline": rows.page_faults[rows["mode"] == BASELINE],
-    }
-    for mode in modes.in_order(rows["mode"]):
-        if mode != BASELINE:
-            checks[f"relative error, {mode}"] = rows.rel_error[rows["mode"] == mode]
-    worst = []
-    for check, values in checks.items():
-        if values.notna().any():
-            index = values.idxmax()
-            worst.append({"what": check, "worst": f"{abs(values[index]):.2g}", "encoder": rows.model[index]})
-    return Shown(pd.DataFrame(worst), {})
-
-
-def repeats(results: Results) -> Shown:
-    """The same sweep repeated at other hours, for the cases that were repeated, in img/s."""
-    sweeps = {"main run log": results} | {name: study(folder, results) for name, folder in REPEATS.items()}
-    frames = {name: sweep.rows.set_index(["model", "mode"]) for name, sweep in sweeps.items() if sweep.run_logs}
-    repeated = next((frames[name].index for name in REPEATS if name in frames), None)
-    if len(frames) < 2 or repeated is None:
-        return Shown(pd.DataFrame(), {})
-    wide = pd.concat([frame.reindex(repeated) for frame in frames.values()], axis=1, keys=frames).swaplevel(axis=1)
-    table, all_samples = wide["throughput_img_s"], wide["throughput_all"]
-    table = table.assign(**{"max/min": table.max(axis=1) / table.min(axis=1)})
-    table["all samples, max/min"] = all_samples.max(axis=1) / all_samples.min(axis=1)
-    table["valid, %"] = wide["valid_share"].mean(axis=1) * 100
-    digits = dict.fromkeys(frames, 1) | {"max/min": 3, "all samples, max/min": 3, "valid, %": 0}
-    return Shown(table.reset_index(), digits, Results([log for sweep in sweeps.values() for log in sweep.run_logs]))
-
-
 def allocators(results: Results) -> Shown:
     """glibc's default allocator against the retained one, eager mode, in the same rounds; medians of all samples, for
     page faults do not depend on the machine's state."""
-    rows, results = [], study("allocators", results)
+    rows, names = [], {run_log.name for run_log in results.run_logs}
+    results = Results([run_log for run_log in read_all(ALLOCATORS) if run_log.name in names])
     for run_log in results.run_logs:
         estimates = results.estimates(run_log)
         for case, default in estimates.items():
@@ -146,6 +77,6 @@ REPORT = Report(
     },
     pictures={"benchmark_plot.png": lambda results: plots.encoders(results.rows, results.dates())},
     show=markdown.terminal,
-    pages=(pages.ranking, pages.every_mode, pages.gains, run_costs, limits, repeats, allocators),
+    pages=(pages.ranking, pages.every_mode, pages.gains, allocators),
     answer=markdown.answer,
 )

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segbench.problem import Problem
 from segbench.runtimes import SHORT_SPIN
 
 if TYPE_CHECKING:
@@ -39,12 +38,3 @@ def in_turn(calls: dict[str, Callable[[], object]], turns: int) -> "dict[str, np
         call()
     taken = [[seconds(call) for call in calls.values()] for _ in range(turns)]
     return dict(zip(calls, np.array(taken).T, strict=True))
-
-
-def evidence_path(out: Path, folder: str, machine: str) -> Path:
-    """Where the evidence of a machine goes; makes the folder. Raises Problem."""
-    try:
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Problem(f"--out {out} cannot be written to ({error.strerror})") from None
-    return out / folder / f"{machine}.csv"

@@ -9,11 +9,12 @@ allow. Writes kernels/<machine>.csv, and from those of all machines kernels.csv.
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from benchmarks.labels.interleaved import CLASSES, HERE, evidence_path, in_turn, set_up
+from benchmarks.labels.interleaved import CLASSES, HERE, in_turn, set_up
 from segbench import machine
 from segbench.problem import Problem, exit_with
 from segbench.settings import default_is, parse
@@ -65,10 +66,32 @@ def upsampling_needs(logits: "Tensor", size: tuple[int, ...]) -> dict[str, int]:
     return {"bytes": logits.nbytes + pixels, "instructions": instructions}
 
 
-def measure_upsampling(threads: int, pairs: int) -> list[dict]:
-    """Rows of upsample_labels: noise and a network's logits, in both layouts."""
+def three_ways(kernel: Callable, expression: Callable, values: "Tensor", **options: bool) -> dict[str, Callable]:
+    """Calls of a kernel and of torch's expression, eager and compiled with these options."""
+    import torch
+
+    torch.compiler.reset()  # else its size may become a variable
+    compiled = torch.compile(expression, options=options)
+    return {"fused": lambda: kernel(values), "eager": lambda: expression(values), "compiled": lambda: compiled(values)}
+
+
+def both_layouts(name: str, kernel: Callable, values: "Tensor", size: tuple[int, ...], pairs: int) -> list[dict]:
+    """Rows of a kernel that resamples logits to `size` and takes the largest, as NCHW and NHWC."""
     import torch
     from torch.nn import functional as F
+
+    mode, innermost = ("bilinear", torch.channels_last) if len(size) == 2 else ("trilinear", torch.channels_last_3d)
+    rows = []
+    for layout, memory_format in (("NCHW", torch.contiguous_format), ("NHWC", innermost)):
+        logits = values.clone().contiguous(memory_format=memory_format)
+        calls = three_ways(kernel, lambda logits: F.interpolate(logits, size=size, mode=mode).argmax(1), logits)
+        rows.append(compare(f"{name}, {layout}", calls, upsampling_needs(logits, size), pairs))
+    return rows
+
+
+def measure_upsampling(threads: int, pairs: int) -> list[dict]:
+    """Rows of upsample_labels: noise and a network's logits."""
+    import torch
 
     from segbench import inputs, models
     from segbench.cases import Case
@@ -77,22 +100,10 @@ def measure_upsampling(threads: int, pairs: int) -> list[dict]:
     case = Case(model="mobilenetv4_conv_small", mode="baseline", size=(512, 512), decoder="fpn", classes=CLASSES)
     trunk, _ = models.labelled(models.build(case), "labels", case.size, threads)
     (of_network,) = trunk(inputs.photograph(case.size))
-
-    def upsampled(logits):
-        return F.interpolate(logits, scale_factor=4.0, mode="bilinear").argmax(1)
-
     rows = []
     for name, values in (("noise", torch.randn(of_network.shape)), ("a network's", of_network)):
-        for layout, memory_format in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
-            logits = values.clone().contiguous(memory_format=memory_format)
-            compiled = torch.compile(upsampled)
-            calls = {
-                "fused": lambda logits=logits: labels.upsample_labels(logits, 4, threads),
-                "eager": lambda logits=logits: upsampled(logits),
-                "compiled": lambda logits=logits, compiled=compiled: compiled(logits),
-            }
-            needs = upsampling_needs(logits, case.size)
-            rows.append(compare(f"upsample_labels, {name}, {layout}", calls, needs, pairs))
+        kernel = partial(labels.upsample_labels, factor=4, threads=threads)
+        rows += both_layouts(f"upsample_labels, {name}", kernel, values, case.size, pairs)
     return rows
 
 
@@ -107,36 +118,22 @@ def measure_head(threads: int, pairs: int) -> dict:
     up, head = nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, stride=2), nn.Conv2d(CHANNELS, CLASSES, 1)
     weight, bias = folded(up, head)
     maps = torch.randn(1, CHANNELS, 256, 256).contiguous(memory_format=torch.channels_last)
-    compiled = torch.compile(lambda maps: head(up(maps)).argmax(1), options={"freezing": True})
-    calls = {
-        "fused": lambda: labels.head_labels(maps, weight, bias, threads),
-        "eager": lambda: head(up(maps)).argmax(1),
-        "compiled": lambda: compiled(maps),
-    }
+    kernel = partial(labels.head_labels, weight=weight, bias=bias, threads=threads)
+    calls = three_ways(kernel, lambda maps: head(up(maps)).argmax(1), maps, freezing=True)
     pixels = 512 * 512
     needs = {"bytes": maps.nbytes + pixels, "instructions": CLASSES * pixels * (CHANNELS + 1)}
     return compare("head_labels", calls, needs, pairs)
 
 
 def measure_resampling(threads: int, pairs: int) -> list[dict]:
-    """Rows of resample_labels: noise in both layouts."""
+    """Rows of resample_labels: noise."""
     import torch
-    from torch.nn import functional as F
 
     from segbench.kernels import labels
 
-    size, rows = (40, 256, 256), []
-    for layout, memory_format in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last_3d)):
-        volume = torch.randn(1, CLASSES, 40, 128, 128).contiguous(memory_format=memory_format)
-        compiled = torch.compile(lambda values: F.interpolate(values, size=size, mode="trilinear").argmax(1))
-        calls = {
-            "fused": lambda volume=volume: labels.resample_labels(volume, size, threads),
-            "eager": lambda volume=volume: F.interpolate(volume, size=size, mode="trilinear").argmax(1),
-            "compiled": lambda volume=volume, compiled=compiled: compiled(volume),
-        }
-        needs = upsampling_needs(volume, size)
-        rows.append(compare(f"resample_labels, noise, {layout}", calls, needs, max(3, pairs // 2)))
-    return rows
+    size, noise = (40, 256, 256), torch.randn(1, CLASSES, 40, 128, 128)
+    kernel = partial(labels.resample_labels, size=size, threads=threads)
+    return both_layouts("resample_labels, noise", kernel, noise, size, max(3, pairs // 2))
 
 
 def measure_whole_ct(threads: int) -> dict:
@@ -184,6 +181,8 @@ def check(settings: Settings) -> None:
 def main() -> None:
     settings, name = parse(Settings(), __doc__), machine.describe().name
     check(settings)
+    from benchmarks.catalogue import evidence_path
+
     path, threads = evidence_path(settings.out, "kernels", name), machine.usable_cores()
     set_up(threads)
     import pandas as pd

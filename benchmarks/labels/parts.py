@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from benchmarks.labels.interleaved import CLASSES, HERE, evidence_path, in_turn, set_up
+from benchmarks.labels.interleaved import CLASSES, HERE, in_turn, set_up
 from segbench import machine, modes, runtimes, zoo
 from segbench.cases import FEATURES, Case
 from segbench.modes import BASELINE
@@ -85,6 +85,8 @@ def check(settings: Settings) -> None:
 def main() -> None:
     settings, here, threads = parse(Settings(), __doc__), machine.describe(), machine.usable_cores()
     check(settings)
+    from benchmarks.catalogue import evidence_path
+
     path = evidence_path(settings.out, "parts", here.name)
     set_up(threads)
     import pandas as pd

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import gmean
 
 from benchmarks import catalogue
-from segbench.analysis import estimates, markdown, rankings, tables
+from segbench.analysis import estimates, markdown, plots, rankings, tables
 from segbench.analysis.markdown import Shown, spans
-from segbench.analysis.plots import COLOURS, WIDTH, Picture, caption
+from segbench.analysis.plots import COLOURS, Picture
 from segbench.analysis.rankings import NETWORK
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
@@ -109,18 +108,19 @@ def pairs(results: Results) -> Shown:
     frame = comparison(results)
     if frame.empty:
         return Shown(frame, {})
-    columns = {
-        "network": frame.model + " + " + frame.decoder.map(DECODERS),
-        "precision": frame.precision.map(PRECISIONS),
-        "mode with the fused argmax": frame["mode"],
-        "img/s": frame.throughput_img_s,
-        "mode of the fastest other way": frame.other_mode,
-        "other way": frame.other_output.map(OUTPUTS),
-        "its img/s": frame.other_img_s,
-        "ratio": frame.ratio,
-        "95 % interval": spans(frame.ratio_low, frame.ratio_high, 2),
-    }
-    return Shown(pd.DataFrame(columns), {"img/s": 1, "its img/s": 1, "ratio": 2})
+    return catalogue.shown(
+        {
+            "network": frame.model + " + " + frame.decoder.map(DECODERS),
+            "precision": frame.precision.map(PRECISIONS),
+            "mode with the fused argmax": frame["mode"],
+            "img/s": (frame.throughput_img_s, 1),
+            "mode of the fastest other way": frame.other_mode,
+            "other way": frame.other_output.map(OUTPUTS),
+            "its img/s": (frame.other_img_s, 1),
+            "ratio": (frame.ratio, 2),
+            "95 % interval": spans(frame.ratio_low, frame.ratio_high, 2),
+        }
+    )
 
 
 def terminal(results: Results) -> str:
@@ -142,26 +142,18 @@ def picture(results: Results) -> Picture:
 
 
 def draw(frame: pd.DataFrame, all_rows: pd.DataFrame, dates: dict[str, str]) -> Figure:
-    machines = [*dict.fromkeys(frame.machine)]
-    names = [*dict.fromkeys(frame.model)]
-    figure, axes = plt.subplots(
-        len(machines),
-        len(WITH_FUSED),
-        figsize=(WIDTH, len(machines) * (1.4 + 0.36 * len(names))),
-        squeeze=False,
-        layout="constrained",
-        sharey=True,
-    )
-    for panels, machine in zip(axes, machines, strict=True):
+    machines, names = plots.by_machine(frame), [*dict.fromkeys(frame.model)]
+    figure, axes = plots.panels([1.4 + 0.36 * len(names)] * len(machines), len(WITH_FUSED), sharey=True)
+    for panels, (machine, rows) in zip(axes, machines.items(), strict=True):
         for panel, decoder in zip(panels, WITH_FUSED, strict=True):
-            draw_decoder(panel, frame[(frame.machine == machine) & (frame.decoder == decoder)], names)
+            draw_decoder(panel, rows[rows.decoder == decoder], names)
             panel.set_xlabel(f"ms from image to labels, {DECODERS[decoder]}")
         panels[0].set_yticks(range(len(names)), names, fontsize=8)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
-        panels[0].set_title(caption(all_rows[all_rows.machine == machine], dates[machine]), loc="left", fontsize=9)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    handles.append(plt.Line2D([], [], ls="", marker="o", mfc="white", color="0.3"))
-    figure.legend(handles, [*labels, "fastest other way"], ncols=4, loc="outside lower center", frameon=False)
+        title = plots.caption(all_rows[all_rows.machine == machine], dates[machine])
+        panels[0].set_title(title, loc="left", fontsize=9)
+    handles, _ = axes[0][0].get_legend_handles_labels()
+    plots.key(figure, [*handles, plots.point("fastest other way", "0.3", "o", mfc="white")])
     return figure
 
 
@@ -183,10 +175,9 @@ def draw_decoder(panel: Axes, rows: pd.DataFrame, names: list[str]) -> None:
 def kernels(folder: Path) -> pd.DataFrame:
     """The evidence of kernels.py from all machines, with `limit_ms`, the time that this machine's memory or arithmetic
     needs at least, whichever is larger, and `share`, that over the time taken; empty where there is no evidence."""
-    frames = [pd.read_csv(path) for path in sorted((folder / "kernels").glob("*.csv"))]
-    if not frames:
-        return pd.DataFrame()
-    frame = pd.concat(frames, ignore_index=True)
+    frame = catalogue.evidence(folder / "kernels")
+    if frame.empty:
+        return frame
     memory_ms = frame.bytes / frame.memory_gb_s / 1e6
     arithmetic_ms = frame.instructions / frame.instructions_g_s / 1e6
     frame["limit_ms"] = np.maximum(memory_ms, arithmetic_ms)
@@ -219,25 +210,24 @@ def label_kernels(results_of: catalogue.AllResults) -> str:
     frame = kernels(HERE)
     if frame.empty:
         return ""
-    run_logs = [run_log for results in results_of.values() for run_log in results.run_logs]
-    cpus = {run_log.header.machine.name: run_log.header.machine.label for run_log in run_logs}
-    columns = {
-        "CPU": [f"{cpus[name]} ({name})" if name in cpus else name for name in frame.machine],
-        "kernel": frame.kernel,
-        "ms": frame.ms,
-        "torch eager, ms": frame.eager_ms,
-        "torch compiled, ms": frame.compiled_ms,
-        "ratio": frame.ratio,
-        "95 % interval": spans(frame.ratio_low, frame.ratio_high),
-        "same labels": frame.same_labels.map("{:.4%}".format).replace("nan%", ""),
-        "limit, ms": frame.limit_ms,
-        "limited by": frame.limited_by,
-        "share of the limit": frame.share,
-        "MB beyond its input": frame.get("beyond_input_mb", float("nan")),
-    }
-    digits = {"ms": 1, "torch eager, ms": 0, "torch compiled, ms": 0, "ratio": 1, "limit, ms": 2}
-    digits |= {"share of the limit": 2, "MB beyond its input": 0}
-    return markdown.table(pd.DataFrame(columns), digits)
+    cpus = catalogue.cpus(results_of)
+    shown = catalogue.shown(
+        {
+            "CPU": frame.machine.replace(cpus),
+            "kernel": frame.kernel,
+            "ms": (frame.ms, 1),
+            "torch eager, ms": (frame.eager_ms, 0),
+            "torch compiled, ms": (frame.compiled_ms, 0),
+            "ratio": (frame.ratio, 1),
+            "95 % interval": spans(frame.ratio_low, frame.ratio_high),
+            "same labels": frame.same_labels.map("{:.4%}".format).replace("nan%", ""),
+            "limit, ms": (frame.limit_ms, 2),
+            "limited by": frame.limited_by,
+            "share of the limit": (frame.share, 2),
+            "MB beyond its input": (frame.beyond_input_mb, 0),
+        }
+    )
+    return markdown.table(shown.frame, shown.digits)
 
 
 README_TABLES = {"label-ways": label_ways, "label-kernels": label_kernels}

@@ -6,7 +6,6 @@ makes; TotalSegmentator runs five networks at 1.5 mm, or one at 3 mm (`--fast`).
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,9 @@ from segbench.zoo import PATCH, RELEASED, TILE
 VOXELS, SPACING_MM = (300, 512, 512), (1.5, 0.75, 0.75)
 STEPS = (0.8, 0.5)  # of a tile, from one to the next: TotalSegmentator's, nnU-Net's default
 SLICES_PER_PATCH = 4  # 128x128x64 voxels are as many as four slices of 512x512 have: the reference project's rule
+COLUMNS = ["machine", "cpu", "kind", "way", "mode", "precision", "inferences", "inferences_half", "latency_s"]
+COLUMNS += ["ct_s", "ct_low_s", "ct_high_s", "ct_all_s", "ct_half_s", "ct_tmac", "ct_half_tmac"]
+COLUMNS += ["peak_gb", "quality", "half_width"]
 NAMES = {
     "stunet_s": "STU-Net-S",
     "stunet_b": "STU-Net-B",
@@ -27,30 +29,6 @@ NAMES = {
     "resenc": "nnU-Net ResEnc",
     "segresnet": "MONAI SegResNet",
 }
-
-
-class Cost(NamedTuple):
-    """Of the reference volume; `half`: at a step of half a tile."""
-
-    machine: str
-    cpu: str
-    kind: str  # 2D or 3D
-    way: str
-    mode: str
-    precision: str
-    inferences: int
-    inferences_half: int
-    latency_s: float  # of one inference
-    ct_s: float
-    ct_low_s: float  # 95 % interval
-    ct_high_s: float
-    ct_all_s: float  # from all samples, the disturbed ones too
-    ct_half_s: float
-    ct_tmac: float
-    ct_half_tmac: float
-    peak_gb: float  # weights, and what one inference adds to them
-    quality: str  # of the estimate of one inference, and the half width that it is compared with
-    half_width: float
 
 
 def resampled(voxels: tuple[int, ...], spacing_mm: tuple[float, ...], to_mm: float) -> tuple[int, ...]:
@@ -93,44 +71,29 @@ def ranked_equivalents(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(results: tables.Results) -> pd.DataFrame:
-    """A row per machine, way to segment and right mode: seconds and TMAC per reference volume, for both of STEPS."""
+    """A row per machine, way to segment and right mode: seconds and TMAC per reference volume, `half`: at a step of
+    half a tile. `ct_all_s` is from all samples, the disturbed ones too; `quality` and `half_width` are of the estimate
+    of one inference."""
     frame = equivalents(results)
     frame = frame[frame.status == "ok"]
-    flat, ways = frame[frame.decoder != ""], []
-    for row, name in zip(flat.itertuples(), networks(flat), strict=True):
-        ways.append(cost(row, "2D", name, [VOXELS[0]] * len(STEPS)))
+    flat = frame[frame.decoder != ""]
+    ways = [flat.assign(kind="2D", way=networks(flat), inferences=VOXELS[0], inferences_half=VOXELS[0])]
     cubes = frame[(frame.decoder == "") & (frame["size"] == sides(TILE))]
     for run in RELEASED:
-        counts = [run.networks * tiles(resampled(VOXELS, SPACING_MM, run.resolution_mm), step) for step in STEPS]
+        usual, half = (run.networks * tiles(resampled(VOXELS, SPACING_MM, run.resolution_mm), step) for step in STEPS)
         rows = cubes[(cubes.model == run.model) & ((cubes.classes == run.classes) | (run.classes == 0))]
-        ways += [cost(row, "3D", run.name, counts) for row in rows.itertuples()]
-    return pd.DataFrame(ways, columns=Cost._fields)
-
-
-def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
-    """Of one way to go over the reference volume with a measured network, `inferences` for each of STEPS."""
-    fixed_iterations, half = inferences
-    return Cost(
-        machine=row.machine,
-        cpu=row.cpu,
-        kind=kind,
-        way=way,
-        mode=row.mode,
-        precision=row.precision,
-        inferences=fixed_iterations,
-        inferences_half=half,
-        latency_s=1 / row.throughput_img_s,
-        ct_s=fixed_iterations / row.throughput_img_s,
-        ct_low_s=fixed_iterations / row.throughput_high,
-        ct_high_s=fixed_iterations / row.throughput_low,
-        ct_all_s=fixed_iterations / row.throughput_all,
-        ct_half_s=half / row.throughput_img_s,
-        ct_tmac=fixed_iterations * row.gmacs / 1e3,
-        ct_half_tmac=half * row.gmacs / 1e3,
-        peak_gb=row.peak_gb,
-        quality=row.quality,
-        half_width=row.half_width,
-    )
+        ways.append(rows.assign(kind="3D", way=run.name, inferences=usual, inferences_half=half))
+    frame = pd.concat([rows for rows in ways if len(rows)] or ways[:1], ignore_index=True)
+    return frame.assign(
+        latency_s=1 / frame.throughput_img_s,
+        ct_s=frame.inferences / frame.throughput_img_s,
+        ct_low_s=frame.inferences / frame.throughput_high,
+        ct_high_s=frame.inferences / frame.throughput_low,
+        ct_all_s=frame.inferences / frame.throughput_all,
+        ct_half_s=frame.inferences_half / frame.throughput_img_s,
+        ct_tmac=frame.inferences * frame.gmacs / 1e3,
+        ct_half_tmac=frame.inferences_half * frame.gmacs / 1e3,
+    )[COLUMNS]
 
 
 def ranked_costs(frame: pd.DataFrame) -> pd.DataFrame:

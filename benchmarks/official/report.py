@@ -4,16 +4,15 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import catalogue
 from benchmarks.official import costs
 from segbench import modes, zoo
-from segbench.analysis import markdown
+from segbench.analysis import markdown, plots
 from segbench.analysis.markdown import Shown
-from segbench.analysis.plots import COLOURS, WIDTH, Picture, plain_log
+from segbench.analysis.plots import COLOURS, Picture
 from segbench.analysis.rankings import NETWORK
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
@@ -40,23 +39,23 @@ def equivalents(results: Results) -> Shown:
     frame = costs.equivalents(results)
     slow = frame[(frame["mode"] == BASELINE) & frame.eq_s.notna()].set_index(NETWORK)[["eq_s", "peak_gb"]]
     top = costs.ranked_equivalents(frame).join(slow.add_suffix("_baseline"), on=NETWORK)
-    columns = {
-        "network": costs.networks(top),
-        "input": top["size"],
-        "fastest valid mode": top["mode"],
-        "eq/s": top.eq_s,
-        "95 % interval": markdown.spans(top.eq_s_low, top.eq_s_high, 2),
-        "eq/s, baseline": top.eq_s_baseline,
-        "latency, ms": top.latency_ms,
-        "quality": top.quality,
-        "GMACs": top.gmacs,
-        "GMACs/slice": top.gmacs_slice,
-        "params, M": top.params_m,
-        "GB": top.peak_gb,
-        "GB, baseline": top.peak_gb_baseline,
-    }
-    digits = {"eq/s": 2, "eq/s, baseline": 2, "latency, ms": 0, "GMACs": 1, "GMACs/slice": 1, "params, M": 2}
-    return Shown(pd.DataFrame(columns), digits | {"GB": 2, "GB, baseline": 2})
+    return catalogue.shown(
+        {
+            "network": costs.networks(top),
+            "input": top["size"],
+            "fastest valid mode": top["mode"],
+            "eq/s": (top.eq_s, 2),
+            "95 % interval": markdown.spans(top.eq_s_low, top.eq_s_high, 2),
+            "eq/s, baseline": (top.eq_s_baseline, 2),
+            "latency, ms": (top.latency_ms, 0),
+            "quality": top.quality,
+            "GMACs": (top.gmacs, 1),
+            "GMACs/slice": (top.gmacs_slice, 1),
+            "params, M": (top.params_m, 2),
+            "GB": (top.peak_gb, 2),
+            "GB, baseline": (top.peak_gb_baseline, 2),
+        }
+    )
 
 
 def whole_cts(results: Results) -> Shown:
@@ -65,24 +64,23 @@ def whole_cts(results: Results) -> Shown:
     frame = costs.costs(results)
     slow = frame[frame["mode"] == BASELINE].set_index(["machine", "way"])[["ct_s", "peak_gb"]]
     top = costs.ranked_costs(frame).join(slow.add_suffix("_baseline"), on=["machine", "way"])
-    columns = {
-        "network": top.way,
-        "fastest valid mode": top["mode"],
-        "inferences": top.inferences,
-        "s each": top.latency_s,
-        "s per CT": top.ct_s,
-        "95 % interval": markdown.spans(top.ct_low_s, top.ct_high_s, 0),
-        "all samples, s": top.ct_all_s,
-        "baseline, s": top.ct_s_baseline,
-        "TMAC": top.ct_tmac,
-        "s per CT, step 0.5": top.ct_half_s,
-        "TMAC, step 0.5": top.ct_half_tmac,
-        "GB": top.peak_gb,
-        "GB, baseline": top.peak_gb_baseline,
-    }
-    digits = {"inferences": 0, "s each": 2, "s per CT": 0, "all samples, s": 0, "baseline, s": 0, "TMAC": 1}
-    digits |= {"s per CT, step 0.5": 0, "TMAC, step 0.5": 1, "GB": 2, "GB, baseline": 2}
-    return Shown(pd.DataFrame(columns), digits)
+    return catalogue.shown(
+        {
+            "network": top.way,
+            "fastest valid mode": top["mode"],
+            "inferences": (top.inferences, 0),
+            "s each": (top.latency_s, 2),
+            "s per CT": (top.ct_s, 0),
+            "95 % interval": markdown.spans(top.ct_low_s, top.ct_high_s, 0),
+            "all samples, s": (top.ct_all_s, 0),
+            "baseline, s": (top.ct_s_baseline, 0),
+            "TMAC": (top.ct_tmac, 1),
+            "s per CT, step 0.5": (top.ct_half_s, 0),
+            "TMAC, step 0.5": (top.ct_half_tmac, 1),
+            "GB": (top.peak_gb, 2),
+            "GB, baseline": (top.peak_gb_baseline, 2),
+        }
+    )
 
 
 def by_mode(results: Results) -> Shown:
@@ -146,9 +144,6 @@ def spreads(results: Results) -> Shown:
     return Shown(frame, {"repetitions": 0, "latency_ms": 0, "spread": 3, "all_samples_spread": 3})
 
 
-TABLES = (equivalents, whole_cts, by_mode, over_2d, spreads)
-
-
 def picture(results: Results) -> Picture:
     """Each network at its fastest valid mode: slices per second by the reference project's rule, and seconds per whole
     CT, a line from TotalSegmentator's step between tiles to nnU-Net's."""
@@ -160,41 +155,33 @@ def picture(results: Results) -> Picture:
 
 
 def draw(rows: pd.DataFrame, whole: pd.DataFrame, dates: dict[str, str]) -> Figure:
-    machines = [*dict.fromkeys(rows.machine)]
-    height = 1.6 + 0.28 * max(rows.groupby("machine").size().max(), 4)
-    figure, axes = plt.subplots(
-        len(machines), 2, figsize=(WIDTH, height * len(machines)), squeeze=False, layout="constrained"
-    )
-    for (left, right), machine in zip(axes, machines, strict=True):
-        top = rows[rows.machine == machine]
+    machines = plots.by_machine(rows)
+    height = 1.6 + 0.28 * max(*map(len, machines.values()), 4)
+    figure, axes = plots.panels([height] * len(machines), 2)
+    for (left, right), (machine, top) in zip(axes, machines.items(), strict=True):
         kinds = top.decoder.map(lambda decoder: "2D" if decoder else "3D")
         dots(left, costs.networks(top), top.eq_s, kinds, top.eq_s_low, top.eq_s_high)
         left.set_xlabel("slices of 512x512 per second, with 95 % interval\n128x128x64 voxels are four")
-        left.set_title(f"{top.cpu.iloc[0]} ({machine})\n{dates[machine]}", loc="left", fontsize=9)
+        plots.title(left, top, dates[machine])
         top = whole[whole.machine == machine]
         dots(right, top.way, top.ct_s, top.kind, top.ct_s, top.ct_half_s)
         right.set_xlabel("seconds per CT of 512x512x300, the networks alone\nline: to tiles at half a tile's distance")
-        for panel in (left, right):
-            panel.invert_yaxis()
-    handles = [
-        plt.Line2D([], [], ls="", color=colour, marker=marker, label=name) for name, (colour, marker) in KINDS.items()
-    ]
-    figure.legend(handles=handles, ncols=2, loc="outside lower center", frameon=False)
+    plots.key(figure, [plots.point(kind, *shade) for kind, shade in KINDS.items()])
     return figure
 
 
 def dots(axes: Axes, names: pd.Series, values: pd.Series, kinds: pd.Series, low: pd.Series, high: pd.Series) -> None:
     """Points with their names and a line from `low` to `high` on a logarithmic axis, 2D apart from 3D."""
     spots = np.arange(len(names))
-    for kind, (colour, marker) in KINDS.items():
+    for kind, shade in KINDS.items():
         chosen = (kinds == kind).to_numpy()
-        axes.hlines(spots[chosen], low[chosen], high[chosen], color=colour, alpha=0.4, lw=3)
-        axes.scatter(values[chosen], spots[chosen], s=28, color=colour, marker=marker, zorder=3)
+        plots.dots(axes, values[chosen], low[chosen], high[chosen], spots[chosen], shade)
     axes.set_yticks(spots, names, fontsize=8)
     axes.set_xscale("log")
     if len(values):  # after one or two rounds an interval may span decades
         axes.set_xlim(values.min() / 2, values.max() * 2)
-    plain_log(axes.xaxis, ticks=(1, 2, 5))
+    plots.plain_log(axes.xaxis, ticks=(1, 2, 5))
+    axes.invert_yaxis()
     axes.grid(color="0.92", axis="x")
 
 
@@ -206,15 +193,16 @@ def whole_cts_short(results_of: catalogue.AllResults) -> str:
     top = costs.ranked_costs(frame)
     fastest = top[top.kind == "2D"].way.head(1).tolist()
     top = top[top.way.isin([*WAYS, *fastest])]
-    columns = {
-        f"network, on {', '.join(results.machines())}": top.way,
-        "fastest valid mode": top["mode"],
-        "s per CT": top.ct_s,
-        "eager FP32": top.way.map(slow),
-        "TMAC": top.ct_tmac,
-    }
-    digits = {"s per CT": 0, "eager FP32": 0, "TMAC": 1}
-    return markdown.table(pd.DataFrame(columns), digits)
+    shown = catalogue.shown(
+        {
+            f"network, on {', '.join(results.machines())}": top.way,
+            "fastest valid mode": top["mode"],
+            "s per CT": (top.ct_s, 0),
+            "eager FP32": (top.way.map(slow), 0),
+            "TMAC": (top.ct_tmac, 1),
+        }
+    )
+    return markdown.table(shown.frame, shown.digits)
 
 
 README_TABLES = {"whole-cts": whole_cts_short}
@@ -227,5 +215,5 @@ REPORT = Report(
     },
     pictures={"benchmark_official_plot.png": picture},
     show=terminal,
-    pages=TABLES,
+    pages=(equivalents, whole_cts, by_mode, over_2d, spreads),
 )

@@ -60,8 +60,9 @@ class Settings(WhatToCompare, WhereTo):
     pass
 
 
-def check(settings: Settings) -> None:
-    """Before anything is trained. Raises Problem."""
+def check(settings: Settings) -> Path:
+    """Before anything is trained: where the evidence goes. Raises Problem."""
+    from benchmarks import catalogue
     from segbench.models.segmenter import DEEPEST
 
     find_modes(settings.modes)
@@ -73,20 +74,16 @@ def check(settings: Settings) -> None:
         raise Problem(f"--model {settings.model!r} means more than one: name one of them")
     if settings.size % DEEPEST or min(settings.size, settings.steps, settings.images) < 1:
         raise Problem(f"--size must be divisible by {DEEPEST}, --steps and --images positive")
-    try:
-        (settings.out / "images").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Problem(f"--out {settings.out} cannot be written to ({error.strerror})") from None
+    return catalogue.evidence_path(settings.out, "images", machine.describe().name)
 
 
 def measure(settings: Settings) -> None:
     """Write this machine's evidence. Raises Problem."""
-    check(settings)
+    path = check(settings)
     import pandas as pd
 
     from benchmarks.precision import trial
 
-    path = settings.out / "images" / f"{machine.describe().name}.csv"
     pd.DataFrame(trial.measure(settings)).to_csv(path, index=False)
     print(f"wrote {path}")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from scipy.stats import t
 
@@ -22,12 +21,6 @@ CLASSES = ("mean", *task.CLASSES[1:])
 MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
 
 HERE = Path(__file__).resolve().parent
-
-
-def evidence(folder: Path) -> pd.DataFrame:
-    """Of all machines; empty where there is none."""
-    frames = [pd.read_csv(path) for path in sorted((folder / "images").glob("*.csv"))]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def summary(images: pd.DataFrame) -> pd.DataFrame:
@@ -72,8 +65,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     """For each decoder the difference from eager FP32 by class, a point with its interval for every mode."""
     decoders = [*dict.fromkeys(rows.decoder)]
     names = [mode for mode in modes.in_order(rows["mode"]) if mode != BASELINE]
-    layout = {"figsize": (plots.WIDTH, 4.2), "sharey": True, "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(1, len(decoders), **layout)
+    figure, axes = plots.panels([3.7], len(decoders), sharey=True)
     for panel, decoder in zip(axes[0], decoders, strict=True):
         of_decoder = rows[rows.decoder == decoder]
         for place, mode in enumerate(names):
@@ -100,7 +92,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def write(folder: Path, out: Path, draw_pictures: bool = True) -> list[Path]:
     """CSV and picture of the evidence below `folder`, into `out`. Returns the paths, none where there is none."""
-    images = evidence(folder)
+    images = catalogue.evidence(folder / "images")
     if images.empty:
         return []
     rows = summary(images)
@@ -111,12 +103,12 @@ def write(folder: Path, out: Path, draw_pictures: bool = True) -> list[Path]:
 
 
 def terminal(folder: Path) -> str:
-    return markdown.aligned(shown(summary(evidence(folder))), {})
+    return markdown.aligned(shown(summary(catalogue.evidence(folder / "images"))), {})
 
 
 def precision(results_of: catalogue.AllResults) -> str:
     """Dice in lower precision, all machines."""
-    rows = evidence(HERE)
+    rows = catalogue.evidence(HERE / "images")
     return markdown.table(shown(summary(rows))) if len(rows) else ""
 
 

@@ -78,7 +78,7 @@ def targets(results: Results) -> Shown:
 def all_cases(results: Results) -> Shown:
     """Every case under each protocol: throughput in img/s, spread, coverage, and the seconds of one repetition."""
     rows = repetitions.protocols(results).drop(columns="cpu", errors="ignore")
-    return Shown(rows, {name: digits for name, digits in DIGITS.items() if name in rows})
+    return Shown(rows, DIGITS)
 
 
 def verdicts(results: Results) -> Shown:

@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -14,10 +13,10 @@ from scipy.stats import gmean
 
 from benchmarks import catalogue
 from segbench import modes
-from segbench.analysis import markdown, rankings, stats, tables
+from segbench.analysis import markdown, plots, rankings, stats, tables
 from segbench.analysis.estimates import NOTHING
 from segbench.analysis.markdown import Shown, spans
-from segbench.analysis.plots import COLOURS, WIDTH, Picture, caption
+from segbench.analysis.plots import COLOURS, Picture
 from segbench.analysis.rankings import NETWORK
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
@@ -194,17 +193,18 @@ def winners(results: Results) -> Shown:
     best = fastest(without_background_load(results))
     if best.empty:
         return Shown(best, {})
-    columns = {
-        "network": networks(best),
-        "precision": best.precision.map(lambda name: PRECISIONS[name][0]),
-        "mode": best["mode"],
-        "img/s": best.throughput_img_s,
-        "95 % interval": spans(best.throughput_low, best.throughput_high),
-        "speedup": best.speedup,
-        "relative error": best.rel_error.map("{:.0e}".format),
-        "break-even": best.break_even,
-    }
-    return Shown(pd.DataFrame(columns), {"img/s": 1, "speedup": 2, "break-even": 0})
+    return catalogue.shown(
+        {
+            "network": networks(best),
+            "precision": best.precision.map(lambda name: PRECISIONS[name][0]),
+            "mode": best["mode"],
+            "img/s": (best.throughput_img_s, 1),
+            "95 % interval": spans(best.throughput_low, best.throughput_high),
+            "speedup": (best.speedup, 2),
+            "relative error": best.rel_error.map("{:.0e}".format),
+            "break-even": (best.break_even, 0),
+        }
+    )
 
 
 def geometric_mean(values: pd.Series) -> float:
@@ -221,22 +221,14 @@ def picture(results: Results) -> Picture:
 
 
 def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
-    machines = [*dict.fromkeys(frame.machine)]
-    heights = [1.6 + 0.24 * networks(frame[frame.machine == machine]).nunique() for machine in machines]
-    figure, axes = plt.subplots(
-        len(machines),
-        2,
-        figsize=(WIDTH, sum(heights)),
-        height_ratios=heights,
-        width_ratios=(5, 2),
-        squeeze=False,
-        layout="constrained",
-    )
-    for (left, right), machine in zip(axes, machines, strict=True):
-        rows = frame[frame.machine == machine]
+    machines = plots.by_machine(frame)
+    heights = [1.6 + 0.24 * networks(rows).nunique() for rows in machines.values()]
+    figure, axes = plots.panels(heights, 2, width_ratios=(5, 2))
+    for (left, right), (machine, rows) in zip(axes, machines.items(), strict=True):
         heat(left, rows[rows.allocator == "retained"])
         left.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
-        left.set_title(caption(rows[rows["size"] == rows["size"].mode()[0]], dates[machine]), loc="left", fontsize=9)
+        most_common = rows[rows["size"] == rows["size"].mode()[0]]
+        left.set_title(plots.caption(most_common, dates[machine]), loc="left", fontsize=9)
         waterfall(right, rows)
     return figure
 
@@ -291,9 +283,6 @@ def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_anchor("N")
 
 
-TABLES = (gains, shares, winners, reference_times)
-
-
 def runtimes(results_of: catalogue.AllResults) -> str:
     """Speedups of the modes that ran on at least four fifths of the networks, on the machine with the most cases."""
     results = catalogue.largest(results_of, "runtimes")
@@ -312,14 +301,13 @@ def background_load(results_of: catalogue.AllResults) -> str:
     frame = share_kept(results)
     if frame.empty:
         return ""
-    labels = {run_log.header.machine.name: run_log.header.machine.label for run_log in results.run_logs}
     names = {"mean": "mean share kept", "min": "lowest", "max": "highest"}
     summary = (
         frame.groupby(["machine", "mode"], sort=False).share_kept.agg([*names]).reset_index().rename(columns=names)
     )
     summary = summary.sort_values("mode", key=lambda column: column.map(modes.order), kind="stable")
     summary = summary.sort_values("machine", kind="stable")
-    summary["machine"] = [f"{labels[name]} ({name})" for name in summary.machine]
+    summary["machine"] = summary.machine.replace(catalogue.cpus(results_of))
     return markdown.table(summary.rename(columns={"machine": "CPU"}), dict.fromkeys(names.values(), 2))
 
 
@@ -334,5 +322,5 @@ REPORT = Report(
     },
     pictures={"benchmark_plot.png": picture},
     show=terminal,
-    pages=TABLES,
+    pages=(gains, shares, winners, reference_times),
 )

@@ -144,8 +144,8 @@ def record(evidence: Path, row: dict) -> None:
         pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
 
 
-def check(settings: Settings) -> None:
-    """Raises Problem for what cannot be run."""
+def check(settings: Settings) -> Path:
+    """Where the evidence goes. Raises Problem for what cannot be run."""
     find_modes(settings.modes)
     here = machine.describe()
     settings.modes = tuple(m for m in settings.modes if modes.MODES[m].precision != "bf16" or here.native_bf16)
@@ -174,10 +174,9 @@ def check(settings: Settings) -> None:
         if settings.weights:
             check_weights(model, settings.weights)
     settings.out = settings.out or (OWN if settings.volume else HERE)
-    try:
-        (settings.out / "runs").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Problem(f"--out {settings.out} cannot be written to ({error.strerror})") from None
+    from benchmarks import catalogue
+
+    return catalogue.evidence_path(settings.out, "runs", here.name)
 
 
 def main() -> None:
@@ -190,8 +189,7 @@ def main() -> None:
         if report.evidence(settings.out).empty:
             raise Problem(f"{settings.out / 'runs'} holds no run; run without --report first")
     else:
-        check(settings)
-        evidence = settings.out / "runs" / f"{machine.describe().name}.csv"
+        evidence = check(settings)
         measure(settings, Scan(settings.volume) if settings.volume else None, evidence)
         print(f"wrote {evidence}")
     for path in report.write(settings.out, settings.out):

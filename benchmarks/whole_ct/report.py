@@ -1,13 +1,16 @@
 """What benchmark.py shows of its runs: seconds and memory by part, and the optimised way against the stock one."""
 
+import itertools
 import statistics
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from benchmarks import catalogue
 from segbench import modes
@@ -88,21 +91,21 @@ def shown(frame: pd.DataFrame) -> Shown:
         "network": frame.model,
         "CT, voxels": frame.voxels.where(frame.ct == SYNTHETIC, frame.ct + ", " + frame.voxels),
         "way": way_names(frame),
-        "whole, s": frame.whole_s,
+        "whole, s": (frame.whole_s, 1),
     }
-    for part, name in PARTS.items():
-        if f"{part}_s" in frame:
-            columns[f"{name}, s"] = frame[f"{part}_s"]
-    columns |= {"speedup": frame.ratio, "95 % interval": markdown.spans(frame.ratio_low, frame.ratio_high, 2)}
-    columns |= {"peak GB": frame.peak_mb / 1e3, "same labels": frame.same_labels.map("{:.3%}".format)}
-    columns |= {"preparing once, s": frame.prepare_s, "again, s": frame.prepare_again_s}
-    columns |= {"its peak GB": frame.prepare_peak_mb / 1e3}
-    digits = {name: 1 for name in columns if name.endswith(", s")} | {
-        "speedup": 2,
-        "peak GB": 1,
-        "its peak GB": 1,
-    }
-    return Shown(pd.DataFrame(columns).replace("nan%", ""), digits)
+    columns |= {f"{name}, s": (frame[f"{part}_s"], 1) for part, name in PARTS.items() if f"{part}_s" in frame}
+    return catalogue.shown(
+        columns
+        | {
+            "speedup": (frame.ratio, 2),
+            "95 % interval": markdown.spans(frame.ratio_low, frame.ratio_high, 2),
+            "peak GB": (frame.peak_mb / 1e3, 1),
+            "same labels": frame.same_labels.map("{:.3%}".format).replace("nan%", ""),
+            "preparing once, s": (frame.prepare_s, 1),
+            "again, s": (frame.prepare_again_s, 1),
+            "its peak GB": (frame.prepare_peak_mb / 1e3, 1),
+        }
+    )
 
 
 def way_names(frame: pd.DataFrame) -> pd.Series:
@@ -134,35 +137,35 @@ def write(root: Path, out: Path, draw_pictures: bool = True) -> list[Path]:
 def draw(frame: pd.DataFrame) -> Figure:
     """A panel per machine, network and CT: a bar per way, its parts one behind the other."""
     settings = [*frame.groupby(SETTING, sort=False)]
-    heights = [0.7 + 0.36 * len(group) for _, group in settings]
-    figure, axes = plt.subplots(
-        len(settings), 1, figsize=(plots.WIDTH, sum(heights) + 0.6), height_ratios=heights, squeeze=False
-    )
-    figure.set_layout_engine("constrained")
-    colours = dict(zip(PARTS, [plots.COLOURS[n % len(plots.COLOURS)] for n in range(len(PARTS))], strict=True))
+    figure, axes = plots.panels([0.7 + 0.36 * len(group) for _, group in settings])
+    shades = dict(zip(PARTS, itertools.cycle(plots.COLOURS), strict=False))
     for panel, ((machine, model, ct, voxels, step), group) in zip(axes[:, 0], settings, strict=True):
-        names = [*way_names(group)]
-        for place, row in enumerate(group.to_dict("records")):
-            start = 0.0
-            for part, colour in colours.items():
-                width = row.get(f"{part}_s", np.nan)
-                if width == width:
-                    panel.barh(place, width, left=start, color=colour, edgecolor="white", lw=0.4)
-                    start += width
-            panel.annotate(
-                f" {row['whole_s']:.0f} s, {row['peak_mb'] / 1e3:.1f} GB", (start, place), va="center", fontsize=7
-            )
-        panel.set_yticks(range(len(names)), names, fontsize=8)
-        panel.invert_yaxis()
+        bars = []
+        for name, row in zip(way_names(group), group.to_dict("records"), strict=True):
+            text = f"{row['whole_s']:.0f} s, {row['peak_mb'] / 1e3:.1f} GB"
+            bars.append((name, {shades[part]: np.nan_to_num(row.get(f"{part}_s", 0)) for part in PARTS}, text))
+        draw_bars(panel, bars)
+        title = f"{model}, {ct}, {voxels} voxels, step {step:g}, {group.cpu.iloc[0]} ({machine})"
+        panel.set_title(title, loc="left", fontsize=8)
         panel.set_xlim(0, group.whole_s.max() * 1.18)
-        panel.set_title(
-            f"{model}, {ct}, {voxels} voxels, step {step:g}, {group.cpu.iloc[0]} ({machine})", loc="left", fontsize=8
-        )
-        panel.tick_params(axis="x", labelsize=7)
     axes[-1, 0].set_xlabel("s per CT")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[part], label=name) for part, name in PARTS.items()]
-    figure.legend(handles=handles, ncols=4, loc="outside lower center", frameon=False, fontsize=8)
+    plots.key(figure, [Patch(color=shades[part], label=name) for part, name in PARTS.items()], 4)
     return figure
+
+
+def draw_bars(panel: Axes, bars: Iterable[tuple[str, dict[str, float], str]]) -> None:
+    """Bars below each other: name, length of the part of every colour, and the text at the end."""
+    names = []
+    for place, (name, lengths, text) in enumerate(bars):
+        names.append(name)
+        start = 0.0
+        for colour, length in lengths.items():
+            panel.barh(place, length, left=start, color=colour, edgecolor="white", lw=0.4)
+            start += length
+        panel.annotate(f" {text}", (start, place), va="center", fontsize=8)
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    panel.invert_yaxis()
+    panel.tick_params(axis="x", labelsize=7)
 
 
 def whole_ct_runs(results_of: catalogue.AllResults) -> str:
