@@ -44,7 +44,7 @@ class Cost(NamedTuple):
     ct_s: float
     ct_low_s: float  # 95 % interval
     ct_high_s: float
-    ct_all_s: float  # from all samples, also those that are not valid
+    ct_all_s: float  # from all samples, the disturbed ones too
     ct_half_s: float
     ct_tmac: float
     ct_half_tmac: float
@@ -88,12 +88,12 @@ def equivalents(results: tables.Results) -> pd.DataFrame:
 
 
 def ranked_equivalents(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `equivalents` with an `eq_s`, ranked by it."""
+    """Those rows of `equivalents` that have an `eq_s`, ranked by it."""
     return rankings.ranking(frame[frame.eq_s.notna()], by="eq_s")
 
 
 def costs(results: tables.Results) -> pd.DataFrame:
-    """A row per machine, way to segment and valid mode: seconds and TMAC per reference volume, for both of STEPS."""
+    """A row per machine, way to segment and right mode: seconds and TMAC per reference volume, for both of STEPS."""
     frame = equivalents(results)
     frame = frame[frame.status == "ok"]
     flat, ways = frame[frame.decoder != ""], []
@@ -108,8 +108,8 @@ def costs(results: tables.Results) -> pd.DataFrame:
 
 
 def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
-    """The row of a way to segment the reference volume, `inferences` for each of STEPS."""
-    inferences_default, inferences_half = inferences
+    """Of one way to go over the reference volume with a measured network, `inferences` for each of STEPS."""
+    fixed_iterations, half = inferences
     return Cost(
         machine=row.machine,
         cpu=row.cpu,
@@ -117,16 +117,16 @@ def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
         way=way,
         mode=row.mode,
         precision=row.precision,
-        inferences=inferences_default,
-        inferences_half=inferences_half,
+        inferences=fixed_iterations,
+        inferences_half=half,
         latency_s=1 / row.throughput_img_s,
-        ct_s=inferences_default / row.throughput_img_s,
-        ct_low_s=inferences_default / row.throughput_high,
-        ct_high_s=inferences_default / row.throughput_low,
-        ct_all_s=inferences_default / row.throughput_all,
-        ct_half_s=inferences_half / row.throughput_img_s,
-        ct_tmac=inferences_default * row.gmacs / 1e3,
-        ct_half_tmac=inferences_half * row.gmacs / 1e3,
+        ct_s=fixed_iterations / row.throughput_img_s,
+        ct_low_s=fixed_iterations / row.throughput_high,
+        ct_high_s=fixed_iterations / row.throughput_low,
+        ct_all_s=fixed_iterations / row.throughput_all,
+        ct_half_s=half / row.throughput_img_s,
+        ct_tmac=fixed_iterations * row.gmacs / 1e3,
+        ct_half_tmac=half * row.gmacs / 1e3,
         peak_gb=row.peak_gb,
         quality=row.quality,
         half_width=row.half_width,
@@ -136,5 +136,5 @@ def cost(row: tuple, kind: str, way: str, inferences: list[int]) -> Cost:
 def ranked_costs(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `costs` at their fastest valid mode, ranked."""
     speeds = {"ct_per_s": 1 / frame.ct_s, "ct_per_s_low": 1 / frame.ct_high_s, "ct_per_s_high": 1 / frame.ct_low_s}
-    valid = frame.assign(status="ok", allocator="retained", **speeds)
-    return rankings.ranking(valid, by="ct_per_s", keys=["machine", "way"])
+    right = frame.assign(status="ok", allocator="retained", **speeds)
+    return rankings.ranking(right, by="ct_per_s", keys=["machine", "way"])
