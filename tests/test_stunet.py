@@ -34,11 +34,11 @@ def test_multiply_adds_with_five_heads_and_with_the_finest(name, gmacs, saved):
 
 @torch.no_grad()
 def test_the_output_has_the_inputs_size_and_comes_from_the_finest_head():
-    net, image = STUNet(width=1, blocks=1, classes=5).eval(), torch.rand(1, 1, 128, 96, 64)
+    net, image = STUNet(width=1, blocks=1, classes=5).eval(), torch.rand(1, 1, 64, 32, 96)
     logits = net(image)
     net.deep_supervision = True
-    assert logits.shape == (1, 5, 128, 96, 64) and torch.equal(net(image)[0], logits)
-    assert [head.shape[2] for head in net(image)] == [128, 64, 32, 16, 8]
+    assert logits.shape == (1, 5, 64, 32, 96) and torch.equal(net(image)[0], logits)
+    assert [head.shape[2] for head in net(image)] == [64, 32, 16, 8, 4]
 
 
 def block(x: torch.Tensor, w: dict, name: str, stride: int = 1) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_stunet_is_what_its_description_says():
     net = STUNet(width=2, blocks=2, classes=3).eval()
     for parameter in net.parameters():
         nn.init.uniform_(parameter, -0.5, 0.5)
-    w, x = net.state_dict(), torch.rand(2, 1, 64, 32, 96)
+    w, x = net.state_dict(), torch.rand(2, 1, 32, 32, 64)
     expected, skips = x, []
     for stage in range(6):
         for index in range(2):

@@ -161,10 +161,10 @@ def test_published_counts_hold(monkeypatch, capsys):
     assert count_params.main() == 0, capsys.readouterr().out
 
 
-def test_a_count_that_differs_is_told(monkeypatch):
+def test_a_count_that_differs_is_reported(monkeypatch):
     monkeypatch.setattr(count_params, "PUBLISHED", (("resnet18+unet", 117, (512, 512), 14_242_518, None, 0),))
-    told = count_params.differences(["resnet18+unet"])
-    assert told == ["resnet18+unet: 14,242,517 parameters, published 14,242,518"]
+    texts = count_params.differences(["resnet18+unet"])
+    assert texts == ["resnet18+unet: 14,242,517 parameters, published 14,242,518"]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_count_that_differs_is_told(monkeypatch):
         ((), "no network named"),
     ],
 )
-def test_bad_input_is_told_in_one_line(flags, says, monkeypatch):
+def test_bad_input_is_one_line(flags, says, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["count_params.py", *flags])
     with pytest.raises(Problem, match=re.escape(says)) as problem:
         count_params.main()
@@ -207,7 +207,7 @@ def test_the_synthetic_ct_is_normalised_over_the_body():
     assert abs(float(middle[48, 40])) < 1, "soft tissue"
 
 
-def test_what_does_not_fit_into_memory_is_told_before_it_is_made(monkeypatch):
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_made(monkeypatch):
     """STU-Net-H has 1457 M parameters: 5.8 GB of weights, three times over."""
     monkeypatch.setattr(machine, "free_gb", lambda: 8.0)
     case = Case(model="stunet_h", mode="baseline", size=(128, 128, 64), classes=117)

@@ -12,7 +12,8 @@ from scipy.ndimage import zoom
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.whole_ct import benchmark, jobs, report, segment
+from benchmarks.official.costs import resampled
+from benchmarks.whole_ct import benchmark, common, jobs, optimised, report, segment, stock
 from benchmarks.whole_ct.scan import Scan
 from segbench import zoo
 from segbench.models import volume
@@ -24,24 +25,26 @@ from .conftest import ROOT
 FOLDER = ROOT / "benchmarks" / "whole_ct"
 
 
-def job(**changed) -> object:
+def job(**changed) -> jobs.Job:
     given = {"way": "optimised", "as_in": "nnunet", "model": "stunet_s", "classes": (5,), "resolution_mm": 1.0}
     given |= {"step": 0.5, "mode": "baseline", "voxels": (8, 8, 8), "spacing_mm": (1.0, 1.0, 1.0), "labels": ""}
-    return segment.Job(**(given | changed))
+    return jobs.Job(**(given | changed))
 
 
 @pytest.mark.parametrize("kind", ["nnunet", "official"])
 @pytest.mark.parametrize("size", [(20, 13, 31), (7, 40, 18)])
 def test_resampling_by_matrices_is_that_of_splines(kind, size):
     image = np.random.default_rng(0).normal(size=(20, 26, 18)).astype(np.float32)
-    expected = segment.IMAGES[kind](image, size)
-    assert np.abs(segment.by_matrices(image, size, segment.IMAGES[kind]).numpy() - expected).max() < 1e-5
+    expected = common.IMAGES[kind](image, size)
+    assert np.abs(optimised.by_matrices(image, size, common.IMAGES[kind]).numpy() - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(7, 19), (19, 7), (5, 5), (1, 4), (40, 61)])
 def test_the_nearest_voxel_is_scipys(count, wanted):
     values = np.arange(count, dtype=np.uint8)
-    assert np.array_equal(values[segment.nearest(count, wanted)], zoom(values, wanted / count, order=0, mode="nearest"))
+    assert np.array_equal(
+        values[optimised.nearest(count, wanted)], zoom(values, wanted / count, order=0, mode="nearest")
+    )
 
 
 @pytest.fixture
@@ -58,8 +61,8 @@ def whole_logits(network: nn.Module, image: torch.Tensor, step: float) -> torch.
     before = [gap // 2 for gap in missing]
     pairs = [*zip(before, (gap - start for gap, start in zip(missing, before, strict=True)), strict=True)]
     padded = F.pad(image, [amount for pair in pairs[::-1] for amount in pair])
-    steps = segment.compute_steps_for_sliding_window(tuple(padded.shape), (16, 16, 16), step)
-    weight = segment.compute_gaussian((16, 16, 16), 1 / 8, 10, device=torch.device("cpu")).double()
+    steps = optimised.compute_steps_for_sliding_window(tuple(padded.shape), (16, 16, 16), step)
+    weight = optimised.compute_gaussian((16, 16, 16), 1 / 8, 10, device=torch.device("cpu")).double()
     sums, weights = torch.zeros(5, *padded.shape, dtype=torch.double), torch.zeros(padded.shape, dtype=torch.double)
     for z in steps[0]:
         for y in steps[1]:
@@ -76,19 +79,19 @@ def whole_logits(network: nn.Module, image: torch.Tensor, step: float) -> torch.
 def test_slabs_are_the_logits_of_the_whole(network, size, step):
     image = torch.randn(size, generator=torch.Generator().manual_seed(1))
     expected, seen = whole_logits(network, image, step), 0
-    for first, logits in segment.slabs(job(step=step), image, segment.Timed(network, 5), segment.Laps()):
+    for first, logits in optimised.slabs(job(step=step), image, common.Timed(network, 5), common.Laps()):
         assert first == max(seen - 1, 0), "a slab begins with the last plane of the one before"
         seen = first + logits.shape[1]
         assert (logits - expected[:, first:seen]).abs().max() < 1e-5
     assert seen == size[0]
 
 
-def test_fast_labels_are_those_of_resampled_logits(network):
+def test_optimised_labels_are_those_of_resampled_logits(network):
     volume = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
     task = job(resolution_mm=1.5, voxels=volume.shape)
-    labels = segment.optimised(task, volume, segment.Laps(), iter([segment.Timed(network, 5)]))
-    size = segment.resampled(volume.shape, (1, 1, 1), 1.5)
-    image = segment.as_nnunet(volume, size).clip(volume.min(), volume.max())
+    labels = optimised.optimised(task, volume, common.Laps(), iter([common.Timed(network, 5)]))
+    size = resampled(volume.shape, (1, 1, 1), 1.5)
+    image = common.as_nnunet(volume, size).clip(volume.min(), volume.max())
     logits = whole_logits(network, torch.from_numpy(image).float(), 0.5)
     expected = F.interpolate(logits[None], size=volume.shape, mode="trilinear").argmax(1)[0]
     assert labels.shape == volume.shape and (labels == expected.numpy()).mean() > 0.9999
@@ -101,10 +104,10 @@ def test_both_ways_are_the_same_networks_on_the_same_tiles(network):
     for way in ("official", "optimised"):
         task = job(way=way, as_in="official", resolution_mm=1.5, voxels=volume.shape, merge=merge, classes=(5, 5))
         torch.manual_seed(2)
-        both = iter([segment.Timed(network, 5), segment.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)), 5)])
+        both = iter([common.Timed(network, 5), common.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)), 5)])
         with torch.inference_mode():
-            run = segment.optimised if way == "optimised" else segment.stock
-            labels.append(run(task, volume, segment.Laps(), both))
+            run = optimised.optimised if way == "optimised" else stock.stock
+            labels.append(run(task, volume, common.Laps(), both))
     # nnU-Net adds up in half precision: what is level within that may go either way.
     assert (labels[0] == labels[1]).mean() > 0.99 and set(np.unique(labels[1])) <= {*range(10)}
 
@@ -123,8 +126,8 @@ def test_every_network_sees_the_scan_normalised_by_its_own_plans(monkeypatch, wa
 
     task = job(way=way, as_in="official", voxels=scan.shape, classes=(5, 5), intensities=plans, merge=((0,) * 5,) * 2)
     with torch.inference_mode():
-        run = segment.optimised if way == "optimised" else segment.stock
-        run(task, scan, segment.Laps(), iter([segment.Timed(network, 5), segment.Timed(network, 5)]))
+        run = optimised.optimised if way == "optimised" else stock.stock
+        run(task, scan, common.Laps(), iter([common.Timed(network, 5), common.Timed(network, 5)]))
     for tile, (low, high, mean, std) in zip(seen, plans, strict=True):
         assert np.allclose(tile, (np.clip(np.trunc(scan), low, high) - mean) / std, atol=1e-5)
 
@@ -142,7 +145,7 @@ def test_plans_are_those_of_each_checkpoint(tmp_path):
 
 def test_a_later_part_wins_where_it_sees_something():
     merged = np.array([0, 3, 3, 0], np.uint8)
-    segment.merge(merged, np.array([0, 0, 2, 1], np.uint8), (0, 5, 6))
+    common.merge(merged, np.array([0, 0, 2, 1], np.uint8), (0, 5, 6))
     assert merged.tolist() == [0, 3, 6, 5]
     parts = jobs.tables_of_parts()
     assert [len(part) for part in parts] == [25, 27, 19, 24, 27] and all(part[0] == 0 for part in parts)
@@ -160,9 +163,9 @@ def test_a_ratio_is_over_the_same_repeat_and_memory_beside_it():
     runs = pd.DataFrame(
         [run("nnunet", 1, 8, 100), run("optimised", 1, 4, 30), run("nnunet", 2, 4, 90), run("optimised", 2, 1, 30)]
     )
-    fast = report.summary(runs).set_index("way").loc["optimised"]
-    assert fast.ratio == pytest.approx((2 * 4) ** 0.5) and fast.ratio_low < fast.ratio < fast.ratio_high
-    assert fast.memory_ratio == pytest.approx(30 / 100) and fast.parts_over_whole == pytest.approx(1)
+    row = report.summary(runs).set_index("way").loc["optimised"]
+    assert row.ratio == pytest.approx((2 * 4) ** 0.5) and row.ratio_low < row.ratio < row.ratio_high
+    assert row.memory_ratio == pytest.approx(30 / 100) and row.parts_over_whole == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,7 @@ def test_a_scan_that_cannot_be_used_is_refused(tmp_path, broken, says):
         Scan(path)
 
 
-def test_fast_alone_has_no_ratio_and_another_scan_is_another_setting(tmp_path):
+def test_the_optimised_way_alone_has_no_ratio_and_another_scan_is_another_setting(tmp_path):
     row = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "voxels": "8x8x8", "step": 0.5, "repeat": 1}
     row |= {
         "way": "optimised",

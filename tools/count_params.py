@@ -79,11 +79,12 @@ def expanded(names: tuple[str, ...]) -> list[str]:
     networks = []
     for name in names:
         model, plus, decoder = name.partition("+")
-        volumes = [*VOLUMES] if name == "all" else [name] * (name in VOLUMES)
-        encoders = zoo.match(model) or [model] * timm.is_model(model)
+        volumes = [volume for volume in VOLUMES if name in ("all", volume)]
+        encoders = zoo.match(model) or ([model] if timm.is_model(model) else [])
         if not volumes and not encoders:
             near = zoo.near(model, [*VOLUMES, *zoo.BY_MODEL, *timm.list_models()])
-            raise Problem(f"unknown network {name!r}" + f" (did you mean {' or '.join(near)}?)" * bool(near))
+            hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+            raise Problem(f"unknown network {name!r}{hint}")
         networks += [encoder + plus + decoder for encoder in encoders] + volumes
     return [*dict.fromkeys(networks)]
 
@@ -109,8 +110,11 @@ def counted(name: str, classes: int, size: tuple[int, ...] | None, every_head: b
     except Problem:
         raise
     except Exception as error:  # whatever a network of timm's raises for a size that it cannot take
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise Problem(f"{name} cannot be counted at {sides(size)}: {first}") from None
+        raise Problem(f"{name} cannot be counted at {sides(size)}: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def counted_custom(name: str, size: tuple[int, ...], in_chans: int) -> list[dict]:
@@ -124,8 +128,7 @@ def counted_custom(name: str, size: tuple[int, ...], in_chans: int) -> list[dict
         network = build_custom(name, str(Path.cwd())).to("meta")
         return [{"network": name, "size": sides(size), **counting.count(network, size, in_chans)._asdict()}]
     except Exception as error:  # whatever a network or its module raises
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        about = f"{type(error).__name__}, {first} (its input is {(1, in_chans, *size)}: --size, --in-chans)"
+        about = f"{type(error).__name__}, {first_line(error)} (its input is {(1, in_chans, *size)}: --size, --in-chans)"
         raise Problem(f"--network {name}: {about}") from None
 
 
@@ -157,10 +160,6 @@ def main() -> int:
         raise Problem(f"--num-classes {settings.num_classes} is not positive")
     if not settings.names and not settings.check and not settings.network:
         raise Problem("no network named; try `count_params.py resnet18+unet` or --check")
-    import pandas as pd
-
-    from segbench.analysis import markdown, tables
-
     names = expanded(settings.names)
     if settings.check:
         texts = differences(names)
@@ -169,13 +168,24 @@ def main() -> int:
     rows = [row for name in names for row in counted(name, settings.num_classes, settings.size)]
     if settings.network:
         rows += counted_custom(settings.network, settings.size or (512, 512), settings.in_chans)
-    frame = pd.DataFrame(rows).reindex(columns=[*COLUMNS, *DIGITS])
-    if settings.format == "csv":
-        print(tables.csv(frame), end="")
-    else:
-        whole = {column: frame[column].map("{:,}".format) for column in ("params", "trainable", "buffers")}
-        print(markdown.aligned(frame.assign(**whole), DIGITS))
+    print(as_csv(rows) if settings.format == "csv" else as_table(rows))
     return 0
+
+
+def as_csv(rows: list[dict]) -> str:
+    import pandas as pd
+
+    from segbench.analysis import tables
+
+    return tables.csv(pd.DataFrame(rows).reindex(columns=[*COLUMNS, *DIGITS])).rstrip("\n")
+
+
+def as_table(rows: list[dict]) -> str:
+    from tabulate import tabulate
+
+    columns = [*COLUMNS, *DIGITS]
+    cells = [[row.get(column, "") for column in columns] for row in rows]
+    return tabulate(cells, columns, intfmt=",", floatfmt=[f".{DIGITS.get(column, 0)}f" for column in columns])
 
 
 if __name__ == "__main__":

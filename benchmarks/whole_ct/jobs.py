@@ -106,22 +106,22 @@ def too_large(job: Job, free_gb: float) -> str:
 
 def intensities(values: np.ndarray, weights: tuple[Path, ...], networks: int) -> tuple[tuple[float, ...], ...]:
     """HU at which each network clips, mean and standard deviation: quantiles and moments of the foreground that it saw
-    in training, as its checkpoint's plans hold them, or where they do not those of this CT above -500 HU."""
+    in training, by its checkpoint's plans; values that these lack are those of this CT above -500 HU."""
     seen = values[values > -500] if (values > -500).any() else values
-    own = (*np.quantile(seen, (0.005, 0.995)), seen.mean(), seen.std())
-    known = [foreground(path) for path in weights] or [{}] * networks
-    wanted = ("percentile_00_5", "percentile_99_5", "mean", "std")
-    return tuple(tuple(float(of.get(key, value)) for key, value in zip(wanted, own, strict=True)) for of in known)
+    measured_here = (*np.quantile(seen, (0.005, 0.995)), seen.mean(), seen.std())
+    plans = [foreground(path) for path in weights] or [{}] * networks
+    fallback = dict(zip(("percentile_00_5", "percentile_99_5", "mean", "std"), measured_here, strict=True))
+    return tuple(tuple(float(plan.get(key, value)) for key, value in fallback.items()) for plan in plans)
 
 
 def foreground(weights: Path) -> dict[str, float]:
     """Intensities that nnU-Net saw in training, from its checkpoint; {} for a state dict alone."""
     from segbench.models import states
 
-    found = states.read(weights)
+    plans = states.read(weights)
     for key in ("init_args", "plans", "foreground_intensity_properties_per_channel", "0"):
-        found = found.get(key, {}) if isinstance(found, dict) else {}
-    return found
+        plans = plans.get(key, {}) if isinstance(plans, dict) else {}
+    return plans
 
 
 def names_of(model: str) -> list[str]:

@@ -80,8 +80,8 @@ def calibrate(net: nn.Module, image: Tensor, keep: nn.Module | None = None) -> N
     et al. 2019, arXiv 1902.08129), over mobileone_s0 by 970, which turns BF16's rounding into a relative error of 0.8
     with nothing wrong. Trained ones are not, so the biases are set to SHIFT: 2.1 instead of 970 (notes.md).
     """
-    kept = set(keep.modules()) if keep is not None else set()  # a part whose weights are not random
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m not in kept]
+    trained = set(keep.modules()) if keep is not None else set()  # a part whose weights are not random
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m not in trained]
     momenta = [norm.momentum for norm in norms]
     foldable = [block for block in net.modules() if hasattr(block, "reparameterize")]
     branches = {module for block in foldable for module in block.modules()}

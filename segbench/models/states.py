@@ -20,11 +20,11 @@ def load(net: nn.Module, weights: Path | str) -> None:
     holds something else.
     """
     name, state = Path(weights).name, unwrapped(read(weights))
-    own = net.state_dict()
+    expected = net.state_dict()
     wrong = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
+        "of another shape": sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape),
     }
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})" for what, keys in wrong.items() if keys
