@@ -74,7 +74,7 @@ class Segmenter(nn.Module):
             features = self.neck(features)
         # Channels, and so the classes, innermost: mobilenetv3_small_100 with 117 classes is then 1.2 (FPN, eager) to
         # 2.4 times (FPN, autocast+compile+freezing) as fast on two Zen 4 cores, and argmax over the logits 4 times
-        # (benchmarks/decoder_parts.py).
+        # (studies/decoder_parts.py).
         features = [level.contiguous(memory_format=self.layout) for level in features]
         logits = self.decoder(features)
         return (logits[..., :height, :width],)
