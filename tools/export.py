@@ -91,8 +91,8 @@ def case_of(given: Settings) -> tuple[Case, str]:
     common |= {"pretrained": given.pretrained, "output": given.output}
     if given.network:
         case, source = Case(model=given.network, **common), str(Path.cwd())
-        digest, classes = custom_network.describe(case, source)
-        case = msgspec.structs.replace(case, classes=classes, weights=digest)
+        identity, classes = custom_network.describe(case, source)
+        case = msgspec.structs.replace(case, classes=classes, weights=identity)
     else:
         is_volume = given.model in zoo.VOLUMES
         (model,) = [given.model] if is_volume else settings.find_models((given.model,))
