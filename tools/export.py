@@ -28,6 +28,7 @@ from typing import Annotated, Literal
 import msgspec
 import tyro
 
+from benchmarks.official.benchmark import digest
 from segbench import custom_network, machine, modes, runtimes, settings, zoo
 from segbench.cases import Case, sides
 from segbench.problem import Problem, exit_with
