@@ -82,13 +82,13 @@ def in_order(names: list[str]) -> list[str]:
 
 
 def max_error(name: str) -> float:
-    """Of a known mode: its own, or its precision's."""
+    """The largest relative error that a mode may have: its own bound, or that of its precision."""
     mode = MODES[name]
     return mode.max_error or PRECISIONS[mode.precision].max_error
 
 
 def min_agreement(name: str) -> float:
-    """Of a known mode: its own, or its precision's."""
+    """The smallest share of equal labels that a mode may have: its own bound, or that of its precision."""
     mode = MODES[name]
     return mode.min_agreement or PRECISIONS[mode.precision].min_agreement
 

@@ -292,7 +292,7 @@ def look_up(names: list[str]) -> dict[str, list[str]]:
     for name in names:
         if not models[name]:
             known = [*dict.fromkeys([*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()])]
-            raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the zoo")
+            raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the encoders")
     return models
 
 
