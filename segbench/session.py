@@ -16,7 +16,7 @@ from .measure.sweep import Sweep
 from .problem import Problem
 from .records import Header
 from .run_log import RunLog, of_another_host, read_all, session_files
-from .settings import Settings, percent, shard
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .analysis.reports import Report
@@ -41,21 +41,8 @@ class Session:
             )
         self.others = self.run_log.others(header)  # host -> its sessions
         self.joins = settings.join or bool(settings.shard)  # hosts that share out rounds count each other's
-        self.plan = Plan(
-            cases=[*cases],
-            rounds=settings.rounds,
-            budget_s=settings.budget,
-            samples_wanted=-(-settings.samples // settings.rounds),
-            repetitions=settings.repetitions,
-            shard=shard(settings.shard),
-            until=percent(settings.until),
-            max_rounds=settings.max_rounds,
-            seed=settings.seed,
-            others=frozenset() if self.joins else frozenset(chain.from_iterable(self.others.values())),
-            wait_s=settings.wait_s(),
-            short=settings.quick,
-            files=settings.files(),
-        )
+        others = frozenset() if self.joins else frozenset(chain.from_iterable(self.others.values()))
+        self.plan = Plan([*cases], settings, others)
 
     def announce(self) -> None:
         """Say what will be done and how long it will take."""

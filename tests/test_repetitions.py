@@ -15,6 +15,7 @@ from segbench.cases import Case
 from segbench.measure import schedule
 from segbench.records import MachineSpeed, Run
 from segbench.run_log import RunLog
+from segbench.settings import Settings
 from studies import estimator_study as study
 
 from .test_run_log import header
@@ -174,16 +175,16 @@ def test_until_goes_on_with_the_cases_that_are_wide(tmp_path):
     for number, ms in ((1, 10.0), (2, 14.0), (3, 12.0)):
         run_log.append(run(rng, COMPILED, number, 1, ms))
 
-    def further(until: float, most: int = 20) -> list[schedule.Step]:
-        plan = schedule.Plan([BASE, COMPILED], 3, until=until, max_rounds=most)
+    def further(until: str, most: int = 20) -> list[schedule.Step]:
+        plan = schedule.Plan([BASE, COMPILED], Settings(rounds=3, until=until, max_rounds=most))
         assert plan.steps(run_log.runs) == []
         return plan.further_steps(run_log)
 
-    assert further(0.06) == [(4, COMPILED)]
-    assert {case for _, case in further(1e-9)} == {BASE, COMPILED}
-    assert further(0.04, most=3) == [] == further(5.0) == further(0)
+    assert further("6%") == [(4, COMPILED)]
+    assert {case for _, case in further("1e-9")} == {BASE, COMPILED}
+    assert further("4%", most=3) == [] == further("500%") == further("")
     run_log.append(run(rng, COMPILED, 4, 1, 12.0))
-    assert {case for _, case in further(1e-9)} == {BASE}, "round 4 was begun and is ended first"
+    assert {case for _, case in further("1e-9")} == {BASE}, "round 4 was begun and is ended first"
 
 
 FRAME = pd.DataFrame(

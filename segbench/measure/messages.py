@@ -14,8 +14,8 @@ class Order(msgspec.Struct, tag=True):
     bound_ms: tuple[float, float] = (0, 0)  # up to which reference times are valid
     samples_wanted: int = 12  # valid ones
     budget_s: float = 2
-    native_bf16: bool = False
     source: str = ""  # path of the weights that the case names, or of the module of the user's network
+    native_bf16: bool = False
 
 
 class Started(msgspec.Struct, tag=True):

@@ -26,13 +26,13 @@ class Sweep:
 
     def __init__(self, run_log: RunLog, plan: Plan, header: Header):
         """`header`: of the sessions that are begun."""
-        self.run_log, self.plan, self.header = run_log, plan, header
+        self.run_log, self.plan, self.header, self.settings = run_log, plan, header, plan.settings
         counted = plan.counted(run_log.runs)
         self.repetition = 0
         self.servers: dict[tuple, Server] = {}  # by what their processes need set
         # In this session, by number of threads and runtime: a runtime's threads may lengthen reference times.
         self.reference_times: dict[tuple[int, str], list[tuple[float, float]]] = {}
-        self.wait_s = plan.wait_s  # that is left
+        self.wait_s = self.settings.wait_s()  # that is left
         self.failed: set[Case] = set()  # not measured again by this command
         self.skips = {(run.case, run.round, run.reason) for run in counted if run.status == "skipped"}  # said already
         self.latest_result = ""
@@ -40,7 +40,7 @@ class Sweep:
     def run(self) -> None:
         """KeyboardInterrupt stops all processes and is passed on."""
         steps = self.plan.steps(self.run_log.runs)
-        if not steps and not self.plan.until:
+        if not steps and not self.settings.until:
             return
         if names := removed_variables():
             print(f"Not passed on to what is measured: {', '.join(names)}")
@@ -57,7 +57,7 @@ class Sweep:
                 self.show(case)
                 self.take(number, case)
                 self.bar.update()
-                if self.plan.short and self.wait_s <= 0 < self.plan.wait_s:
+                if self.settings.quick and self.wait_s <= 0 < self.settings.wait_s():
                     steps = self.first_round(steps)
             self.bar.set_description_str("done")
         finally:
@@ -148,13 +148,13 @@ class Sweep:
             else:
                 bound_ms = self.reference(case).bound_ms
             started, clock = now(), time.perf_counter()
-            order = Order(case.threads, case, bound_ms, self.plan.samples_wanted, self.plan.budget_s)
-            order.source = self.plan.files.get(case.weights, "")
-            run = server.run(order).run
+            samples_wanted = -(-self.settings.samples // self.settings.rounds)
+            source = self.settings.files().get(case.weights, "")
+            run = server.run(Order(case.threads, case, bound_ms, samples_wanted, self.settings.budget, source)).run
         except ServerDied as death:
             server.stop()
             reason = f"the process that starts workers died: {death}"
-            run = Run(case=case, status="error", reason=reason, budget_s=self.plan.budget_s)
+            run = Run(case=case, status="error", reason=reason, budget_s=self.settings.budget)
         finally:
             if fixed_iterations:
                 server.stop()
@@ -189,7 +189,7 @@ class Sweep:
     def machine_speed(self, threads: int) -> MachineSpeed:
         """Measure it in a process with torch alone, and append it to the run log. Raises ServerDied."""
         started, clock = now(), time.perf_counter()
-        order = Order(threads, budget_s=self.plan.budget_s, native_bf16=self.header.machine.native_bf16)
+        order = Order(threads, budget_s=self.settings.budget, native_bf16=self.header.machine.native_bf16)
         answer = self.server(modes.BASELINE, threads).run(order)
         if not isinstance(answer, Speeds):
             raise ServerDied(f"timing the reference workload failed: {answer.run.reason}")
