@@ -42,35 +42,27 @@ class RunLog:
         and versions. A session counts once, however many copies of its file there are."""
         run_log = cls(folder, samples, benchmark)
         decoder = msgspec.json.Decoder(Header | MachineSpeed | (Run if samples else Outcome))
-        sessions: dict[bytes, list[Path]] = {}  # header -> its file and copies of it, whatever they are called
+        sessions: dict[bytes, tuple[str, set[bytes]]] = {}  # header -> name and lines, whatever copies are called
         for path in session_files(folder):
-            with path.open("rb") as file:
-                sessions.setdefault(file.readline(), []).append(path)
-        for paths in sessions.values():
-            known: set[bytes] = set()
-            for path in paths:
-                known |= run_log.read_session(path, paths[0].stem, known, decoder)
+            # What follows the last line break was torn by a kill, and stays, for no session appends to another's file;
+            # of a file without any, a crash of the machine left nothing.
+            *lines, _ = path.read_bytes().split(b"\n")
+            session, known = sessions.setdefault(lines[0], (path.stem, set())) if lines else ("", set())
+            for number, text in enumerate(lines, 1):
+                if text in known:
+                    continue
+                try:
+                    line = renamed(decoder.decode(text), CODE_NAMES)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                    problem = f"{path}, line {number} is not a run log's: {error}; mend or move the file"
+                    raise Problem(problem) from None
+                if (number == 1) != isinstance(line, Header):
+                    raise Problem(f"{path}, line {number}: a header is the first line, and no other; move the file")
+                if number == 1:
+                    run_log.check(path, line)
+                run_log.take(line, session)
+            known.update(lines)
         return run_log
-
-    def read_session(self, path: Path, session: str, known: set[bytes], decoder: msgspec.json.Decoder) -> set[bytes]:
-        """Take the lines that are not `known` from another copy. Returns all of this one."""
-        # What follows the last line break was torn by a kill, and stays, for no session appends to another's file; of a
-        # file without any, a crash of the machine left nothing.
-        *lines, _ = path.read_bytes().split(b"\n")
-        for number, text in enumerate(lines, 1):
-            if text in known:
-                continue
-            try:
-                line = renamed(decoder.decode(text), CODE_NAMES)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                problem = f"{path}, line {number} is not a run log's: {error}; mend or move the file"
-                raise Problem(problem) from None
-            if (number == 1) != isinstance(line, Header):
-                raise Problem(f"{path}, line {number}: a header is the first line, and no other; move the file")
-            if number == 1:
-                self.check(path, line)
-            self.take(line, session)
-        return {*lines}
 
     def check(self, path: Path, header: Header) -> None:
         """Raises Problem where a session does not belong to those that were read before."""
@@ -95,11 +87,13 @@ class RunLog:
         pairs += [("instruction sets", *(", ".join(sorted(machine.isa)) for machine in machines))]
         memory, here = [session.machine.ram_gb for session in self.headers.values()], header.machine.ram_gb
         pairs += [("memory in GB", gb, here) for gb in memory if gb and here and not gb / 2 <= here <= 2 * gb]
-        for key in sorted(self.versions.keys() & header.versions.keys()):
-            pairs.append((key, self.versions[key], header.versions[key]))
-        mine, theirs = (LATER | settings for settings in (self.header.settings, header.settings))
-        for key in sorted(mine.keys() | theirs.keys()):
-            pairs.append((key, as_json(mine.get(key)), as_json(theirs.get(key))))
+        shared = sorted(self.versions.keys() & header.versions.keys())
+        pairs += [(package, self.versions[package], header.versions[package]) for package in shared]
+        # After a round trip through JSON, tuples and lists compare equal.
+        mine, theirs = (
+            msgspec.json.decode(msgspec.json.encode(LATER | session.settings)) for session in (self.header, header)
+        )
+        pairs += [(key, mine.get(key), theirs.get(key)) for key in sorted(mine.keys() | theirs.keys())]
         return next((f"{key} {mine!r}, not {theirs!r}" for key, mine, theirs in pairs if mine != theirs), "")
 
     def take(self, line: Header | MachineSpeed | Outcome, session: str) -> None:
@@ -144,14 +138,9 @@ class RunLog:
 
     def append(self, line: MachineSpeed | Run) -> None:
         """Add to the session that was begun. Raises Problem where the file cannot be written to."""
-        text = msgspec.json.encode(renamed(line, FILE_NAMES))
-        try:
-            msgspec.json.decode(text, type=type(line))
-        except msgspec.MsgspecError as error:
-            raise Problem(f"{self.path}: a line that could not be read back was not written: {error}") from None
         try:
             with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # never a file without header
-                file.write(text + b"\n")  # one write
+                file.write(msgspec.json.encode(renamed(line, FILE_NAMES)) + b"\n")  # one write
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -169,10 +158,6 @@ class RunLog:
             names = {host_id: name if known in known_names else known for host_id, known in names.items()}
             names |= dict.fromkeys(header.host_ids, name)
         return {session: names[min(header.host_ids)] for session, header in self.headers.items()}
-
-    def host(self, session: str) -> str:
-        """Of one session; see `host_of`."""
-        return self.host_of().get(session, "")
 
     def hosts(self) -> dict[str, list[str]]:
         """Host -> its sessions, the one with most runs first."""
@@ -225,11 +210,6 @@ def of_another_host(path: Path, header: Header) -> bool:
             return not msgspec.json.decode(file.readline(), type=Header).host_ids & header.host_ids
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return False
-
-
-def as_json(value: object) -> object:
-    """After a round trip through JSON, so that tuples and lists compare equal."""
-    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 @contextlib.contextmanager

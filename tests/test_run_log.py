@@ -103,7 +103,7 @@ def test_sessions_of_a_host_are_known_by_boot_id_or_machine_id(tmp_path, known_b
     wanted = {host: [sessions[number] for number in numbers] for host, numbers in hosts.items()}
     run_log = RunLog.read(run_log.folder)
     assert [*run_log.hosts().items()] == [*wanted.items()]
-    assert all(run_log.host(session) == host for host in wanted for session in wanted[host])
+    assert run_log.host_of() == {session: host for host in wanted for session in wanted[host]}
     assert run_log.others(own) == {host: of_host for host, of_host in wanted.items() if sessions[-1] not in of_host}
 
 

@@ -79,7 +79,7 @@ def test_further_rounds_follow_those_of_the_own_host(monkeypatch):
     monkeypatch.setattr(estimates, "of_run_log", lambda run_log, host: {EAGER: wide})
     for others, left in (({"theirs"}, [(4, EAGER)]), (set(), [])):
         further = plan(EAGER, until="5%", max_rounds=9, others=frozenset(others))
-        assert further.further_steps(SimpleNamespace(runs=runs, session="", host=str)) == left
+        assert further.further_steps(SimpleNamespace(runs=runs, session="", host_of=dict)) == left
 
 
 def test_the_time_left_is_by_the_mean_of_the_runs_before():

@@ -20,31 +20,27 @@ def check_output(run: Run, network: torch.nn.Module, image: torch.Tensor, output
             run.gmacs, run.decoder_gmacs = models.count_gmacs(network.to("meta"), image.to("meta"))
     run.output_std = float(expected.std())
     check = check_values if run.case.output == "logits" else check_labels
-    check(run, outputs, expected)
+    run.reason = check(run, outputs, expected)
     if (error := fp32_error()) > modes.max_error(modes.BASELINE):
-        run.status = "wrong"
         run.reason = f"FP32 is not FP32 here, relative error {error:.2g}: something has it computed in less"
+    run.status = "wrong" if run.reason else "ok"
 
 
-def check_values(run: Run, outputs: Sequence[torch.Tensor], expected: torch.Tensor) -> None:
+def check_values(run: Run, outputs: Sequence[torch.Tensor], expected: torch.Tensor) -> str:
     if run.case.classes:
         run.argmax_agreement = float((outputs[0].argmax(dim=1) == expected.argmax(dim=1)).float().mean())
-    run.rel_error = relative_error(outputs[0], expected)
-    bound = modes.max_error(run.case.mode)
     if not all(bool(output.isfinite().all()) for output in outputs):
-        run.status, run.reason, run.rel_error = "wrong", "the output holds NaN or infinity", None
-    elif run.rel_error > bound:
-        run.status = "wrong"
-        run.reason = f"relative error {run.rel_error:.2g} against FP32 eager exceeds {bound:g}"
+        return "the output holds NaN or infinity"
+    run.rel_error, bound = relative_error(outputs[0], expected), modes.max_error(run.case.mode)
+    too_large = run.rel_error > bound
+    return f"relative error {run.rel_error:.2g} against FP32 eager exceeds {bound:g}" if too_large else ""
 
 
-def check_labels(run: Run, outputs: Sequence[torch.Tensor], expected: torch.Tensor) -> None:
+def check_labels(run: Run, outputs: Sequence[torch.Tensor], expected: torch.Tensor) -> str:
     """Labels have no relative error: what counts is how many are the same."""
     run.argmax_agreement = float((outputs[0] == expected.argmax(dim=1)).float().mean())
-    bound = modes.min_agreement(run.case.mode)
-    if run.argmax_agreement < bound:
-        run.status = "wrong"
-        run.reason = f"{run.argmax_agreement:.3%} of the pixels have FP32 eager's label, less than {bound:.2%}"
+    share, bound = run.argmax_agreement, modes.min_agreement(run.case.mode)
+    return f"{share:.3%} of the pixels have FP32 eager's label, less than {bound:.2%}" if share < bound else ""
 
 
 def fp32_error() -> float:

@@ -3,7 +3,7 @@
 import msgspec
 
 from ..cases import Case
-from ..records import Run
+from ..records import MachineSpeed, Run
 
 
 class Order(msgspec.Struct, tag=True):
@@ -28,17 +28,12 @@ class Phase(msgspec.Struct, tag=True):
     name: str  # build, prepare, memory, measure, check
 
 
-class Speeds(msgspec.Struct, tag=True):
-    reference_ms: list[tuple[float, float]]
-    peak_gflops: dict[str, float]  # by precision: fp32, bf16 where it is native
-
-
 class Done(msgspec.Struct, tag=True):
-    run: Run
+    line: Run | MachineSpeed
 
 
 class Exited(msgspec.Struct, tag=True):
     signal: int = 0  # that ended the process; 0 if it ended by itself
 
 
-Message = Started | Phase | Speeds | Done | Exited
+Message = Started | Phase | Done | Exited

@@ -54,7 +54,7 @@ class Plan:
         a run log with samples."""
         if not self.settings.until:
             return []
-        known = estimates.of_run_log(run_log, run_log.host(run_log.session))
+        known = estimates.of_run_log(run_log, run_log.host_of().get(run_log.session, ""))
         candidates = [case for case in self.cases if case.protocol != "fixed-iteration"]
         estimate_of = {case: known.get(case, estimates.NOTHING) for case in candidates}
         wide = [case for case in candidates if self.is_wide(estimate_of[case])]

@@ -13,9 +13,9 @@ import msgspec
 
 from .. import machine
 from ..cases import Case
-from ..records import Run
+from ..records import MachineSpeed, Run
 from . import worker
-from .messages import Done, Exited, Message, Order, Phase, Speeds, Started
+from .messages import Done, Exited, Message, Order, Phase, Started
 
 # Longest silence of a worker in s, by phase ("" while torch is imported).
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
@@ -69,7 +69,7 @@ class Server:
             start_new_session=True,  # Ctrl-C is for the sweep to handle
         )
 
-    def run(self, order: Order) -> Done | Speeds:
+    def run(self, order: Order) -> Run | MachineSpeed:
         """Carry one order out in a fresh process. A process that is too slow or dies is a Run too, with its status and
         reason.
 
@@ -95,11 +95,11 @@ class Server:
                 case Phase(name):
                     phase = name
                 case Exited(signal_number) if answer is None:
-                    return Done(failure(order, phase, signal_number, late, oom_kills() > kills))
+                    return failure(order, phase, signal_number, late, oom_kills() > kills)
                 case Exited():
                     return answer
-                case _:
-                    answer = message
+                case Done(line):
+                    answer = line
 
     def send(self, order: Order) -> None:
         try:

@@ -1,6 +1,5 @@
 """Rounds over all cases: runs, limits, failures, progress. This process never imports torch."""
 
-import os
 import shutil
 import statistics
 import time
@@ -14,7 +13,7 @@ from ..analysis import stats
 from ..cases import BUSY_CPUS, MEASURED, Case
 from ..records import Header, MachineSpeed, Outcome, Run
 from ..run_log import RunLog
-from .messages import Order, Speeds
+from .messages import Order
 from .schedule import Plan, Step, duration
 from .server import Server, ServerDied, removed_variables
 
@@ -75,7 +74,9 @@ class Sweep:
         """One step: a run, unless the case failed before, and another where other processes disturbed it."""
         if case in self.failed:
             return
-        reason = self.why_skipped(case)
+        mode = modes.MODES[case.mode]
+        missing = runtimes.of_mode(mode).missing(mode, case, self.header.machine)
+        reason = missing or too_large(case, self.run_log.runs)
         if (case, number, reason) in self.skips:
             self.give_up(case, "skipped", reason)
             return
@@ -118,7 +119,7 @@ class Sweep:
             if (left := end - time.monotonic()) <= 0:
                 return False
             self.bar.set_description_str(f"waiting: other processes use {busy_cpus:.1f} CPUs, up to {duration(left)}")
-            load = machine.BackgroundLoad(run.threads)
+            load = machine.BackgroundLoad(run.case.threads)
             time.sleep(min(1, left))
             others, throttled, _ = load.cpus()
             busy_cpus = others + throttled
@@ -133,9 +134,7 @@ class Sweep:
         """A repetition shares nothing with the one before, neither servers nor reference times."""
         self.stop_servers()
         self.repetition, self.reference_times = repetition, {}
-        load, _, _ = os.getloadavg()
-        about = {"started": now(), "commit": machine.commit(), "load": load}
-        self.run_log.begin(msgspec.structs.replace(self.header, **about))
+        self.run_log.begin(msgspec.structs.replace(self.header, started=now(), commit=machine.commit()))
 
     def run_case(self, case: Case) -> Run:
         """One run, whatever becomes of it."""
@@ -150,7 +149,7 @@ class Sweep:
             started, clock = now(), time.perf_counter()
             samples_wanted = -(-self.settings.samples // self.settings.rounds)
             source = self.settings.files().get(case.weights, "")
-            run = server.run(Order(case.threads, case, bound_ms, samples_wanted, self.settings.budget, source)).run
+            run = server.run(Order(case.threads, case, bound_ms, samples_wanted, self.settings.budget, source))
         except ServerDied as death:
             server.stop()
             reason = f"the process that starts workers died: {death}"
@@ -161,10 +160,6 @@ class Sweep:
         run.started, run.seconds = started, round(time.perf_counter() - clock, 3)
         run.phases_s = {name: round(seconds, 4) for name, seconds in run.phases_s.items()}
         return run
-
-    def why_skipped(self, case: Case) -> str:
-        mode = modes.MODES[case.mode]
-        return runtimes.of_mode(mode).missing(mode, case, self.header.machine) or too_large(case, self.run_log.runs)
 
     def server(self, mode: str, threads: int) -> Server:
         """The server whose environment is what the mode's runtime needs."""
@@ -190,16 +185,10 @@ class Sweep:
         """Measure it in a process with torch alone, and append it to the run log. Raises ServerDied."""
         started, clock = now(), time.perf_counter()
         order = Order(threads, budget_s=self.settings.budget, native_bf16=self.header.machine.native_bf16)
-        answer = self.server(modes.BASELINE, threads).run(order)
-        if not isinstance(answer, Speeds):
-            raise ServerDied(f"timing the reference workload failed: {answer.run.reason}")
-        machine_speed = MachineSpeed(
-            threads=threads,
-            started=started,
-            reference_ms=answer.reference_ms,
-            peak_gflops=answer.peak_gflops,
-            seconds=round(time.perf_counter() - clock, 3),
-        )
+        machine_speed = self.server(modes.BASELINE, threads).run(order)
+        if isinstance(machine_speed, Run):
+            raise ServerDied(f"timing the reference workload failed: {machine_speed.reason}")
+        machine_speed.started, machine_speed.seconds = started, round(time.perf_counter() - clock, 3)
         self.run_log.append(machine_speed)
         return machine_speed
 
@@ -214,18 +203,10 @@ def too_large(case: Case, runs: list[Outcome]) -> str:
 
     Three times what one inference takes: the heap is grown by as much.
     """
-    if case.batch_size == 1:
-        return ""
-    smaller = [
-        run.memory_mb / run.case.batch_size
-        for run in runs
-        if run.memory_mb
-        and run.case.batch_size < case.batch_size
-        and msgspec.structs.replace(run.case, batch_size=case.batch_size) == case
-    ]
-    if not smaller:
-        return ""
-    needed, free = 3 * max(smaller) * case.batch_size / 1e3, machine.free_gb()
+    smaller = [run for run in runs if run.memory_mb and run.case.batch_size < case.batch_size]
+    alike = [run for run in smaller if msgspec.structs.replace(run.case, batch_size=case.batch_size) == case]
+    mb_per_image = max((run.memory_mb / run.case.batch_size for run in alike), default=0)
+    needed, free = 3 * mb_per_image * case.batch_size / 1e3, machine.free_gb()
     return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
 

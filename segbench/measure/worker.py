@@ -20,9 +20,9 @@ import msgspec
 
 from .. import machine, modes, runtimes
 from ..cases import Case
-from ..records import Run
+from ..records import MachineSpeed, Run
 from . import errors
-from .messages import Done, Exited, Message, Order, Phase, Speeds, Started
+from .messages import Done, Exited, Message, Order, Phase, Started
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 SPEED_S = 2  # that the first reference times of a session take; every run adds to them
@@ -86,7 +86,7 @@ def run_order(order: Order, server: int, send: Callable[[Message], None]) -> Non
         Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel, short of memory, should take this one
     send(Started(os.getpid()))
     if order.case is None:
-        send(measure_speed(order))
+        send(Done(measure_speed(order)))
         return
     run = Run(case=order.case, budget_s=order.budget_s)
     try:
@@ -187,7 +187,6 @@ def take_samples(run: Run, order: Order, call: Callable, say: Callable[[str], No
     )
     run.others_cpus, run.throttled_cpus, run.stolen_cpus = (round(cpus, 2) for cpus in load.cpus())
     watch.lap("measure")
-    run.phases_s |= {"inference": samples.inference_s, "reference_times": samples.reference_s}
     run.per_sample, run.page_faults = samples.per_sample, samples.page_faults
     run.samples_ms = shortened(samples.samples_ms)
     run.reference_ms = [tuple(shortened(times)) for times in samples.reference_ms]
@@ -209,7 +208,7 @@ def too_large_volume(case: Case) -> str:
     return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
 
-def measure_speed(order: Order) -> Speeds:
+def measure_speed(order: Order) -> MachineSpeed:
     """Reference times with this many threads, taken for SPEED_S or the budget where that is less, and the highest rate
     that arithmetic reaches."""
     import torch
@@ -224,7 +223,7 @@ def measure_speed(order: Order) -> Speeds:
         reference_times.append(tuple(shortened(reference_workload.read())))
     dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if order.native_bf16 else {})
     peaks = {precision: shortened([timing.peak_gflops(dtype)])[0] for precision, dtype in dtypes.items()}
-    return Speeds(reference_times, peaks)
+    return MachineSpeed(threads=order.threads, reference_ms=reference_times, peak_gflops=peaks)
 
 
 def shortened(values) -> list[float]:
