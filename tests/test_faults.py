@@ -46,8 +46,8 @@ def test_what_a_shell_exports_is_not_passed_on(monkeypatch, name):
     code = "import os, json; print(json.dumps(dict(os.environ)))"
     monkeypatch.setattr(server, "SERVE", code)
     process.start()
-    seen = msgspec.json.decode(process.process.stdout.read())
     process.process.wait()
+    seen = msgspec.json.decode(process.last_words())
     assert name not in seen and seen["CUDA_VISIBLE_DEVICES"] == "" and seen["OWN"] == seen["HF_HUB_OFFLINE"] == "1"
 
 

@@ -1,4 +1,4 @@
-"""What the sweeping process and the server that forks its workers say to each other: JSON, one message a line."""
+"""What the sweeping process and the server that forks its workers say to each other, in JSON."""
 
 import msgspec
 

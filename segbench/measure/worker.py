@@ -1,7 +1,7 @@
 """One run in one fresh process, forked from a server that has imported torch and timm but never run an operator.
 
-The sweeping process writes one Order a line to the server's standard input and reads messages, one a line, from its
-standard output. It never imports torch; everything heavy is imported by `serve`.
+The sweeping process sends one Order after the other and reads messages. It never imports torch; everything heavy is
+imported by `serve`.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,7 @@ SPEED_S = 2  # that the first reference times of a session take; every run adds 
 
 
 def serve() -> None:
-    """Fork once for every Order, one after the other, until standard input ends."""
+    """Fork once for every Order, one after the other, until the sweeping process hangs up."""
     child = 0
 
     def stop(*_) -> None:
@@ -39,12 +40,11 @@ def serve() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     die_with_parent(signal.SIGTERM, int(sys.argv[1]))
-    messages = os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints goes to the log
+    connection = Connection(int(sys.argv[2]))
     warnings.simplefilter("ignore")
 
     def send(message: Message) -> None:
-        os.write(messages, msgspec.json.encode(message) + b"\n")
+        connection.send_bytes(msgspec.json.encode(message))
 
     # Whatever a run needs, so that no fork imports it again.
     importlib.import_module("torch.utils.flop_counter")
@@ -53,9 +53,12 @@ def serve() -> None:
 
     inputs.astronaut()
 
-    orders, server, imported = msgspec.json.Decoder(Order), os.getpid(), 0
-    for line in sys.stdin.buffer:
-        order = orders.decode(line)
+    server, imported = os.getpid(), 0
+    while True:
+        try:
+            order = msgspec.json.decode(connection.recv_bytes(), type=Order)
+        except EOFError:
+            return
         if order.case:
             mode = modes.MODES[order.case.mode]
             runtimes.of_mode(mode).preload(mode)
