@@ -23,9 +23,7 @@ class Description(NamedTuple):
 @cache
 def describe(case: Case, folder: str) -> Description:
     """Of the network that a case names. A child builds and runs it once, so that this process never imports torch.
-
-    Raises Problem where it cannot be built or does not take the case's input.
-    """
+    Raises Problem where it cannot be built or does not take the case's input."""
     if not re.fullmatch(r"[\w.]+:[\w.]+", case.model):
         raise Problem(f"--network {case.model!r} is no function of a module: say package.module:function")
     answer = ask(f"--network {case.model}:", DESCRIBE, msgspec.json.encode(case).decode(), folder)

@@ -47,8 +47,8 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
         return {self.boot_id, self.host} - {""} or {""}
 
 
-class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag=FILE_NAMES["Run"]):
-    """What a sweep needs to know of an earlier run: how it ended and what it cost."""
+class Run(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag=FILE_NAMES["Run"], rename=FILE_NAMES):
+    """What one fresh process measured of one case. Times are raw; tables decide later which of them count."""
 
     case: Case
     session: str = ""  # the run log's file that holds it; known from the file, not written into it
@@ -61,11 +61,6 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind"
     cache: str = ""  # "cold" or "warm": whether a converted or compiled model was on disk; "" where there is none
     # MB that one inference adds to the resident set of the loaded model, for the whole batch
     memory_mb: float | None = None
-
-
-class Run(Outcome, tag=FILE_NAMES["Run"], rename=FILE_NAMES):
-    """What one fresh process measured of one case. Times are raw; tables decide later which of them count."""
-
     # Wall time of its parts. Export, convert and compile are what preparing from nothing takes, `saved_s` is what of
     # that was saved by results on disk.
     phases_s: dict[str, float] = {}
@@ -93,10 +88,6 @@ class Run(Outcome, tag=FILE_NAMES["Run"], rename=FILE_NAMES):
         """CPUs that others took from it."""
         return self.others_cpus + self.throttled_cpus
 
-    def outcome(self) -> Outcome:
-        """Without the samples."""
-        return Outcome(**{name: getattr(self, name) for name in Outcome.__struct_fields__})
-
 
 class MachineSpeed(msgspec.Struct, kw_only=True, tag_field="kind", tag=FILE_NAMES["MachineSpeed"], rename=FILE_NAMES):
     """Reference times and highest rates of arithmetic, before the first case of a session with that many threads."""
@@ -109,10 +100,7 @@ class MachineSpeed(msgspec.Struct, kw_only=True, tag_field="kind", tag=FILE_NAME
     session: str = ""
 
 
-Line = Header | MachineSpeed | Outcome
-
-
-def renamed(line: Line, names: dict[str, str]) -> Line:
+def renamed(line: Header | MachineSpeed | Run, names: dict[str, str]) -> Header | MachineSpeed | Run:
     """A copy with FILE_NAMES, or CODE_NAMES, for what is not a field: settings, values of a case."""
     if isinstance(line, Header):
         return msgspec.structs.replace(line, settings={names.get(key, key): v for key, v in line.settings.items()})

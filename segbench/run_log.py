@@ -17,7 +17,7 @@ import msgspec
 
 from .cases import MEASURED, Case
 from .problem import Problem
-from .records import CODE_NAMES, FILE_NAMES, SCHEMA, Header, MachineSpeed, Outcome, Run, renamed
+from .records import CODE_NAMES, FILE_NAMES, SCHEMA, Header, MachineSpeed, Run, renamed
 
 LATER = {"in_chans": 3}  # settings that older sessions do not name, and what they had
 
@@ -26,22 +26,21 @@ class RunLog:
     """All sessions of one machine, as they stand on disk. `append` writes a line at once: a kill at any moment loses at
     most that one."""
 
-    def __init__(self, folder: Path, samples: bool = True, benchmark: str = ""):
-        """`samples`: keep the raw samples of every run, as tables need them; a sweep needs their outcome alone.
-        `benchmark`: the one whose sessions these must be; by default that of the first."""
-        self.folder, self.samples, self.benchmark = folder, samples, benchmark
+    def __init__(self, folder: Path, benchmark: str = ""):
+        """`benchmark`: the one whose sessions these must be; by default that of the first."""
+        self.folder, self.benchmark = folder, benchmark
         self.headers: dict[str, Header] = {}  # by session, in the order of their starts
         self.versions: dict[str, str] = {}  # of all sessions together
         self.machine_speeds: list[MachineSpeed] = []
-        self.runs: list[Outcome] = []
+        self.runs: list[Run] = []
         self.session = ""  # that is being written
 
     @classmethod
-    def read(cls, folder: Path, samples: bool = True, benchmark: str = "") -> "RunLog":
+    def read(cls, folder: Path, benchmark: str = "") -> "RunLog":
         """Raises Problem for anything but sessions of one benchmark on one kind of machine, with the same settings
         and versions. A session counts once, however many copies of its file there are."""
-        run_log = cls(folder, samples, benchmark)
-        decoder = msgspec.json.Decoder(Header | MachineSpeed | (Run if samples else Outcome))
+        run_log = cls(folder, benchmark)
+        decoder = msgspec.json.Decoder(Header | MachineSpeed | Run)
         sessions: dict[bytes, tuple[str, set[bytes]]] = {}  # header -> name and lines, whatever copies are called
         for path in session_files(folder):
             # What follows the last line break was torn by a kill, and stays, for no session appends to another's file;
@@ -96,7 +95,7 @@ class RunLog:
         pairs += [(key, mine.get(key), theirs.get(key)) for key in sorted(mine.keys() | theirs.keys())]
         return next((f"{key} {mine!r}, not {theirs!r}" for key, mine, theirs in pairs if mine != theirs), "")
 
-    def take(self, line: Header | MachineSpeed | Outcome, session: str) -> None:
+    def take(self, line: Header | MachineSpeed | Run, session: str) -> None:
         if isinstance(line, Header):
             self.headers[session] = line
             self.versions |= line.versions
@@ -105,7 +104,7 @@ class RunLog:
         if isinstance(line, MachineSpeed):
             self.machine_speeds.append(line)
         else:
-            self.runs.append(line.outcome() if isinstance(line, Run) and not self.samples else line)
+            self.runs.append(line)
 
     @property
     def header(self) -> Header:
@@ -180,11 +179,11 @@ class RunLog:
         others = self.others(header)
         return next((host for host in self.hosts() if host not in others), "")
 
-    def by_case(self) -> dict[Case, list[Outcome]]:
+    def by_case(self) -> dict[Case, list[Run]]:
         """Case -> the runs that count, in the order in which the cases were first met. Every run that was measured
         counts; of a round that a host could not measure only the last one, which says why."""
         host_of = self.host_of()
-        rounds_of_case: dict[Case, dict[tuple[str, int], list[Outcome]]] = {}
+        rounds_of_case: dict[Case, dict[tuple[str, int], list[Run]]] = {}
         for run in self.runs:
             rounds, key = rounds_of_case.setdefault(run.case, {}), (host_of.get(run.session, ""), run.round)
             measured = [earlier for earlier in rounds.get(key, []) if earlier.status in MEASURED]
@@ -192,9 +191,9 @@ class RunLog:
         return {case: list(chain.from_iterable(rounds.values())) for case, rounds in rounds_of_case.items()}
 
 
-def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[RunLog]:
+def read_all(root: Path, benchmark: str = "") -> list[RunLog]:
     """Every run log of a folder, by name. Raises Problem, also where one is not of `benchmark`."""
-    run_logs = (RunLog.read(folder, samples, benchmark) for folder in sorted(root.glob("[!.]*/")))
+    run_logs = (RunLog.read(folder, benchmark) for folder in sorted(root.glob("[!.]*/")))
     return [run_log for run_log in run_logs if run_log.headers]
 
 

@@ -28,12 +28,12 @@ class Session:
     def __init__(self, benchmark: str, cases: Sequence[Case], settings: Settings, header: Header):
         """Raises Problem where this machine's run log is of other settings, or another one cannot be read."""
         self.settings, self.header = settings, header
-        self.run_log = RunLog(settings.out / "run_logs" / header.folder, samples=bool(settings.until))
-        for folder in settings.out.glob("run_logs/[!.]*"):  # those of others are for the report
-            if folder == self.run_log.folder and not settings.restart:  # else it is archived, whatever it holds
-                self.run_log = RunLog.read(folder, self.run_log.samples, benchmark)
-            elif folder != self.run_log.folder:
-                RunLog.read(folder, False, benchmark)
+        self.run_log = RunLog(settings.out / "run_logs" / header.folder)
+        for folder in settings.out.glob("run_logs/[!.]*"):
+            if folder != self.run_log.folder:
+                RunLog.read(folder, benchmark)  # the report will need it
+            elif not settings.restart:  # else it is archived, whatever it holds
+                self.run_log = RunLog.read(folder, benchmark)
         if difference := self.run_log.difference(header):
             raise Problem(
                 f"{self.run_log.folder} was measured with {difference}: --label NAME begins a run log of its own, "

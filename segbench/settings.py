@@ -142,8 +142,7 @@ class Settings(Advanced, WhereTo, HowLong, WhatToMeasure):
 
 
 def parse(defaults: object, description: str, args: Sequence[str] | None = None) -> object:
-    """The command line as an object of the dataclass of `defaults`. --help has a group for each class that it is
-    composed of."""
+    """The command line as an object of the dataclass of `defaults`; --help has a group for each of its base classes."""
     composed, config = type(defaults), (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     about = {"description": wrapped(description), "prog": Path(sys.argv[0]).name, "args": args, "config": config}
     groups = [base for base in composed.__mro__[1:] if dataclasses.is_dataclass(base) and base.__bases__ == (object,)]
@@ -168,8 +167,7 @@ def wrapped(text: str) -> str:
 
 
 def resolve(settings: Settings, folder: Path, defaults: Settings, quick: dict[str, object]) -> Settings:
-    """With names looked up and defaults filled in; `folder` is the script's. Raises Problem for what cannot be
-    measured."""
+    """With names looked up and defaults filled in; `folder` is the script's. Raises Problem for what is impossible."""
     changed = settings
     if settings.quick:
         untouched = [key for key in quick if getattr(settings, key) == getattr(defaults, key)]

@@ -123,8 +123,7 @@ def family(model: str) -> str:
 
 
 def match(name: str) -> list[str]:
-    """Zoo models that `name` means: one model, a family (any case), `five`, `twelve`, `all`, or a pattern with
-    wildcards."""
+    """Zoo models that `name` means: a model, a family (any case), `five`, `twelve`, `all`, or a pattern."""
     groups = {"all": BY_MODEL, "five": FIVE, "twelve": TWELVE}
     if name.lower() in groups:
         return [*groups[name.lower()]]

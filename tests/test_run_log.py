@@ -9,7 +9,7 @@ import pytest
 from segbench import machine
 from segbench.cases import Case
 from segbench.problem import Problem
-from segbench.records import Header, MachineSpeed, Outcome, Run
+from segbench.records import Header, MachineSpeed, Run
 from segbench.run_log import SCHEMA, RunLog, read_all
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(64, 64), threads=1)
@@ -58,12 +58,6 @@ def test_what_is_written_is_read_again(run_log):
     assert again.runs == run_log.runs and again.machine_speeds == run_log.machine_speeds
     assert [*again.by_case()] == [CASE] and [run.round for run in again.by_case()[CASE]] == [1, 2]
     assert {line.session for line in (*again.runs, *again.machine_speeds)} == {run_log.session}
-
-
-def test_a_sweep_reads_the_same_without_the_samples(run_log):
-    outcomes = RunLog.read(run_log.folder, samples=False).runs
-    assert [type(run) for run in outcomes] == [Outcome] * 2 and not hasattr(outcomes[0], "samples_ms")
-    assert outcomes == [run.outcome() for run in run_log.runs] and outcomes[0].cache == "warm"
 
 
 def test_sessions_lie_in_files_of_their_own_and_all_of_their_runs_count(run_log):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..analysis import estimates
 from ..cases import MEASURED, Case
-from ..records import Outcome
+from ..records import Run
 from ..run_log import RunLog
 from ..settings import Settings, percent, shard
 
@@ -26,11 +26,11 @@ class Plan:
         """The repetition, from 1, that a round belongs to."""
         return min((number - 1) // self.settings.rounds + 1, self.settings.repetitions)
 
-    def counted(self, runs: Iterable[Outcome]) -> list[Outcome]:
+    def counted(self, runs: Iterable[Run]) -> list[Run]:
         """Those of this host, or of all hosts where their rounds count too."""
         return [run for run in runs if run.session not in self.others]
 
-    def steps(self, runs: Iterable[Outcome]) -> list[Step]:
+    def steps(self, runs: Iterable[Run]) -> list[Step]:
         """What is left: per round the models in a new order, each with its modes next to each other."""
         runs, settings = self.counted(runs), self.settings
         done = {(run.round, run.case) for run in runs if not self.retried(run)}
@@ -43,15 +43,14 @@ class Plan:
             order += [(number, case) for case in shuffled(due, f"{settings.seed}/{number}")]
         return [(number, case) for number, case in order if (number, case) not in done and case not in stuck]
 
-    def retried(self, run: Outcome) -> bool:
+    def retried(self, run: Run) -> bool:
         """Whether the same command runs the case again: after a failure, after a timeout under a larger budget."""
         if run.status == "timeout":
             return run.budget_s < self.settings.budget
         return run.status not in MEASURED
 
     def further_steps(self, run_log: RunLog) -> list[Step]:
-        """One more round over the cases whose interval is still too wide, or the rest of a round that was begun. Needs
-        a run log with samples."""
+        """One more round over the cases whose interval is still too wide, or the rest of a round that was begun."""
         if not self.settings.until:
             return []
         known = estimates.of_run_log(run_log, run_log.host_of().get(run_log.session, ""))
@@ -84,7 +83,7 @@ def shuffled(cases: list[Case], seed: str) -> list[Case]:
     return [case for group in order for case in group]
 
 
-def about(count: int, runs: list[Outcome]) -> str:
+def about(count: int, runs: list[Run]) -> str:
     """How long so many runs will take, by the mean of earlier ones."""
     seconds = [run.seconds for run in runs if run.seconds] or [FIRST_GUESS_S]
     return duration(count * sum(seconds) / len(seconds))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from .. import machine, modes, runtimes
 from ..analysis import stats
 from ..cases import BUSY_CPUS, MEASURED, Case
-from ..records import Header, MachineSpeed, Outcome, Run
+from ..records import Header, MachineSpeed, Run
 from ..run_log import RunLog
 from .messages import Order
 from .schedule import Plan, Step, duration
@@ -198,15 +198,12 @@ def reference_key(case: Case) -> tuple[int, str]:
     return case.threads, modes.MODES[case.mode].runtime
 
 
-def too_large(case: Case, runs: list[Outcome]) -> str:
-    """Why a batch will not fit into memory, by what smaller ones took; "" where it will, or nothing is known.
-
-    Three times what one inference takes: the heap is grown by as much.
-    """
+def too_large(case: Case, runs: list[Run]) -> str:
+    """Why a batch will not fit into memory, by what smaller ones took; "" where it will, or nothing is known."""
     smaller = [run for run in runs if run.memory_mb and run.case.batch_size < case.batch_size]
     alike = [run for run in smaller if msgspec.structs.replace(run.case, batch_size=case.batch_size) == case]
     mb_per_image = max((run.memory_mb / run.case.batch_size for run in alike), default=0)
-    needed, free = 3 * mb_per_image * case.batch_size / 1e3, machine.free_gb()
+    needed, free = 3 * mb_per_image * case.batch_size / 1e3, machine.free_gb()  # the heap is grown by three times
     return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
 

@@ -113,8 +113,7 @@ class Stopwatch:
 
 
 def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
-    """Build, prepare, measure and check one case, and write into the run what was seen. Raises whatever the network
-    raises."""
+    """Build, prepare, measure and check one case, and write what was seen into the run. Raises what any step raises."""
     import torch
 
     from .. import models
@@ -159,7 +158,11 @@ def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
     say("memory")
     run.memory_mb = timing.memory(prepared.call)
     if case.allocator == "retained":
-        timing.retain_memory(room_mb(run.memory_mb or 0))
+        # By how much the heap is grown beforehand. With twice what an inference needs it still grew by an output of
+        # 117 MB between samples. Where an inference takes gigabytes, faulting in three times as much takes as long as
+        # the inference, and may not fit.
+        needed_mb = run.memory_mb or 0
+        timing.retain_memory(min(3 * needed_mb, needed_mb + 2000, 500 * machine.free_gb()))
     watch.lap("memory")
     result = take_samples(run, order, prepared.call, say, watch)
 
@@ -168,13 +171,6 @@ def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
     torch.set_num_threads(untimed_threads)
     check.check_output(run, network, image, prepared.outputs(result))
     watch.lap("check")
-
-
-def room_mb(needed_mb: float) -> float:
-    """MB by which the heap is grown beforehand. With twice what an inference needs it still grew by an output of 117 MB
-    between samples. Where an inference takes gigabytes, faulting in three times as much takes as long as the inference,
-    and may not fit."""
-    return min(3 * needed_mb, needed_mb + 2000, 500 * machine.free_gb())
 
 
 def take_samples(run: Run, order: Order, call: Callable, say: Callable[[str], None], watch: Stopwatch) -> object:
@@ -197,16 +193,13 @@ def take_samples(run: Run, order: Order, call: Callable, say: Callable[[str], No
 
 
 def too_large_volume(case: Case) -> str:
-    """Why a 3D network will not fit into memory, by a count on torch's meta device; "" where it will.
-
-    Three times the weights: FP32, packed by the compiler, and for the check. Three times the activations: the heap is
-    grown by as many.
-    """
+    """Why a 3D network will not fit into memory, by a count on torch's meta device; "" where it will."""
     if len(case.size) < 3 or case.own:
         return ""
     from .. import counting
 
     counts = counting.count(counting.network(case.model, case.classes, case.size), case.size)
+    # Weights in FP32, packed by the compiler, and for the check; the heap is grown by three times the activations.
     needed, free = 3 * (counts.weights_mb + counts.peak_mb * case.batch_size) / 1e3, machine.free_gb()
     return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
