@@ -204,8 +204,8 @@ def check(settings: Settings) -> None:
         raise Problem(
             f"--threads {settings.threads} is not between 1 and {cores}, the physical cores that this process may use"
         )
-    part, parts = shard(settings.shard)
-    if not 1 <= part <= parts <= (most := settings.rounds * settings.repetitions):
+    (part, parts), most = shard(settings.shard), settings.rounds * settings.repetitions
+    if not 1 <= part <= parts <= most:
         raise Problem(f"--shard {settings.shard!r} is not K/N, shard K of N, with N at most {most}, the rounds")
     given = {flag for flag in ("until", "shard", "restart", "join") if getattr(settings, flag)}
     given |= {"repetitions"} if settings.repetitions > 1 else set()
