@@ -54,12 +54,8 @@ def equivalents(results: tables.Results) -> pd.DataFrame:
     counted as four; and `peak_gb`: weights and what one inference adds to them at its peak."""
     frame = results.rows.copy()
     slices = np.select([frame.decoder != "", frame["size"] == sides(PATCH)], [1, SLICES_PER_PATCH], float("nan"))
-    for column, source in (
-        ("eq_s", "throughput_img_s"),
-        ("eq_s_low", "throughput_low"),
-        ("eq_s_high", "throughput_high"),
-    ):
-        frame[column] = slices * frame[source]
+    frame["eq_s"] = slices * frame.throughput_img_s
+    frame["eq_s_low"], frame["eq_s_high"] = slices * frame.throughput_low, slices * frame.throughput_high
     frame["gmacs_slice"] = frame.gmacs / slices
     frame["peak_gb"] = (4 * frame.params_m + frame.memory_mb_img * frame.batch_size) / 1e3
     return frame
