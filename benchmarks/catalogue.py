@@ -1,5 +1,6 @@
 """All benchmarks and their results."""
 
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -80,11 +81,10 @@ def rows(machine: str = "", model: str = "") -> pd.DataFrame:
 
 def machines(results_of: AllResults) -> list[str]:
     """That with the most cases first."""
-    cases: dict[str, int] = {}
+    cases: Counter[str] = Counter()
     for results in results_of.values():
         for run_log in results.run_logs:
-            name = run_log.header.machine.name
-            cases[name] = cases.get(name, 0) + len(results.estimates(run_log))
+            cases[run_log.header.machine.name] += len(results.estimates(run_log))
     return sorted(cases, key=lambda name: (-cases[name], name))
 
 
