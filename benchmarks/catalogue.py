@@ -9,6 +9,7 @@ import pandas as pd
 from segbench import cli
 from segbench.analysis.markdown import Shown
 from segbench.analysis.tables import Results
+from segbench.cases import DECODERS
 from segbench.problem import Problem
 from segbench.run_log import read_all
 
@@ -65,6 +66,11 @@ def shown(columns: dict[str, Column]) -> Shown:
     digits = {name: column[1] for name, column in columns.items() if isinstance(column, tuple)}
     series = {name: column[0] if name in digits else column for name, column in columns.items()}
     return Shown(pd.DataFrame(series), digits)
+
+
+def networks(frame: pd.DataFrame) -> pd.Series:
+    """`resnet18 + UNet`, `resnet18`, `stunet_s`"""
+    return frame.model + frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name else "")
 
 
 def rows(machine: str = "", model: str = "") -> pd.DataFrame:

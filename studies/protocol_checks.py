@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -82,9 +83,8 @@ def memory(case: Case, seconds: float) -> list[dict]:
         call()
     sizes = [event.nbytes() for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
     allocated = float(max(np.cumsum(sizes)) / 1e6)
-    return [
-        {"encoder": case.model, "resident, MB": resident, "allocated, MB": allocated, "ratio": resident / allocated}
-    ]
+    row = {"encoder": case.model, "resident, MB": resident, "allocated, MB": allocated}
+    return [row | {"ratio": resident / allocated}]
 
 
 def grad(case: Case, seconds: float) -> list[dict]:
@@ -101,12 +101,12 @@ def grad(case: Case, seconds: float) -> list[dict]:
             compiled(image)
             return min(timing.seconds(lambda: compiled(image)) for _ in range(8))
 
-    for without_gradients in (torch.no_grad, torch.inference_mode):  # each compiles a graph
-        fastest(without_gradients)
-    pairs = common.in_turn(
-        lambda: fastest(torch.no_grad), lambda: fastest(torch.inference_mode), common.during(seconds)
-    )
-    return [{"encoder": case.model} | pairs.columns("no_grad / inference_mode")]
+    calls = [partial(fastest, torch.no_grad), partial(fastest, torch.inference_mode)]
+    for call in calls:
+        call()  # each compiles a graph
+    return [
+        {"encoder": case.model} | common.in_turn(*calls, common.during(seconds)).columns("no_grad / inference_mode")
+    ]
 
 
 def calibration(case: Case, seconds: float) -> list[dict]:

@@ -73,7 +73,7 @@ def ways(results: Results) -> Shown:
     frame = results.rows
     best = rankings.best(frame[frame.decoder.isin(WITH_FUSED)], keys=[*KEYS, "output"])
     best["way"] = best.precision.map(PRECISIONS) + ", " + best.output.map(OUTPUTS)
-    best["network"] = best.model + " + " + best.decoder.map(DECODERS)
+    best["network"] = catalogue.networks(best)
     wide = best.pivot(index="network", columns="way", values="latency_ms")
     names = [f"{precision}, {output}" for precision in PRECISIONS.values() for output in OUTPUTS.values()]
     names = [name for name in names if name in wide]
@@ -86,7 +86,7 @@ def pairs(results: Results) -> Shown:
     frame = comparison(results)
     return catalogue.shown(
         {
-            "network": frame.model + " + " + frame.decoder.map(DECODERS),
+            "network": catalogue.networks(frame),
             "precision": frame.precision.map(PRECISIONS),
             "mode with the fused argmax": frame["mode"],
             "img/s": (frame.throughput_img_s, 1),

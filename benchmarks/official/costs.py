@@ -10,8 +10,9 @@ import math
 import numpy as np
 import pandas as pd
 
+from benchmarks import catalogue
 from segbench.analysis import rankings, tables
-from segbench.cases import DECODERS, sides
+from segbench.cases import sides
 from segbench.zoo import PATCH, RELEASED, TILE
 
 VOXELS, SPACING_MM = (300, 512, 512), (1.5, 0.75, 0.75)
@@ -46,7 +47,7 @@ def tiles(voxels: tuple[int, ...], step: float) -> int:
 
 def networks(frame: pd.DataFrame) -> pd.Series:
     """What tables and pictures call the rows' networks: `resnet18 + UNet`, `STU-Net-S`."""
-    return frame.model.replace(NAMES) + frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name else "")
+    return catalogue.networks(frame.replace({"model": NAMES}))
 
 
 def equivalents(results: tables.Results) -> pd.DataFrame:

@@ -119,12 +119,6 @@ def reference_times(results: Results) -> Shown:
     return Shown(ratios.reset_index(), digits)
 
 
-def networks(frame: pd.DataFrame) -> pd.Series:
-    """`resnet18 + UNet`, `resnet18`, `stunet_s`"""
-    behind = frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name else "")
-    return frame.model + behind
-
-
 def terminal(results: Results) -> str:
     frame = everything(results)
     digits = {"throughput_img_s": 2, "speedup": 2, "memory_mb_img": 1, "prepare_s": 1, "prepare_warm_s": 1}
@@ -171,7 +165,7 @@ def winners(results: Results) -> Shown:
     best = fastest(without_load(results))
     return catalogue.shown(
         {
-            "network": networks(best),
+            "network": catalogue.networks(best),
             "precision": best.precision.map(lambda name: PRECISIONS[name][0]),
             "mode": best["mode"],
             "img/s": (best.throughput_img_s, 1),
@@ -196,7 +190,7 @@ def picture(results: Results) -> Picture:
 
 def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines = plots.by_machine(frame)
-    heights = [1.6 + 0.24 * networks(rows).nunique() for rows in machines.values()]
+    heights = [1.6 + 0.24 * catalogue.networks(rows).nunique() for rows in machines.values()]
     figure, axes = plots.panels(heights, 2, width_ratios=(5, 2))
     for (left, right), (machine, rows) in zip(axes, machines.items(), strict=True):
         heat(left, rows[rows.allocator == "retained"])
@@ -209,7 +203,7 @@ def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
 
 def heat(axes: Axes, rows: pd.DataFrame) -> None:
     """Networks by modes: speedups as numbers and colours, the fastest valid mode of each precision marked."""
-    rows = rows.assign(network=networks(rows))
+    rows = rows.assign(network=catalogue.networks(rows))
     names, columns = [*dict.fromkeys(rows.network)], [mode for mode in modes.in_order(rows["mode"]) if mode != BASELINE]
     valid = rows[rows.status == "ok"]
     wide = valid.pivot(index="network", columns="mode", values="speedup").reindex(index=names, columns=columns)
