@@ -1,12 +1,10 @@
 """All benchmarks and their results."""
 
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 
-from segbench import cli
 from segbench.analysis.markdown import Shown
 from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
@@ -29,11 +27,6 @@ TITLES = {  # folder -> the heading on a machine's page, in their order
 AllResults = dict[str, Results]  # by folder
 Column = pd.Series | list | tuple[pd.Series, int]
 NOTHING = Results([])
-
-
-def benchmark(folder: str) -> cli.Benchmark:
-    """The definition in a folder's script."""
-    return import_module(f"benchmarks.{folder}.benchmark").BENCHMARK
 
 
 def all_results(root: Path = ROOT) -> AllResults:

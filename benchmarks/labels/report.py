@@ -104,7 +104,7 @@ def terminal(results: Results) -> str:
     digits = {"throughput_img_s": 2, "latency_ms": 1, "memory_mb_img": 1, "argmax_agreement": 5}
     names = ["model", "decoder", "mode", "output", *digits, "status"]
     texts = [markdown.aligned(frame[names], digits)]
-    texts += [markdown.aligned(*shown[:2]) for shown in (pairs(results), means(results)) if len(shown.frame)]
+    texts += [markdown.aligned(*table(results)[:2]) for table in (pairs, means)]
     return "\n\n".join(texts)
 
 
