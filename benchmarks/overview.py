@@ -125,18 +125,16 @@ def significantly_different(results_of: AllResults) -> str:
     rows = []
     for benchmark in SWEEPS:
         frame = results_of.get(benchmark, NOTHING).rows
-        if frame.empty:
-            continue
-        top = rankings.ranking(frame[frame.decoder != FEATURES])
-        for (machine, ranking), group in top.groupby(["machine", "ranking"]):
+        top = rankings.ranking(frame[frame.decoder != FEATURES]) if len(frame) else frame
+        for (machine, ranking), group in top.groupby(["machine", "ranking"]) if len(top) else ():
             values = group.throughput_img_s
             different = rankings.significantly_different(group, "throughput_img_s").diagonal(1)
             different = different[(values / values.shift(-1) >= NEIGHBOURS).to_numpy()[:-1]]
             row = {"benchmark": benchmark, "CPU": f"{group.cpu.iloc[0]} ({machine})", "ranking": ranking}
             row |= {"networks": len(group), "runs a case, median": group.rounds.median()}
             row |= {f"neighbours {100 * (NEIGHBOURS - 1):.0f} % or more apart": len(different)}
-            share = different.mean() if len(different) else float("nan")
-            rows.append(row | {"significantly different": int(different.sum()), "share": share})
+            row |= {"significantly different": different.sum()}
+            rows.append(row | {"share": different.mean() if len(different) else float("nan")})
     frame = pd.DataFrame(rows)
     return markdown.table(frame, dict.fromkeys(frame.columns[3:-1], 0) | {"share": 2})
 

@@ -85,10 +85,10 @@ def verdicts(results: Results) -> Shown:
             "compile against baseline": [compare(part, part, (BASELINE, "compile")) for part in parts],
         }
         for what, tables in comparisons.items():
-            counts = pd.concat(tables).verdict.value_counts() if tables else pd.Series(dtype=int)
-            if counts.sum():
-                row = {"machine": run_log.name, "what": what, "pairs": counts.sum()}
-                summary.append(row | {verdict: counts.get(verdict, 0) for verdict in ("faster", "slower", "tied")})
+            counts = pd.concat(tables).verdict.value_counts() if tables else {}
+            row = {"machine": run_log.name, "what": what, "pairs": sum(map(len, tables))}
+            row |= {verdict: counts.get(verdict, 0) for verdict in ("faster", "slower", "tied")}
+            summary += [row] if row["pairs"] else []
     return Shown(pd.DataFrame(summary), {"pairs": 0, "faster": 0, "slower": 0, "tied": 0})
 
 
