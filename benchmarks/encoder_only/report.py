@@ -47,9 +47,9 @@ def allocators(results: Results) -> Shown:
                 row = {"encoder": case.model}
                 for name, estimate in (("retained", retained), ("default", default)):
                     row[f"{name}, ms"] = estimate.all_samples_ms
-                    row[f"faults, {name}"] = float(np.mean([run.page_faults for run in estimate.raw]))
+                    row[f"faults, {name}"] = np.mean([run.page_faults for run in estimate.raw])
                 row["default over retained"] = median(ratios)
-                rows.append(row | {"95 % interval": "{:.2f} to {:.2f}".format(*stats.interval(ratios))})
+                rows.append(row | {"95 % interval": markdown.span(*stats.interval(ratios), 2)})
     digits = {"retained, ms": 1, "faults, retained": 0, "default, ms": 1, "faults, default": 0}
     return Shown(pd.DataFrame(rows), digits | {"default over retained": 2}, results)
 

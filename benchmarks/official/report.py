@@ -105,11 +105,11 @@ def over_2d(results: Results) -> Shown:
         row = {"network": run.name, "eq/s, baseline": slow_flat / slow}
         row |= {"eq/s, fastest modes": flat.eq_s.max() / deep.eq_s.max()}
         row |= {"GMACs per slice": deep.gmacs_slice.max() / flat.gmacs_slice.max()}
-        for column, name in (("ct_s", "s per CT"), ("ct_all_s", "s per CT, all samples")):
-            row[name] = way[column].min() / flat_way[column].min()
+        row |= {"s per CT": way.ct_s.min() / flat_way.ct_s.min()}
+        row |= {"s per CT, all samples": way.ct_all_s.min() / flat_way.ct_all_s.min()}
         ratios.append(row | {"TMAC per CT": way.ct_tmac.max() / flat_way.ct_tmac.max()})
     table = pd.DataFrame(ratios).dropna(how="all", subset=["eq/s, baseline", "s per CT"])
-    return Shown(table, {column: 1 for column in table if column != "network"})
+    return Shown(table, dict.fromkeys([*table][1:], 1))
 
 
 def sessions_apart(results: Results) -> pd.DataFrame:
@@ -181,8 +181,7 @@ def whole_cts_short(results_of: catalogue.AllResults) -> str:
     frame = costs.costs(results)
     slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
     top = costs.ranked_costs(frame)
-    fastest = top[top.kind == "2D"].way.head(1).tolist()
-    top = top[top.way.isin([*WAYS, *fastest])]
+    top = top[top.way.isin([*WAYS, *top[top.kind == "2D"].way.head(1)])]
     shown = catalogue.shown(
         {
             f"network, on {', '.join(results.machines())}": top.way,
