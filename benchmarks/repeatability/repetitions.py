@@ -4,7 +4,7 @@ A repetition is a session of `rounds` rounds. Spread is max/min over the
 repetitions. Coverage is the share of 95 % intervals that contain the median of the estimates of all other repetitions.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
@@ -147,15 +147,13 @@ def preparing(run: Run) -> float:
 def start_s(run_log: RunLog, complete: dict) -> dict[tuple[str, int], float]:
     """Protocol and repetition -> seconds per case of starting the server and timing the reference workload; 0 for the
     fixed-iteration protocol, which needs neither."""
-    sessions, cases = defaultdict(set), Counter()
-    for case, repetitions in complete.items():
-        for number, runs in repetitions.items():
-            sessions[number] |= {run.session for run in runs}
-            cases[number] += case.protocol == "project"
     seconds: dict[tuple[str, int], float] = defaultdict(float)
-    for number, names in sessions.items():
-        total = sum(speed.seconds for speed in run_log.machine_speeds if speed.session in names)
-        seconds["project", number] = total / max(1, cases[number])
+    for number in {number for repetitions in complete.values() for number in repetitions}:
+        runs = [run for repetitions in complete.values() for run in repetitions.get(number, ())]
+        sessions = {run.session for run in runs}
+        cases = {run.case for run in runs if run.case.protocol == "project"}
+        total = sum(speed.seconds for speed in run_log.machine_speeds if speed.session in sessions)
+        seconds["project", number] = total / max(1, len(cases))
     return seconds
 
 
