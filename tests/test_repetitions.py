@@ -90,14 +90,14 @@ def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
 
 def test_a_repetition_knows_nothing_of_the_others(tmp_path):
     run_log = run_log_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0})
-    before = repetitions.in_ms(repetitions.alone(repetitions.by_repetition(run_log)[BASE][1], run_log))
+    before = repetitions.alone(repetitions.by_repetition(run_log)[BASE][1], run_log).interval_ms
     other = run_log_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0})
     for changed in other.runs:
         if repetitions.repetition(changed.round, other) > 1:
             changed.samples_ms = (
                 np.array(changed.samples_ms) * np.random.default_rng(changed.round).lognormal(0, 0.2)
             ).tolist()
-    assert repetitions.in_ms(repetitions.alone(repetitions.by_repetition(other)[BASE][1], other)) == before
+    assert repetitions.alone(repetitions.by_repetition(other)[BASE][1], other).interval_ms == before
 
 
 def test_a_repetition_that_is_not_complete_is_left_out(tmp_path):

@@ -77,22 +77,17 @@ def check(settings: Settings) -> Path:
     return catalogue.evidence_path(settings.out, "images", machine.describe().name)
 
 
-def measure(settings: Settings) -> None:
-    """Write this machine's evidence. Raises Problem."""
-    path = check(settings)
-    import pandas as pd
-
-    from benchmarks.precision import trial
-
-    pd.DataFrame(trial.measure(settings)).to_csv(path, index=False)
-    print(f"wrote {path}")
-
-
 def main() -> None:
     warnings.simplefilter("ignore")  # of the libraries that convert
     settings = parse(Settings(), __doc__)
     if not settings.report:
-        measure(settings)
+        path = check(settings)
+        import pandas as pd
+
+        from benchmarks.precision import trial
+
+        pd.DataFrame(trial.measure(settings)).to_csv(path, index=False)
+        print(f"wrote {path}")
     from benchmarks.precision import report
 
     if not (paths := report.write(settings.out, settings.out)):
