@@ -174,10 +174,11 @@ def draw_states(frame: pd.DataFrame, cpus: dict[str, str]) -> Figure:
 
 def promises_of_all(results_of: catalogue.AllResults) -> str:
     """A row per run log and protocol."""
-    shown = promises(results_of.get("repeatability", catalogue.NOTHING))
+    results = results_of.get("repeatability", catalogue.NOTHING)
+    shown, cpus = promises(results), {log.name: f"{log.header.machine.label} ({log.name})" for log in results.run_logs}
     names = ["machine", "protocol", "cases", "spread, worst", "spread, median", "coverage"]
     frame = shown.frame.reindex(columns=names)
-    frame["protocol"] = frame.protocol.map(PROTOCOLS)
+    frame["machine"], frame["protocol"] = frame.machine.map(cpus), frame.protocol.map(PROTOCOLS)
     digits = {"cases": 0, "spread, worst": 2, "spread, median": 2, "coverage": 2}
     return markdown.table(frame, digits)
 

@@ -269,7 +269,7 @@ def background_load(results_of: catalogue.AllResults) -> str:
     frame = share_kept(results)
     if frame.empty:
         return ""
-    names = {"mean": "mean share kept", "min": "lowest", "max": "highest"}
+    names = {"mean": "throughput kept, mean", "min": "lowest", "max": "highest"}
     summary = frame.groupby(["machine", "mode"]).share_kept.agg([*names]).reset_index().rename(columns=names)
     summary = summary.sort_values("mode", key=lambda column: column.map(modes.order))
     summary = summary.sort_values("machine", kind="stable").rename(columns={"machine": "CPU"})
