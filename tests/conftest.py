@@ -27,7 +27,6 @@ sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
-REPEATABILITY = ROOT / "benchmarks" / "repeatability" / "benchmark.py"
 COMPARE = ROOT / "tools" / "compare.py"
 MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
 TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--samples", "6", "--budget", "0.5", "--no-wait")

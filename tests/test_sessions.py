@@ -6,18 +6,21 @@ import subprocess
 import sys
 
 import msgspec
+import psutil
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.encoder_only import benchmark as encoder_only
+from benchmarks.repeatability import benchmark as repeatability
 from segbench import machine
 from segbench.machine import usable_cores
 from segbench.run_log import RunLog
 from segbench.session import Session
 from segbench.settings import Settings
 
-from .conftest import COMPARE, ENCODER_ONLY, MODELS, REPEATABILITY
+from .conftest import COMPARE, MODELS
 from .test_run_log import header
 
 
@@ -116,12 +119,11 @@ def test_a_session_beside_another_hosts_runs_measures_its_own(copied):
 
 
 @pytest.mark.slow
-def test_repetitions_of_both_protocols_beside_background_load(script):
-    script.path = REPEATABILITY
+def test_repetitions_of_both_protocols_beside_background_load(script, run_here):
     flags = ("--models", "lcnet_100", "--modes", "baseline", "--repetitions", "2", "--rounds", "1")
     all_cores = ("--threads", str(usable_cores()))  # else the load has a core of its own
-    done = script.run(*flags, "--background-load", *all_cores)
-    assert done.returncode == 0, done.stderr
+    out = ("--out", str(script.out))
+    assert run_here(repeatability.BENCHMARK, *flags, "--background-load", *all_cores, *out) == 0
     rows = script.table("benchmark_results.csv")
     assert set(rows.protocol) >= {"drift-corrected", "fixed-iteration"} and (rows.repetitions == 2).all()
     assert rows.machine.str.endswith("-background-load").all()
@@ -129,7 +131,8 @@ def test_repetitions_of_both_protocols_beside_background_load(script):
     assert len(run_log.headers) == 2, "each repetition is a session"
     assert {len(run.samples_ms) for run in run_log.runs if run.case.protocol == "fixed-iteration"} == {50}
     assert max(run.others_cpus for run in run_log.runs) > 0.01, "the background load is seen"
-    assert not script.processes()
+    children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert not [command for command in children if "background_load" in command], "it is over"
 
 
 @pytest.mark.parametrize("until", ["", "5%"])
@@ -168,21 +171,20 @@ def test_failures_are_rows_and_harm_nobody(script):
 
 
 @pytest.mark.slow
-def test_beside_a_busy_loop_the_quick_run_ends_in_a_full_ranking(script):
-    flags = (*MODELS, "--modes", "baseline", "--size", "64", "64", "--rounds", "1", "--budget", "0.2", "--no-wait")
+def test_beside_a_busy_loop_the_quick_run_ends_in_a_full_ranking(script, run_here, capsys):
+    flags = ("--quick", *MODELS, "--modes", "baseline", "--rounds", "1", "--samples", "24", "--budget", "0.2")
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
             os.sched_setaffinity(busy.pid, {min(os.sched_getaffinity(0))})
-            command = [sys.executable, str(ENCODER_ONLY), "--quick", *flags, "--out", str(script.out)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=script.environment)
+            all_cores = ("--threads", str(usable_cores()))
+            assert run_here(encoder_only.BENCHMARK, *flags, *all_cores, "--out", str(script.out)) == 0
         finally:
             busy.kill()
-    assert done.returncode == 0, done.stderr
     top = script.table("benchmark_results.csv")
     assert len(top) == 2 and top["rank"].notna().all() and (top.throughput_img_s > 0).all()
     everything = script.table()
     assert len(everything) == 2 and (everything.status == "ok").all() and everything.throughput_low.gt(0).all()
-    answer = " ".join(done.stdout.strip().split("\n\n")[-1].split())
+    answer = " ".join(capsys.readouterr().out.strip().split("\n\n")[-1].split())
     assert re.search(r"(is fastest for \d of 2 networks|order shown is the best guess).* Of 2 figures", answer)
     assert max(run.busy_cpus for run in script.run_log().runs) > 0.2, "the loop is seen"
 
