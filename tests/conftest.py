@@ -2,17 +2,24 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 
+from segbench import cli
+from segbench.measure import server, sweep
 from segbench.run_log import RunLog
+from segbench.settings import parse
 
 # Every script that a test starts imports torch: 3 s from bytecode, 10 s where none may be written.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -20,8 +27,8 @@ sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
-REPEATABILITY = ROOT / "benchmarks" / "repeatability" / "benchmark.py"
 COMPARE = ROOT / "tools" / "compare.py"
+MODELS = ("--models", "lcnet_100", "mobilenetv3_small_100")
 TINY = ("--size", "64", "64", "--threads", "1", "--rounds", "2", "--samples", "6", "--budget", "0.5", "--no-wait")
 
 
@@ -62,14 +69,28 @@ class Script:
                 pass
         return alive
 
-    def worker(self) -> psutil.Process | None:
-        """The process that measures just now: a fork of one with the same command line."""
+    def servers(self) -> list[psutil.Process]:
+        """The processes that fork workers, and the worker."""
+        found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                command = process.cmdline()
-                if any("worker.serve()" in part for part in command) and command == process.parent().cmdline():
-                    return process
-        return None
+                if any("worker.serve()" in part for part in process.cmdline()):
+                    found.append(process)
+        return found
+
+    def worker(self) -> psutil.Process | None:
+        """The process that measures just now: a fork of one with the same command line."""
+        servers = self.servers()
+        return next((process for process in servers if process.ppid() in {other.pid for other in servers}), None)
+
+    def runs(self) -> int:
+        """In the run logs up to now, while another process appends to them."""
+        paths = (self.out / "run_logs").glob("*/[!.]*.jsonl")
+        return sum(b'"kind":"visit"' in line for path in paths for line in path.read_bytes().splitlines())
+
+    def sessions(self) -> dict[str, bytes]:
+        """The files of this machine's run log."""
+        return {path.name: path.read_bytes() for path in self.folder().iterdir()}
 
     def folder(self) -> Path:
         """Of this machine's run log."""
@@ -83,6 +104,15 @@ class Script:
         return pd.read_csv(self.out / name)
 
 
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> object:
+    """Until it is true; returns what it was then."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("inductor")
@@ -91,3 +121,48 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture
 def script(tmp_path, cache) -> Script:
     return Script(tmp_path / "out", cache)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, cache) -> Script:
+    """What one command leaves: two modes of a small encoder, with settings exported that would change them."""
+    script = Script(tmp_path_factory.mktemp("measured") / "out", cache)
+    exported = {"TORCHDYNAMO_DISABLE": "1", "GOMP_CPU_AFFINITY": "0"}
+    script.done = script.run("--models", "lcnet_100", "--modes", "baseline", "compile", **exported)
+    assert script.done.returncode == 0, script.done.stdout + script.done.stderr
+    return script
+
+
+@pytest.fixture
+def copied(script, measured) -> Script:
+    """A script whose folder holds a copy of that."""
+    shutil.copytree(measured.out, script.out)
+    return script
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """Processes that fork workers, by what they need set: to import torch takes longer than a tiny case."""
+    kept: dict[tuple, server.Server] = {}
+    yield kept
+    for process in kept.values():
+        process.stop()
+
+
+@pytest.fixture
+def run_here(monkeypatch, servers) -> Callable[..., int]:
+    """Runs a script in this process, with servers that outlive it. Returns its exit status."""
+
+    def kept(environment: dict[str, str]) -> server.Server:
+        key = tuple(sorted(environment.items()))
+        if key not in servers:
+            servers[key] = server.Server(environment)
+        return servers[key]
+
+    def run(benchmark: cli.Benchmark, *flags: str) -> int:
+        defaults = replace(benchmark.defaults, modes=benchmark.modes)
+        return cli.run(benchmark, parse(defaults, benchmark.description, [*TINY, *flags]))
+
+    monkeypatch.setattr(sweep, "Server", kept)
+    monkeypatch.setattr(sweep.Sweep, "stop_servers", lambda self: None)
+    return run

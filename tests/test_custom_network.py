@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import torch
 
+from benchmarks.runtimes import benchmark as runtimes
 from segbench import custom_network
 from segbench.cases import Case
 from segbench.models import build
@@ -15,7 +16,6 @@ from segbench.problem import Problem
 
 from .conftest import ROOT
 
-RUNTIMES = ROOT / "benchmarks" / "runtimes" / "benchmark.py"
 MODULE = """
 import torch
 from torch import nn
@@ -105,12 +105,10 @@ def test_its_parameters_are_counted(folder):
 
 
 @pytest.mark.slow
-def test_the_whole_table_for_it_with_one_command(script, folder, monkeypatch):
+def test_the_whole_table_for_it_with_one_command(script, run_here, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    script.path = RUNTIMES
-    flags = ("--network", "mine:flat", "--in-chans", "1", "--modes", "baseline", "onnxruntime", "openvino")
-    done = script.run(*flags, "--rounds", "1", XDG_CACHE_HOME=str(folder / "cache"))
-    assert done.returncode == 0, done.stdout + done.stderr
+    flags = ("--network", "mine:flat", "--in-chans", "1", "--modes", "baseline", "onnxruntime", "--rounds", "1")
+    assert run_here(runtimes.BENCHMARK, *flags, "--size", "8", "12", "--out", str(script.out)) == 0
     rows = script.table()
     assert set(rows.model) == {"mine:flat"} and (rows.status == "ok").all() and (rows.family == "own").all()
     assert (rows.classes == 4).all() and (rows.argmax_agreement > 0.99).all()

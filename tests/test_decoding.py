@@ -1,31 +1,24 @@
-"""Real runs of the scripts with decoders at 64x64."""
+"""Real runs of the scripts with decoders at 64x64, most of them in this process."""
 
 import msgspec
 import pytest
 
 from benchmarks.batch_sizes import benchmark as batch_sizes
+from benchmarks.combined import benchmark as combined
+from benchmarks.decoder_peers import benchmark as peers
 from benchmarks.fpn_decoder import benchmark as fpn_decoder
-from segbench import cli
 from segbench.cases import Case
 from segbench.measure.schedule import Plan
 from segbench.measure.sweep import Sweep
 from segbench.problem import Problem
 from segbench.run_log import RunLog
-from segbench.settings import Settings, parse
+from segbench.settings import Settings
 
-from .conftest import ROOT, TINY, Script
+from .conftest import Script
 from .test_run_log import header
 
-COMBINED = ROOT / "benchmarks" / "combined_benchmark.py"
-BATCHES = ROOT / "benchmarks" / "batch_size_comparison.py"
-PEERS = ROOT / "benchmarks" / "decoder_peers" / "benchmark.py"
 EAGER = ("--models", "lcnet_100", "--modes", "baseline", "--rounds", "1")
 FPN = ("--modes", "baseline", "--num-classes", "5", "--rounds", "1")
-
-
-def run_here(benchmark: cli.Benchmark, *flags: str) -> int:
-    """The script, in this process."""
-    return cli.run(benchmark, parse(benchmark.defaults, benchmark.description, [*TINY, "--modes", "baseline", *flags]))
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +53,11 @@ def test_an_encoder_with_fpn_and_one_without_feature_maps(fpn):
     assert (fpn.out / "benchmark_plot.png").exists()
 
 
-def test_slices_of_one_channel_have_a_run_log_of_their_own(fpn):
+def test_slices_of_one_channel_have_a_run_log_of_their_own(fpn, run_here):
     flags = ("--models", "lcnet_100", "--in-chans", "1", *FPN)
     with pytest.raises(Problem, match="in_chans 3, not 1: --label"):
         run_here(fpn_decoder.BENCHMARK, "--out", str(fpn.out), *flags)
-    done = fpn.run("--label", "slices", *flags)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert run_here(fpn_decoder.BENCHMARK, "--out", str(fpn.out), "--label", "slices", *flags) == 0
     rows = fpn.table()
     rows = rows[rows.model == "lcnet_100"].set_index("in_chans")
     assert rows.status.tolist() == ["ok"] * 4
@@ -74,10 +66,8 @@ def test_slices_of_one_channel_have_a_run_log_of_their_own(fpn):
 
 
 @pytest.mark.slow
-def test_alone_fpn_and_unet_side_by_side(script):
-    script.path = COMBINED
-    done = script.run(*EAGER)
-    assert done.returncode == 0, done.stderr
+def test_alone_fpn_and_unet_side_by_side(script, run_here):
+    assert run_here(combined.BENCHMARK, *EAGER, "--out", str(script.out)) == 0
     (row,) = script.table("combined_benchmark_results.csv").to_dict("records")
     assert row["features_img_s"] > row["fpn_img_s"] and row["features_img_s"] > row["unet_img_s"]
     assert row["unet_params_m"] > row["fpn_params_m"] > row["features_params_m"]
@@ -87,11 +77,10 @@ def test_alone_fpn_and_unet_side_by_side(script):
 
 
 @pytest.mark.slow
-def test_batches_that_fit_are_measured_and_others_are_skipped(script):
-    script.path = BATCHES
-    done = script.run(*EAGER, "--batch-sizes", "4", "1", "10000000")
+def test_batches_that_fit_are_measured_and_others_are_skipped(script, run_here):
+    sizes = ("--batch-sizes", "4", "1", "10000000")
+    assert run_here(batch_sizes.BENCHMARK, *EAGER, *sizes, "--out", str(script.out)) == 0
     rows = script.table("batch_size_comparison.csv").set_index(["decoder", "batch_size"])
-    assert done.returncode == 0, done.stdout + done.stderr
     assert rows.status.unstack().to_numpy().tolist() == [["ok", "ok", "skipped"]] * 3
     assert rows.reason["unet", 10000000].endswith("GB are free")
     fits = rows[rows.status == "ok"]
@@ -104,10 +93,8 @@ def test_batches_that_fit_are_measured_and_others_are_skipped(script):
 
 
 @pytest.mark.slow
-def test_a_peer_stands_beside_each_decoder(script):
-    script.path = PEERS
-    done = script.run(*EAGER)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_peer_stands_beside_each_decoder(script, run_here):
+    assert run_here(peers.BENCHMARK, *EAGER, "--out", str(script.out)) == 0
     rows = script.table("benchmark_results.csv").set_index("decoder")
     assert [*rows.index] == ["fpn", "unet"]
     assert (rows.over_peer - rows.img_s / rows.smp_img_s).abs().max() < 0.2 * rows.over_peer.max()
@@ -123,7 +110,7 @@ def test_a_peer_stands_beside_each_decoder(script):
         (batch_sizes.BENCHMARK, ("--batch-size", "2"), "--batch-sizes names them all"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, benchmark, flags, says):
+def test_bad_input_is_one_line(tmp_path, run_here, benchmark, flags, says):
     with pytest.raises(Problem, match=says) as problem:
         run_here(benchmark, "--out", str(tmp_path), *flags)
     assert "\n" not in str(problem.value)

@@ -51,16 +51,6 @@ def test_what_a_shell_exports_is_not_passed_on(monkeypatch, name):
     assert name not in seen and seen["CUDA_VISIBLE_DEVICES"] == "" and seen["OWN"] == seen["HF_HUB_OFFLINE"] == "1"
 
 
-@pytest.mark.slow
-def test_compile_means_compiled_whatever_is_exported(script):
-    """TORCHDYNAMO_DISABLE made eager of it, with the status ok; an affinity made two threads share a CPU."""
-    flags = ("--models", "lcnet_100", "--modes", "compile", "--rounds", "1", "--samples", "2")
-    done = script.run(*flags, TORCHDYNAMO_DISABLE="1", GOMP_CPU_AFFINITY="0")
-    assert done.returncode == 0 and "Not passed on" in done.stdout, done.stdout + done.stderr
-    (run,) = script.run_log().runs
-    assert run.cache and run.phases_s["compile"] > 0.1
-
-
 def test_fp32_that_is_not_is_seen_by_its_error(monkeypatch):
     """ONEDNN_DEFAULT_FPMATH_MODE=BF16, which guides for Arm set, does so to convolutions; the check of a network sees
     nothing, for what it expects errs alike. Not every CPU can be told to, so it is done here by hand."""

@@ -44,11 +44,13 @@ def test_bars_of_a_ct_are_as_long_as_its_parts_together():
 
 
 @pytest.mark.slow
-def test_stages_are_measured_and_drawn_beside_whole_cts(tmp_path):
+def test_stages_are_measured_and_drawn_beside_whole_cts(tmp_path, monkeypatch):
+    """In this process, at 64x64 and with five classes."""
     out = tmp_path / "benchmarks" / "labels"
-    command = [sys.executable, LABELS / "parts.py", "--model", "lcnet_100", "--turns", "3", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(parts, "Case", lambda **given: Case(**given | {"size": (64, 64), "classes": 5}))
+    monkeypatch.setattr(parts, "set_up", lambda threads: None)
+    monkeypatch.setattr(sys, "argv", ["parts.py", "--model", "lcnet_100", "--turns", "3", "--out", str(out)])
+    parts.main()
     (path,) = (out / "parts").glob("*.csv")
     frame = pd.read_csv(path)
     assert set(frame["mode"]) >= {"baseline", "openvino"} and set(frame.decoder) == {"fpn", "unet"}

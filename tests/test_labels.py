@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks.fpn_decoder import benchmark as fpn_decoder
 from benchmarks.labels import benchmark
 from segbench import inputs, models
 from segbench.cases import Case
@@ -14,10 +15,6 @@ from segbench.kernels import labels
 from segbench.models import build
 from segbench.models.unet import folded
 
-from .conftest import ROOT
-
-FPN = ROOT / "benchmarks" / "fpn_decoder" / "benchmark.py"
-LABELS = ROOT / "benchmarks" / "labels" / "benchmark.py"
 SAME = 0.9999  # share of the pixels: a tie within rounding may go either way
 
 
@@ -160,10 +157,9 @@ def test_every_way_gives_the_same_labels(decoder):
 
 
 @pytest.mark.slow
-def test_a_decoder_all_the_way_to_labels(script):
-    script.path = FPN
-    done = script.run("--models", "lcnet_100", "--modes", "baseline", "--output", "labels", "--rounds", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_decoder_all_the_way_to_labels(script, run_here):
+    flags = ("--models", "lcnet_100", "--modes", "baseline", "--output", "labels", "--rounds", "1")
+    assert run_here(fpn_decoder.BENCHMARK, *flags, "--out", str(script.out)) == 0
     rows = script.table().set_index("decoder")
     assert rows.output.to_dict() == {"features": "logits", "fpn": "labels"} and (rows.status == "ok").all()
     assert rows.argmax_agreement["fpn"] >= SAME and np.isnan(rows.rel_error["fpn"])
@@ -181,10 +177,9 @@ def test_eager_mode_has_no_graph_and_peers_only_argmax():
 
 
 @pytest.mark.slow
-def test_all_ways_side_by_side(script):
-    script.path = LABELS
-    done = script.run("--models", "lcnet_100", "--modes", "openvino", "--rounds", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_all_ways_side_by_side(script, run_here):
+    flags = ("--models", "lcnet_100", "--modes", "openvino", "--num-classes", "9", "--rounds", "1")
+    assert run_here(benchmark.BENCHMARK, *flags, "--out", str(script.out)) == 0
     rows = script.table()
     ways = {("fpn", output) for output in ("argmax", "graph", "labels")} | {("smp-fpn", "argmax")}
     assert set(zip(rows.decoder, rows.output, strict=True)) >= ways

@@ -79,9 +79,9 @@ def test_measuring_ends_in_time_and_takes_one_step_at_least():
 @pytest.mark.slow
 def test_memory_agrees_with_torchs_own_allocations():
     """Within 20 %; the profiler counts them one by one."""
-    done = run("protocol_checks", "memory", "--models", "mobilenetv3_small_100", "resnet18")
+    done = run("protocol_checks", "memory", "--models", "mobilenetv3_small_100")
     ratios = [float(row[-1]) for row in rows(done.stdout)[1:]]
-    assert len(ratios) == 2 and all(0.8 < ratio < 1.2 for ratio in ratios)
+    assert len(ratios) == 1 and all(0.8 < ratio < 1.2 for ratio in ratios)
 
 
 @pytest.mark.slow

@@ -243,6 +243,7 @@ def test_labels_of_another_image_are_those_of_torch(exported, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("exported", [("onnxruntime", "fpn", "logits")], ids="-".join, indirect=True)
 def test_a_bad_image_is_one_line(exported, tmp_path):
     np.save(tmp_path / "turned.npy", np.zeros((1, 1, *SIZE[::-1]), np.float32))
     for name, says in (("none.npy", "none.npy is not there"), ("turned.npy", "expected is [1, 1, 70, 96]")):

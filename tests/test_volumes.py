@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.official import benchmark as official
 from benchmarks.official import costs, report
-from segbench import cli, counting, inputs, machine, models
+from segbench import counting, inputs, machine, models
 from segbench.analysis.tables import Results
 from segbench.cases import Case
 from segbench.measure import worker
@@ -30,7 +30,7 @@ from tools import count_params
 from .conftest import ROOT
 from .test_run_log import header
 
-COUNT, OFFICIAL = ROOT / "count_params.py", ROOT / "benchmark_official.py"
+COUNT = ROOT / "count_params.py"
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,13 @@ def test_a_file_without_a_state_dict_is_refused_in_a_line(tmp_path, value):
 
 
 @pytest.mark.slow
-def test_weights_that_do_not_fit_are_refused_before_the_sweep(script, tmp_path):
-    script.path = OFFICIAL
+def test_weights_that_do_not_fit_are_refused_before_the_sweep(tmp_path):
     torch.save(STUNet(*VARIANTS["stunet_s"], 4).state_dict(), tmp_path / "four.pth")
-    done = script.run("--volumes", "stunet_s", "--num-classes", "3", "--weights", str(tmp_path / "four.pth"), "--list")
-    assert done.returncode == 2 and "four.pth does not fit: 10 of another shape" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    fits = script.run("--volumes", "stunet_s", "--num-classes", "4", "--weights", str(tmp_path / "four.pth"), "--list")
-    assert fits.returncode == 0, fits.stderr
+    flags = ("--volumes", "stunet_s", "--weights", str(tmp_path / "four.pth"), "--num-classes")
+    parse(official.BENCHMARK.defaults, "", (*flags, "4")).check()
+    with pytest.raises(Problem, match=r"four\.pth does not fit: 10 of another shape") as problem:
+        parse(official.BENCHMARK.defaults, "", (*flags, "3")).check()
+    assert "\n" not in str(problem.value)
 
 
 def test_a_case_has_the_weights_that_it_names(tmp_path):
@@ -250,15 +249,14 @@ def test_costs_by_hand(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_slice_and_a_volume_side_by_side(script, monkeypatch):
+def test_a_slice_and_a_volume_side_by_side(script, run_here, monkeypatch):
     """In this process, and with smaller volumes than the real ones."""
     for module in (official, costs):
         monkeypatch.setattr(module, "PATCH", (64, 64, 32))
         monkeypatch.setattr(module, "TILE", (64, 64, 64))
     flags = ("--models", "lcnet_100", "--volumes", "stunet_s", "--modes", "baseline", "--num-classes", "3")
-    flags += ("--rounds", "1", "--samples", "1", "--size", "64", "64", "--budget", "0.5", "--no-wait", "--threads", "1")
-    settings = parse(official.BENCHMARK.defaults, "", (*flags, "--out", str(script.out)))
-    assert cli.run(official.BENCHMARK, settings) == 0
+    flags += ("--rounds", "1", "--samples", "1", "--out", str(script.out))
+    assert run_here(official.BENCHMARK, *flags) == 0
     rows = script.table("benchmark_official_results.csv")
     assert (rows.status == "ok").all() and len(rows) == 4
     patch = rows[rows["size"] == "64x64x32"].iloc[0]
