@@ -85,6 +85,10 @@ def test_files_differ_by_their_bytes_and_pictures_by_the_digest_of_their_data(tm
         plots.save((data, plt.figure), tmp_path / name, draw=False)
     assert not render.differs(tmp_path / "drawn.png", tmp_path / "same")
     assert render.differs(tmp_path / "drawn.png", tmp_path / "other")
+    whole = (tmp_path / "drawn.png").read_bytes()
+    for broken in (whole[:-2000], whole[:20], b"version https://git-lfs.github.com/spec/v1\n"):
+        (tmp_path / "drawn.png").write_bytes(broken)
+        assert render.differs(tmp_path / "drawn.png", tmp_path / "same")
 
 
 def test_an_encoder_added_to_the_zoo_is_in_every_table_and_picture(monkeypatch):

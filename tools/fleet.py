@@ -19,13 +19,14 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import submitit
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from segbench import machine
 from segbench.problem import Problem, exit_with
 from tools import fleet_jobs
-from tools.fleet_jobs import Shard
+from tools.fleet_jobs import Shard, Submitted, last_line
 
 NOT_IN_SHARDS = ("--shard", "--until", "--restart", "--report")  # nonsense there, or every job would do it
 
@@ -70,26 +71,31 @@ def submit(given: argparse.Namespace, flags: list[str]) -> int:
             slurm_srun_args=["--cpu-bind=none"],  # else perhaps one core of all that it was given
             slurm_additional_parameters=parameters | {"exclusive": True, "mem": 0, "requeue": True},  # 0: all memory
         )
-        shards = [Shard([*command, *threads], f"{part}/{jobs}", nodes, out / "fleet") for part in range(1, jobs + 1)]
+        shards = [Shard([*command, *threads], f"{part}/{jobs}", out / "fleet") for part in range(1, jobs + 1)]
         submitted = map(executor.submit, shards) if local else executor.submit_array(shards)
         for job, shard in zip(submitted, shards, strict=True):
+            record = Submitted(shard.command, shard.shard, nodes)
+            (out / "fleet" / f"{job.job_id}.json").write_bytes(msgspec.json.encode(record))
             print(f"job {job.job_id}: shard {shard.shard}, {nodes}", flush=True)
-            if local and job.exception():
-                raise Problem(f"shard {shard.shard} ended early; fleet.py status {out} says why")
+            if local:
+                job.wait()
+                if fleet_jobs.ended(out / "fleet", job.job_id) != "done":
+                    raise Problem(f"shard {shard.shard} ended early; fleet.py status {out} says why")
     print(f"fleet.py status {out} shows their progress")
     return 0
 
 
 def ask_cluster(groups: Iterable[dict[str, str]]) -> None:
     """Whether it has such nodes. Raises Problem."""
-    if not shutil.which("sbatch"):
-        raise Problem("sbatch is not on the PATH: run this on a login node of a SLURM cluster, or with --local N")
+    for tool in ("sbatch", "srun"):
+        if not shutil.which(tool):
+            raise Problem(f"{tool} is not on the PATH: run this on a login node of a SLURM cluster, or with --local N")
     for group in groups:
         options = [f"--{flag}={value}" for flag, value in group.items()]
         command = ["sbatch", "--test-only", "--exclusive", "--mem=0", *options, "--wrap=true"]
-        trial = subprocess.run(command, capture_output=True, text=True)
+        trial = fleet_jobs.run(*command)
         if trial.returncode:
-            raise Problem(f"{' '.join(options)}: {trial.stderr.strip().splitlines()[-1]}")
+            raise Problem(f"{' '.join(options)}: sbatch ends with {trial.returncode}: {last_line(trial.stderr)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,8 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
         return fleet_jobs.status(flags)
     try:
         return submit(given, flags)
-    except (FailedJobError, OSError) as error:
-        raise Problem(str(error)) from None
+    except (FailedJobError, FailedSubmissionError, OSError) as error:
+        raise Problem(" ".join(str(error).split())) from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What a job of fleet.py runs, and what became of it: by submitit's records, SLURM's queue, logs and run logs."""
+"""What a job of fleet.py runs, and what became of it: by its record, SLURM's queue, logs and run logs.
+
+Records are JSON and text: submitit's own are pickles, and to read one runs whatever somebody wrote into the folder.
+"""
 
 import contextlib
 import fcntl
@@ -12,9 +15,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import psutil
 import submitit
-from submitit.core.utils import DelayedSubmission, pickle_load
 from submitit.helpers import Checkpointable
 
 from segbench import machine
@@ -26,11 +29,19 @@ HERE = "here"  # the nodes of --local
 NAME = "segbench"  # of all jobs, in the queue
 
 
+class Submitted(msgspec.Struct):
+    """`fleet/<job>.json`. When it has ended, `fleet/<job>.ended` says how."""
+
+    command: list[str]
+    shard: str
+    nodes: str
+
+
 class Shard(Checkpointable):
     """What a job runs, and runs again after a requeue: the run logs are its state."""
 
-    def __init__(self, command: list[str], shard: str, nodes: str, records: Path):
-        self.command, self.shard, self.nodes, self.records = command, shard, nodes, records
+    def __init__(self, command: list[str], shard: str, records: Path):
+        self.command, self.shard, self.records = command, shard, records
 
     def __call__(self) -> int:
         """The script's exit status: 0, or 1 where a case failed, which is a row. Raises RuntimeError for any other."""
@@ -44,10 +55,20 @@ class Shard(Checkpointable):
         if status in (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGUSR2):
             # SLURM signals all processes, and ends or requeues the job later: to return before would be to fail.
             time.sleep(3600)
+        job, ended = submitit.JobEnvironment(), "done"
         if status not in (0, 1):
-            log = submitit.JobEnvironment().paths.stderr.read_text(errors="replace").strip()
-            raise RuntimeError(f"status {status}: {log.splitlines()[-1][:200] if log else ''}")
+            reason = last_line(job.paths.stderr.read_text(errors="replace"))
+            ended = f"{'stopped' if status == 130 else 'failed'}, status {status}: {reason}"
+        (self.records / f"{job.job_id}.ended").write_text(ended)
+        if ended != "done":
+            raise RuntimeError(ended)
         return status
+
+
+def last_line(text: str) -> str:
+    """What a program said at its end."""
+    lines = text.split("\n") if (text := text.strip()) else ["nothing was said"]
+    return lines[-1][:200]
 
 
 def bind_to_parent() -> None:
@@ -68,21 +89,21 @@ def of_folder(folder: Path) -> list[Job]:
     """Every job that waits or runs, and otherwise the latest of every shard. Raises Problem for records of others."""
     jobs: dict[object, Job] = {}
     queue: dict[str, str] | None = None
-    for path in sorted(folder.glob("fleet/*_submitted.pkl"), key=lambda path: path.stat().st_mtime):
-        name = path.name.removesuffix("_submitted.pkl")
+    for path in sorted(folder.glob("fleet/*.json"), key=lambda path: path.stat().st_mtime):
+        name = path.stem
         try:
-            submitted = DelayedSubmission.load(path).function
-            command, shard, nodes = submitted.command, submitted.shard, submitted.nodes
-        except Exception as error:  # whatever unpickling raises
+            submitted = msgspec.json.decode(path.read_bytes(), type=Submitted)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Problem(f"{path} is no record of a job of fleet.py ({error}); move it") from None
-        if nodes == HERE:
+        if submitted.nodes == HERE:
             state = "running" if is_running(name) else ""
         else:
             queue = in_queue() if queue is None else queue
             state = queue.get(name, "")
         alive = bool(state) and not state.startswith("completing")
-        text = f"{state}{progress(path, name)}" if alive else ended(path, name)
-        jobs[name if alive else (*command, shard, nodes)] = Job(name, shard, nodes, text, alive)
+        text = f"{state}{progress(path, name)}" if alive else ended(path.parent, name)
+        key = name if alive else (*submitted.command, submitted.shard, submitted.nodes)
+        jobs[key] = Job(name, submitted.shard, submitted.nodes, text, alive)
     return [*jobs.values()]
 
 
@@ -90,11 +111,16 @@ def in_queue() -> dict[str, str]:
     """Job -> `running node3`, `pending (resources)`. Raises Problem where the queue does not answer."""
     if not shutil.which("squeue"):
         raise Problem("squeue is not on the PATH: ask on a login node of the cluster that the jobs were submitted to")
-    asked = subprocess.run(["squeue", "-hrn", NAME, "-o", "%i %T %R"], capture_output=True, text=True)
+    asked = run("squeue", "-hrn", NAME, "-o", "%i %T %R")
     if asked.returncode:
-        raise Problem(f"the queue does not answer: {asked.stderr.strip().splitlines()[-1]}")
-    lines = (line.split(maxsplit=1) for line in asked.stdout.splitlines())
-    return {name: state.strip().lower() for name, state in lines}
+        raise Problem(f"the queue does not answer, squeue ends with {asked.returncode}: {last_line(asked.stderr)}")
+    lines = (line.strip().partition(" ") for line in asked.stdout.splitlines())
+    return {name: state.strip().lower() for name, _, state in lines if name}
+
+
+def run(*command: str) -> subprocess.CompletedProcess:
+    """What a tool of SLURM prints, in whatever encoding."""
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
 
 
 def is_running(name: str) -> bool:
@@ -110,16 +136,11 @@ def progress(path: Path, name: str) -> str:
     return f", {bars[-1]}" if bars else ""
 
 
-def ended(path: Path, name: str) -> str:
-    result = path.with_name(f"{name}_0_result.pkl")
-    if not result.exists():
-        return f"stopped without a result, see {name}_0_log.err; the same command continues"
-    outcome, value = pickle_load(result)
-    if outcome == "success":
-        return "done"
-    reason = value.strip().splitlines()[-1].removeprefix("RuntimeError: ")
-    verb = "stopped" if reason.startswith("status 130") else "failed"
-    return f"{verb}, {reason}; see {name}_0_log.err"
+def ended(records: Path, name: str) -> str:
+    """`done`, or why a job that neither waits nor runs gave no result."""
+    ending = records / f"{name}.ended"
+    text = last_line(ending.read_text(errors="replace")) if ending.exists() else "stopped without a result"
+    return text if text == "done" else f"{text}, see {name}_0_log.err; the same command continues"
 
 
 def status(arguments: list[str]) -> int:

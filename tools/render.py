@@ -96,7 +96,12 @@ def differs(committed: Path, fresh: Path) -> bool:
     if committed.suffix == ".png":
         from PIL import Image
 
-        return Image.open(committed).info.get("Description") != fresh.read_text()
+        try:
+            with Image.open(committed) as picture:
+                picture.load()  # all of it: a download may have ended early
+                return picture.info.get("Description") != fresh.read_text()
+        except (OSError, SyntaxError, ValueError):  # what Pillow raises for what is no whole PNG
+            return True
     return committed.read_bytes() != fresh.read_bytes()
 
 
