@@ -1,5 +1,6 @@
 """All benchmarks and their results."""
 
+import csv
 from collections import Counter
 from pathlib import Path
 
@@ -41,8 +42,23 @@ def all_results(root: Path = ROOT) -> AllResults:
 
 def evidence(folder: Path) -> pd.DataFrame:
     """The CSVs of all machines in a folder; empty where there is none."""
-    frames = [pd.read_csv(path) for path in sorted(folder.glob("*.csv"))]
+    frames = [read_table(path) for path in sorted(folder.glob("*.csv"))]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV of evidence. Raises Problem where a line is not whole, such as one that git marked as a conflict."""
+    try:
+        with path.open(newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+        if not rows or "machine" not in rows[0]:
+            raise ValueError("its first line does not name the columns")
+        for number, row in enumerate(rows, 1):
+            if len(row) != len(rows[0]):
+                raise ValueError(f"row {number} has {len(row)} fields, not {len(rows[0])}")
+        return pd.read_csv(path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise Problem(f"{path} is no table of this project: {error}; mend or move it") from None
 
 
 def evidence_path(out: Path, folder: str, machine: str) -> Path:

@@ -68,6 +68,7 @@ class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
     governor: str | None = None
     huge_pages: str | None = None
     ram_gb: float = 0
+    virtual: bool = False
     kernel: str = ""
     libc: str = ""
     python: str = ""
@@ -102,8 +103,14 @@ def free_gb(root: Path = Path("/")) -> float:
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             most, now = read(folder / limit), read(folder / used)
             if most and now and most != "max":
-                left.append(max(0, int(most) - int(now)))
+                left.append(max(0, number(most) - number(now) + cached(folder)))
     return min(left) / 1e9
+
+
+def cached(folder: Path) -> int:
+    """Bytes of a control group's page cache that the kernel gives to whoever needs memory."""
+    counts = dict(re.findall(r"^(\w+) (\d+)$", read(folder / "memory.stat") or "", re.MULTILINE))
+    return int(counts.get("total_inactive_file") or counts.get("inactive_file") or 0)  # v1 with its children, v2
 
 
 def describe(root: Path = Path("/")) -> Machine:
@@ -112,19 +119,22 @@ def describe(root: Path = Path("/")) -> Machine:
         raise Problem(
             f"{platform.system()} is not supported: page faults, memory and cores are read from Linux's /proc"
         )
-    first_processor, _, _ = (root / "proc/cpuinfo").read_text().partition("\n\n")
-    lines = (line.partition(":") for line in first_processor.splitlines())
-    info = {key.strip(): value.strip() for key, _, value in lines}
+    info = next(iter(processors(root).values()), {})
     vendor = VENDORS.get(info.get("vendor_id") or info.get("CPU implementer", ""), "unknown")
-    family = int(info.get("cpu family") or info.get("CPU architecture") or 0)
-    model = int(info.get("model") or info.get("CPU part") or "0", 0)
+    architecture = info.get("CPU architecture", "").replace("AArch64", "8")  # as older kernels call it
+    family = number(info.get("cpu family") or architecture)
+    model = number(info.get("model") or info.get("CPU part"))
     flags = set((info.get("flags") or info.get("Features") or "").split())
     isa = [name for name, any_of in ISA.items() if flags & set(any_of)]
     brand = re.sub(r"\((R|TM)\)|\d+-Core|Processor|CPU|@.*", "", info.get("model name") or vendor).strip()
     performance, efficient = usable_by_kind(root)
-    cores = f"{performance}p{efficient}e" if efficient else f"{performance}c"
-    kinds = {"P-core": performance, "E-core": efficient} if efficient else {"core": performance}
-    counts = " and ".join(f"{number} {name}{'s' * (number > 1)}" for name, number in kinds.items())
+    if on_efficient_cores(root):
+        cores, kinds = f"{performance}e", {"E-core": performance}
+    elif efficient:
+        cores, kinds = f"{performance}p{efficient}e", {"P-core": performance, "E-core": efficient}
+    else:
+        cores, kinds = f"{performance}c", {"core": performance}
+    counts = " and ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in kinds.items())
     shown = [name for name in isa if name not in ("AVX2", "VNNI") or "AVX-512" not in isa]
     kind = ", ".join([microarchitecture(vendor, family, model), *shown])
     return Machine(
@@ -136,10 +146,30 @@ def describe(root: Path = Path("/")) -> Machine:
         governor=read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         huge_pages=read("/sys/kernel/mm/transparent_hugepage/enabled"),
         ram_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        virtual="hypervisor" in flags,
         kernel=platform.release(),
         libc=" ".join(platform.libc_ver()),
         python=platform.python_version(),
     )
+
+
+def processors(root: Path = Path("/")) -> dict[int, dict[str, str]]:
+    """CPU -> its lines of /proc/cpuinfo, those of this process's affinity mask first."""
+    blocks = {}
+    for number_from_0, text in enumerate((read(root / "proc/cpuinfo") or "").split("\n\n")):
+        lines = (line.partition(":") for line in text.splitlines())
+        block = {key.strip(): value.strip() for key, _, value in lines}
+        blocks[number(block.get("processor"), number_from_0)] = block
+    mask = os.sched_getaffinity(0)
+    return dict(sorted(blocks.items(), key=lambda item: (item[0] not in mask, item[0])))
+
+
+def number(text: str | None, missing: float = 0) -> float:
+    """That which a text begins with, a whole one or 0x12 as an int; `missing` where it begins with none."""
+    if found := re.match(r"0x[0-9a-fA-F]+", text or ""):
+        return int(found[0], 16)
+    found = re.match(r"-?\d+(\.\d+)?", text or "")
+    return missing if not found else float(found[0]) if found[1] else int(found[0])
 
 
 def microarchitecture(vendor: str, family: int, model: int) -> str:
@@ -188,19 +218,34 @@ def usable_by_kind(root: Path = Path("/")) -> tuple[int, int]:
 def physical_cores(root: Path = Path("/")) -> tuple[int, int]:
     """(P-cores, E-cores) in this process's affinity mask; (all, 0) where they are of one kind."""
 
-    def count(cpus: set[int]) -> int:
-        topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-        return len({read(root / topology.format(cpu)) or str(cpu) for cpu in cpus})
+    info = processors(root)
+
+    def core(cpu: int) -> str:
+        """The same for the hardware threads of one core."""
+        ids = [info.get(cpu, {}).get(key) for key in ("physical id", "core id")]  # where a sandbox hides /sys
+        siblings = read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        return siblings or (str(ids) if all(ids) else str(cpu))
 
     mask = os.sched_getaffinity(0)
-    efficient = mask & {*listed(read(root / "sys/devices/cpu_atom/cpus"))}  # Intel's; it is there on hybrid CPUs alone
-    return (count(mask - efficient), count(efficient)) if mask - efficient else (count(efficient), 0)
+    efficient = mask & efficient_cpus(root)
+    counts = [len({core(cpu) for cpu in cpus}) for cpus in (mask - efficient, efficient)]
+    return (counts[0], counts[1]) if counts[0] else (counts[1], 0)
+
+
+def efficient_cpus(root: Path) -> set[int]:
+    """The E-cores of Intel's hybrid CPUs."""
+    return {*listed(read(root / "sys/devices/cpu_atom/cpus"))}
+
+
+def on_efficient_cores(root: Path) -> bool:
+    """Whether this process may use E-cores alone."""
+    return os.sched_getaffinity(0) <= efficient_cpus(root)
 
 
 def listed(cpus: str | None) -> list[int]:
     """`0-2,7` as numbers."""
-    ends = [part.split("-") for part in cpus.split(",")] if cpus else []
-    return [cpu for first, *last in ends for cpu in range(int(first), int((last or [first])[0]) + 1)]
+    ends = re.findall(r"(\d+)(?:-(\d+))?", cpus or "")
+    return [cpu for first, last in ends for cpu in range(int(first), int(last or first) + 1)]
 
 
 class BackgroundLoad:
@@ -230,7 +275,7 @@ def throttled_s(root: Path = Path("/")) -> float:
     """Seconds for which quotas have stopped CPUs of this process's control groups and their ancestors."""
     seconds = 0.0
     for folder in control_groups("cpu", root):
-        counts = dict(line.split() for line in (read(folder / "cpu.stat") or "").splitlines())
+        counts = dict(re.findall(r"^(\w+) (\d+)$", read(folder / "cpu.stat") or "", re.MULTILINE))
         seconds += int(counts.get("throttled_usec", 0)) / 1e6 + int(counts.get("throttled_time", 0)) / 1e9  # v2, v1
     return seconds
 
@@ -242,8 +287,8 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
         quota, _, period = (read(folder / "cpu.max") or "").partition(" ")
         if not quota:
             quota, period = read(folder / "cpu.cfs_quota_us") or "-1", read(folder / "cpu.cfs_period_us")
-        if quota not in ("max", "-1"):
-            quotas.append(int(quota) / int(period or 100000))
+        if number(quota) > 0:  # not `max`, -1
+            quotas.append(number(quota) / (number(period) or 100000))
     return min(quotas, default=None)
 
 
@@ -252,8 +297,8 @@ def control_groups(controller: str, root: Path = Path("/")) -> list[Path]:
     topmost may have another path outside."""
     folders = []
     for line in (read(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers or controller in controllers.split(","):
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if path and (not controllers or controller in controllers.split(",")):
             top = root / "sys/fs/cgroup" / (controller if controllers else "")
             group = top / path.lstrip("/")
             folders += [group, *(parent for parent in group.parents if parent.is_relative_to(top))]
@@ -288,6 +333,6 @@ def host_id() -> str:
 
 def read(path: str | Path) -> str | None:
     try:
-        return Path(path).read_text().strip()
-    except OSError:
+        return Path(path).read_text(errors="replace").strip()
+    except (OSError, ValueError):  # no path holds a zero byte
         return None

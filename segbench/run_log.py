@@ -43,9 +43,7 @@ class RunLog:
         decoder = msgspec.json.Decoder(Header | MachineSpeed | Run)
         sessions: dict[bytes, tuple[str, set[bytes]]] = {}  # header -> name and lines, whatever copies are called
         for path in session_files(folder):
-            # What follows the last line break was torn by a kill, and stays, for no session appends to another's file;
-            # of a file without any, a crash of the machine left nothing.
-            *lines, _ = path.read_bytes().split(b"\n")
+            lines = lines_of(path)
             session, known = sessions.setdefault(lines[0], (path.stem, set())) if lines else ("", set())
             for number, text in enumerate(lines, 1):
                 if text in known:
@@ -60,7 +58,7 @@ class RunLog:
                 if number == 1:
                     run_log.check(path, line)
                 run_log.take(line, session)
-            known.update(lines)
+                known.add(text)
         return run_log
 
     def check(self, path: Path, header: Header) -> None:
@@ -202,12 +200,34 @@ def session_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[!.]*.jsonl"), key=lambda path: path.stem)
 
 
+def lines_of(path: Path) -> list[bytes]:
+    """A session's lines, with whatever an editor or git ends them. Raises Problem for what is no file.
+
+    A last line that is not whole was torn by a kill, and stays, for no session appends to another's file; of a file
+    without any other line, a crash of the machine left nothing.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        target = f", a link to {path.readlink()}," if path.is_symlink() else ""
+        raise Problem(f"{path}{target} cannot be read: {error.strerror}; move it, or get the file") from None
+    lines = text.splitlines()
+    whole = text.endswith((b"\n", b"\r")) or is_json(lines[-1:])
+    return lines if whole else lines[:-1]
+
+
+def is_json(lines: list[bytes]) -> bool:
+    try:
+        return all(isinstance(msgspec.json.decode(line), dict) for line in lines)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
 def of_another_host(path: Path, header: Header) -> bool:
     """Whether a session is of another host than `header`; not where that cannot be read."""
     try:
-        with path.open("rb") as file:
-            return not msgspec.json.decode(file.readline(), type=Header).host_ids & header.host_ids
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return not msgspec.json.decode(lines_of(path)[0], type=Header).host_ids & header.host_ids
+    except (IndexError, Problem, msgspec.MsgspecError, UnicodeDecodeError):
         return False
 
 

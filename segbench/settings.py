@@ -218,7 +218,7 @@ def check(settings: Settings) -> None:
         raise Problem(f"--max-rounds {settings.max_rounds} is less than --rounds {settings.rounds}")
     if not settings.allocator:
         raise Problem("--allocator names none: retained, default")
-    if min(settings.size) <= 0 or len(settings.size) not in settings.dimensions():
+    if len(settings.size) not in settings.dimensions() or min(settings.size) <= 0:
         raise Problem(f"--size {' '.join(map(str, settings.size))}: height and width in pixels, both positive")
     if settings.label and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?", settings.label):
         raise Problem(

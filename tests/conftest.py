@@ -15,11 +15,17 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from segbench import cli
 from segbench.measure import server, sweep
 from segbench.run_log import RunLog
 from segbench.settings import parse
+
+for profile, examples in {"short": 100, "long": 5000}.items():  # tests write their files anew for each example
+    unhurried = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+    settings.register_profile(profile, max_examples=examples, **unhurried)
+settings.load_profile("short")
 
 # Every script that a test starts imports torch: 3 s from bytecode, 10 s where none may be written.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

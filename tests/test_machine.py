@@ -65,7 +65,46 @@ def test_a_machine_is_known_by_its_cpuinfo(tmp_path, text, name, label, isa, nat
     (tmp_path / "proc/cpuinfo").write_text(text)
     here = machine.describe(tmp_path)
     assert (here.name, here.label) == (f"{name}-{here.cores}c", f"{label}, {here.cores} cores")
-    assert (here.isa, here.native_bf16) == (isa, native)
+    assert (here.isa, here.native_bf16, here.virtual) == (isa, native, "hypervisor" in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (ARM.replace("architecture: 8", "architecture: AArch64"), "arm-8.3407"),
+        (ARM.replace("architecture: 8", "architecture: 5TEJ"), "arm-5.3407"),
+        (AMD.replace("model\t\t: 2", "model\t\t: unknown"), "amd-26.0"),
+        (AMD.replace("2596.096", ""), "amd-26.2"),
+        (AMD.encode("utf-16").decode("latin-1"), "unknown-0.0"),
+        ("", "unknown-0.0"),
+    ],
+)
+def test_odd_cpuinfo_still_names_a_machine(tmp_path, text, name):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(text)
+    here = machine.describe(tmp_path)
+    assert here.name == f"{name}-{here.cores}c"
+
+
+def test_hardware_threads_are_one_core_without_sys(tmp_path, monkeypatch):
+    blocks = [f"processor : {cpu}\nphysical id : 0\ncore id : {cpu % 2}\n" for cpu in range(4)]
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("\n".join(blocks))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert machine.usable_cores(tmp_path) == 2
+    (tmp_path / "proc/cpuinfo").write_text("\n".join(blocks).replace("core id : 1", "core id :"))
+    assert machine.usable_cores(tmp_path) == 3
+
+
+def test_the_cpu_is_one_of_those_that_this_process_may_use(tmp_path, monkeypatch):
+    """Of a phone's cores of two kinds."""
+    little = ARM.replace("0xd4f", "0xd05")
+    (tmp_path / "proc").mkdir()
+    big = ARM.replace("processor\t: 0", "processor\t: 1")
+    (tmp_path / "proc/cpuinfo").write_text(f"{little}\n{big}")
+    for cpu, name in ((0, "arm-8.3333-1c"), (1, "arm-8.3407-1c")):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cpu=cpu: {cpu})
+        assert machine.describe(tmp_path).name == name
 
 
 def group(root: Path, self_cgroup: str, **files: str) -> Path:
@@ -95,6 +134,9 @@ def group(root: Path, self_cgroup: str, **files: str) -> Path:
         ),
         ("4:cpu,cpuacct:/job\n", {"cpu__cpu--cfs_quota_us": "-1"}, None),
         ("3:memory:/job\n", {}, None),
+        ("4:cpu:/\n", {"cpu__cpu--cfs_quota_us": "150000", "cpu__cpu--cfs_period_us": "0"}, 1.5),
+        ("0::/job\nout of form\n", {"job__cpu--max": "150000 100000"}, 1.5),
+        ("0::/job\n", {"job__cpu--max": "?"}, None),
     ],
 )
 def test_quotas_of_both_kinds_of_control_groups(tmp_path, cgroup, files, quota):
@@ -109,6 +151,23 @@ def test_quotas_of_both_kinds_of_control_groups(tmp_path, cgroup, files, quota):
         (
             "7:memory:/job\n",
             {"memory__job__memory--limit_in_bytes": "3000000000", "memory__job__memory--usage_in_bytes": "1000000000"},
+        ),
+        # What of it is page cache is given to whoever needs it.
+        (
+            "0::/job\n",
+            {
+                "job__memory--max": "3000000000",
+                "job__memory--current": "2900000000",
+                "job__memory--stat": "anon 1000000000\ninactive_file 1900000000\nactive_file 0\n",
+            },
+        ),
+        (
+            "7:memory:/job\n",
+            {
+                "memory__job__memory--limit_in_bytes": "3000000000",
+                "memory__job__memory--usage_in_bytes": "2900000000",
+                "memory__job__memory--stat": "inactive_file 5\ntotal_inactive_file 1900000000\n",
+            },
         ),
     ],
 )
@@ -168,7 +227,7 @@ def test_usable_cores_are_physical_within_the_mask_and_the_quota(tmp_path, monke
     [
         (range(6), "max", "2p2e", "2 P-cores and 2 E-cores"),
         ((0, 1, 2, 3), "max", "2c", "2 cores"),
-        ((4, 5), "max", "2c", "2 cores"),
+        ((4, 5), "max", "2e", "2 E-cores"),
         ((0, 1, 4), "max", "1p1e", "1 P-core and 1 E-core"),
         (range(6), "300000", "2p1e", "2 P-cores and 1 E-core"),
         (range(6), "150000", "1c", "1 core"),

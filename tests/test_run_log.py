@@ -155,6 +155,26 @@ def test_a_torn_last_line_costs_that_line_only(run_log):
     assert run_log.path.read_bytes() == whole[:-20], "no session writes to another's file"
 
 
+@pytest.mark.parametrize("ending", [b"\r\n", b"\r"])
+def test_line_breaks_of_other_systems(run_log, ending):
+    lines = run_log.path.read_bytes().splitlines()
+    run_log.path.write_bytes(ending.join(lines) + ending)
+    assert RunLog.read(run_log.folder).runs == run_log.runs
+    run_log.path.write_bytes(ending.join(lines))
+    assert RunLog.read(run_log.folder).runs == run_log.runs, "the last line is whole"
+
+
+def test_a_link_that_leads_nowhere_and_a_folder_are_named(run_log):
+    path = run_log.folder / "20260102T000000-000000.jsonl"
+    path.symlink_to("../annex/objects/x")
+    with pytest.raises(Problem, match=r"a link to ../annex/objects/x, cannot be read: No such file .*move it"):
+        RunLog.read(run_log.folder)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Problem, match=r"0000.jsonl cannot be read: Is a directory; move it"):
+        RunLog.read(run_log.folder)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
