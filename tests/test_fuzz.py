@@ -99,7 +99,7 @@ ANY = st.sampled_from(["", "0", "-1", "1", "64", "nan", "inf", "1e400", "5%", "2
 @given(st.lists(st.sampled_from(FLAGS) | ANY | st.text(st.characters(exclude_characters="\0"), max_size=5), max_size=5))
 def test_any_flags(tmp_path, flags):
     try:
-        asked = parse(Settings(modes=("baseline",)), "Test.", ["--models", "lcnet_100", *flags])
+        asked = parse(Settings(modes=("baseline",)), "Test.", [*flags, "--models", "lcnet_100"])
         wanted = resolve(asked, tmp_path, Settings(modes=("baseline",)), {})
     except Problem as problem:
         assert "\n" not in str(problem).strip()
