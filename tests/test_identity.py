@@ -74,39 +74,46 @@ warnings.simplefilter("ignore")
 import torch
 from segbench.models.custom import build_custom
 from segbench.runtimes.conversion import fingerprint
-print(fingerprint(build_custom("mine:make", sys.argv[1]), torch.zeros(1, 1, 8, 8), {}))
+for folder in sys.argv[1:]:
+    print(fingerprint(build_custom("mine:make", folder), torch.zeros(1, 1, 8, 8), {}))
+    sys.path.remove(folder)
+    for name in {"mine", "helper", "late"} & {*sys.modules}:
+        del sys.modules[name]
 """
 
 
-def written(folder: Path, changed: dict[str, tuple[str, str]]) -> Path:
-    """A user's folder: a module, one that it imports, and one that it imports when it is called."""
-    folder.mkdir(exist_ok=True)
+def written(folder: Path, file: str = "", old: str = "", new: str = "") -> Path:
+    """A user's folder: a module, one that it imports, one that it imports when it is called, and another."""
+    folder.mkdir()
     files = {"mine.py": NETWORK, "helper.py": "FACTOR = 1\n", "late.py": "FACTOR = 1\n", "other.py": "x = 1\n"}
     for name, text in files.items():
-        old, new = changed.get(name, ("", ""))
-        assert old in text
-        (folder / name).write_text(text.replace(old, new) if old else text)
+        assert name != file or old in text
+        (folder / name).write_text(text.replace(old, new) if name == file else text)
     return folder
 
 
-def digest_of(folder: Path, seed: str = "1") -> str:
+def digests_of(folders: list[Path], seed: str) -> list[str]:
     """In a process of its own."""
     about = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"}
-    child = subprocess.run([sys.executable, "-c", SAYS, folder], capture_output=True, text=True, env=about)
+    child = subprocess.run([sys.executable, "-c", SAYS, *folders], capture_output=True, text=True, env=about)
     assert child.returncode == 0, child.stderr
-    return child.stdout.strip()
+    return child.stdout.split()
 
 
 def test_whatever_changes_what_runs_changes_the_identity_and_nothing_else(tmp_path):
-    first = digest_of(written(tmp_path / "first", {}))
-    assert digest_of(written(tmp_path / "first", {"other.py": ("1", "2")}), seed="2") == first, "not a part of it"
-    changes = {
-        "an imported helper": {"helper.py": ("1", "2")},
-        "one that is imported later": {"late.py": ("1", "2")},
-        "the function that makes it": {"mine.py": ("manual_seed(0)", "manual_seed( 0)")},
-    }
-    digests = {what: digest_of(written(tmp_path / "first", change)) for what, change in changes.items()}
-    assert len({first, *digests.values()}) == 1 + len(changes), digests
+    first, unrelated = written(tmp_path / "first"), written(tmp_path / "unrelated", "other.py", "1", "2")
+    latin = written(tmp_path / "latin")
+    text = "# -*- coding: latin-1 -*-\n" + NETWORK.replace("import helper, torch", "import helper, torch  # gr\xfcn")
+    (latin / "mine.py").write_bytes(text.encode("latin-1"))
+    changed = [
+        written(tmp_path / "helper", "helper.py", "1", "2"),
+        written(tmp_path / "late", "late.py", "1", "2"),
+        written(tmp_path / "function", "mine.py", "manual_seed(0)", "manual_seed( 0)"),
+        latin,
+    ]
+    same, *others = digests_of([first, *changed], "1")
+    assert digests_of([first, unrelated], "2") == [same, same]
+    assert len({same, *others}) == 1 + len(changed) and all(len(digest) == 24 for digest in others)
 
 
 IMAGE = torch.zeros(1, 1, 8, 8)
@@ -179,9 +186,3 @@ def test_hooks_count_and_their_number_in_the_process_does_not():
     again.register_forward_hook(lambda module, args, output: output + 1)
     names = [conversion.fingerprint(network, IMAGE, {}) for network in (plain, hooked, again)]
     assert names[0] != names[1] == names[2]
-
-
-def test_a_source_in_latin_1_is_read(tmp_path):
-    text = "# -*- coding: latin-1 -*-\n" + NETWORK.replace("import helper, torch", "import helper, torch  # gr\xfcn")
-    (written(tmp_path / "folder", {}) / "mine.py").write_bytes(text.encode("latin-1"))
-    assert len(digest_of(tmp_path / "folder")) == 24

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import collections
-import contextlib
 import hashlib
 import operator
 import sys
@@ -12,7 +12,7 @@ import types
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
-from modulefinder import ModuleFinder
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes)
 DATA = (*PLAIN, list, tuple, dict, set, frozenset, np.ndarray)
 # What a class has beside what its author wrote, or that changes nothing.
 NO_STATE = ("__dict__", "__weakref__", "__doc__", "_abc_impl")
+PACKAGE = __name__.partition(".")[0]
 STANDARD = {Path(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib")}
 INSTALLED = {"site-packages", "dist-packages"}
 
@@ -205,7 +206,7 @@ def file_of(module: str) -> Path | None:
 def is_library(module: str) -> bool:
     """Whether it is installed, Python's own, or this package."""
     file = file_of(module)
-    if file is None or module.partition(".")[0] == __name__.partition(".")[0]:
+    if file is None or module.partition(".")[0] == PACKAGE:
         return True
     return bool(INSTALLED & {*file.parts}) or not STANDARD.isdisjoint(file.parents)
 
@@ -216,15 +217,35 @@ def is_data(name: str, value: object) -> bool:
 
 def imported_beside(names: Iterable[str]) -> set[Path]:
     """Files in the folders of some modules that these import, in whatever function, or that this process did."""
-    finders: dict[Path, ModuleFinder] = {}
-    for name in names:
-        file = file_of(name)
-        folder = file.parents[name.count(".") + (file.stem == "__init__")]
-        finder = finders.setdefault(folder, ModuleFinder([str(folder)]))
-        with contextlib.suppress(SyntaxError, UnicodeDecodeError, ImportError):  # what is imported on a condition
-            finder.import_hook(name)
-    found = [module.__file__ for finder in finders.values() for module in finder.modules.values()]
+    todo = {(folder_of(name), name) for name in names}
+    folders, files = {folder for folder, _ in todo}, set()
+    while todo:
+        folder, name = todo.pop()
+        path = folder.joinpath(*name.split("."))
+        for file, package in ((path / "__init__.py", name), (path.parent / f"{path.name}.py", name.rpartition(".")[0])):
+            if file.is_file() and file not in files:
+                files.add(file)
+                todo |= {(folder, other) for other in imports(file, package) if other.partition(".")[0] != PACKAGE}
     ran = {file_of(name) for name in sys.modules if file_of(name) and not is_library(name)}
-    return {Path(file) for file in found if file} | {
-        file for file in ran if not finders.keys().isdisjoint(file.parents)
-    }
+    return files | {file for file in ran if not folders.isdisjoint(file.parents)}
+
+
+def folder_of(module: str) -> Path:
+    """Where its topmost package lies."""
+    file = file_of(module)
+    return file.parents[module.count(".") + (file.stem == "__init__")]
+
+
+def imports(file: Path, package: str) -> Iterator[str]:
+    """Modules that a file of a package may import, and packages around them; nothing of one that Python cannot read."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        names = [alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)]
+        if isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            names = [".".join(filter(None, (*parts, node.module, name))) for name in names]
+        for name in names:
+            yield from accumulate(name.split("."), "{}.{}".format)
