@@ -78,8 +78,8 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("mode", ["baseline", "openvino", "mnn"])
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("mode", ["baseline", "openvino", pytest.param("mnn", marks=pytest.mark.slow)])
 def test_outputs_of_any_kind_are_compared(change, mode, cache):
     run = checked(Net(CHANGES[change]), mode, cache)
     assert (run.status, run.reason) == ("ok", "")
@@ -103,6 +103,20 @@ def test_the_input_of_a_call_is_what_was_fed_last(cache):
     prepared.feed(other)
     expected = conv()((other - 0.1) / 0.5)
     assert all(torch.allclose(prepared.call()[0], expected, atol=1e-5) for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_wrong"),
+    [
+        (lambda self, x: torch.from_numpy(self.conv(x).numpy()), True),
+        (lambda self, x: self.conv(x) if x[0, 0, 0, 0] == inputs.photograph(SIZE)[0, 0, 0, 0] else x, True),
+        (lambda self, x: self.conv(x), False),
+    ],
+)
+def test_a_trace_that_holds_one_input_is_found_by_another(change, is_wrong, cache):
+    network, image, mode = ready(Net(change)), inputs.photograph(SIZE), modes.MODES["openvino"]
+    prepared = runtimes.of_mode(mode).prepare(network, image, mode, 1, cache)
+    assert bool(check.on_another_input(network, image, prepared, "openvino")) == is_wrong
 
 
 WANTED = [torch.tensor([[3.0, 4.0]]), torch.tensor([1, 2, 3])]

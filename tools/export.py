@@ -89,7 +89,7 @@ class Settings(WhatToExport, Weights, Artefact):
 
 def case_of(given: Settings) -> tuple[Case, str]:
     """The case to export, and where its weights or its module lie. Raises Problem."""
-    mode = check(given)
+    mode = mode_of(given)
     common = {"mode": mode.name, "size": tuple(given.size), "in_chans": given.in_chans, "seed": given.seed}
     common |= {"threads": machine.usable_cores() if given.threads is None else given.threads}
     common |= {"pretrained": given.pretrained, "output": given.output}
@@ -112,7 +112,7 @@ def case_of(given: Settings) -> tuple[Case, str]:
     return case, source
 
 
-def check(given: Settings) -> modes.Mode:
+def mode_of(given: Settings) -> modes.Mode:
     """The mode of a runtime and a precision. Raises Problem for what cannot be exported."""
     if given.out is None:
         raise Problem("--out names no folder")
@@ -149,6 +149,7 @@ def write(case: Case, source: str, draft: Path) -> dict:
     import torch
 
     from segbench import inputs, models
+    from segbench.measure import check
     from segbench.runtimes import conversion
 
     torch.set_num_threads(case.threads)
@@ -160,6 +161,8 @@ def write(case: Case, source: str, draft: Path) -> dict:
         shutil.copyfile(path, draft / path.name)  # without the cache's permissions
     shutil.copyfile(Path(__file__).parent / "artefact" / "run.py", draft / "run.py")
     outputs = write_check(network, exported, image, case, draft)
+    if case.own and (reason := check.on_another_input(exported, image, prepared, case.mode)):
+        raise Problem(f"on another input: {reason} against torch; nothing is written")
     versions = runtime.versions() | machine.installed(("timm", "numpy", "numba"))
     needed = [mode.runtime, "numpy"] + ["numba"] * (case.output == "labels")
     (draft / "requirements.txt").write_text("".join(f"{name}=={versions[name]}\n" for name in needed))

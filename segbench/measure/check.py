@@ -7,6 +7,7 @@ import torch
 
 from .. import models, modes
 from ..records import Run
+from ..runtimes import Prepared
 
 
 def check_output(run: Run, network: torch.nn.Module, image: torch.Tensor, outputs: Sequence[torch.Tensor]) -> None:
@@ -60,6 +61,15 @@ def difference(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]
         elif (error := relative_error(output, wanted)) > bound:
             return f"{which}relative error {error:.2g} exceeds {bound:g}"
     return ""
+
+
+def on_another_input(network: torch.nn.Module, image: torch.Tensor, prepared: Prepared, mode: str) -> str:
+    """The `difference` on the mirrored image: a network that was traced may hold what it computed for one input, where
+    it leaves torch or branches on values."""
+    other = image.flip(-1)
+    prepared.feed(other)
+    with torch.inference_mode():
+        return difference(prepared.outputs(prepared.call()), network(other.clone()), mode)
 
 
 def check_labels(run: Run, outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
