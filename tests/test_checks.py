@@ -1,6 +1,7 @@
 """What is compared with what: outputs with eager ones, run logs with run logs, measurements with limits."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,18 @@ def umask(folder: Path) -> int:
 def test_what_cannot_be_exported_is_refused_with_flags_that_there_are(tmp_path, given, says):
     with pytest.raises(Problem, match=says):
         export.case_of(export.Settings(out=tmp_path / "new", **given))
+
+
+TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py") if "exit_with(main" in path.read_text())
+
+
+@pytest.mark.parametrize("tool", [*((name, "--help") for name in TOOLS), ("count_params.py", "lcnet_050")])
+def test_nobody_reads_what_a_tool_says_and_it_ends_quietly(tool):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, ROOT / "tools" / tool[0], *tool[1:]], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def copy_of(folder: Path, to: Path, keep=lambda case: True) -> RunLog:
