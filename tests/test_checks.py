@@ -215,7 +215,9 @@ TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py") if "exit_with
 def test_nobody_reads_what_a_tool_says_and_it_ends_quietly(tool):
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, ROOT / "tools" / tool[0], *tool[1:]], stdout=writer, stderr=subprocess.PIPE)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, ROOT / "tools" / tool[0], *tool[1:]]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
 
