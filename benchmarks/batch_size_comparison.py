@@ -1,7 +1,4 @@
-"""The effect of the batch size.
-
-The script is benchmarks/batch_sizes/benchmark.py.
-"""
+"""The effect of the batch size; the script is benchmarks/batch_sizes/benchmark.py."""
 
 import sys
 

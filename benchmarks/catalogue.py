@@ -1,13 +1,13 @@
 """All benchmarks and their results."""
 
-from importlib import import_module
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from segbench import cli
 from segbench.analysis.markdown import Shown
 from segbench.analysis.tables import Results
+from segbench.cases import DECODERS
 from segbench.problem import Problem
 from segbench.run_log import read_all
 
@@ -27,11 +27,6 @@ TITLES = {  # folder -> the heading on a machine's page, in their order
 AllResults = dict[str, Results]  # by folder
 Column = pd.Series | list | tuple[pd.Series, int]
 NOTHING = Results([])
-
-
-def benchmark(folder: str) -> cli.Benchmark:
-    """The definition in a folder's script."""
-    return import_module(f"benchmarks.{folder}.benchmark").BENCHMARK
 
 
 def all_results(root: Path = ROOT) -> AllResults:
@@ -66,6 +61,11 @@ def shown(columns: dict[str, Column]) -> Shown:
     return Shown(pd.DataFrame(series), digits)
 
 
+def networks(frame: pd.DataFrame) -> pd.Series:
+    """`resnet18 + UNet`, `resnet18`, `stunet_s`"""
+    return frame.model + frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name else "")
+
+
 def rows(machine: str = "", model: str = "") -> pd.DataFrame:
     """Every row of the run logs without a label, with `benchmark`: of all machines or one, of all run logs or those
     with a model. Repeatability is left out, which measures the same cases again."""
@@ -80,11 +80,10 @@ def rows(machine: str = "", model: str = "") -> pd.DataFrame:
 
 def machines(results_of: AllResults) -> list[str]:
     """That with the most cases first."""
-    cases: dict[str, int] = {}
+    cases: Counter[str] = Counter()
     for results in results_of.values():
         for run_log in results.run_logs:
-            name = run_log.header.machine.name
-            cases[name] = cases.get(name, 0) + len(results.estimates(run_log))
+            cases[run_log.header.machine.name] += len(results.estimates(run_log))
     return sorted(cases, key=lambda name: (-cases[name], name))
 
 

@@ -1,7 +1,4 @@
-"""Encoder alone, with Semantic FPN and with UNet, in the same rounds.
-
-The script is benchmarks/combined/benchmark.py.
-"""
+"""Encoder alone, with Semantic FPN and with UNet; the script is benchmarks/combined/benchmark.py."""
 
 import sys
 

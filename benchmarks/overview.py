@@ -25,8 +25,7 @@ def pick(results_of: AllResults) -> str:
     frame = fastest_networks(results_of, [machine], ("fp32", "bf16")) if machine else pd.DataFrame()
     if frame.empty:
         return ""
-    columns = ["network for", "precision", "network", "mode", "images/s", "95 % interval", "tied networks"]
-    shown = frame[[*columns, "networks measured", *(["note"] if frame.note.any() else [])]]
+    shown = frame.drop(columns=["CPU", "highest median speedup", "by mode", *([] if frame.note.any() else ["note"])])
     return f"On {catalogue.cpus(results_of)[machine]}:\n\n{markdown.table(shown, DIGITS)}"
 
 
@@ -82,13 +81,11 @@ def modes(results_of: AllResults) -> str:
         return ""
     rows = rankings.one_allocator(results.rows)
     names = segbench_modes.in_order(rows["mode"])
-    columns = {"mode": names, "precision": [segbench_modes.find(name).precision.upper() for name in names]}
+    frame = pd.DataFrame({"mode": names, "precision": [segbench_modes.find(name).precision.upper() for name in names]})
     for decoder in WANTED:
-        gains = rankings.gains(rows[rows.decoder == decoder]).set_index("mode")
-        columns[DECODERS[decoder]] = gains["median"].reindex(names).to_list()
-    frame = pd.DataFrame(columns)
-    frame = frame[frame["mode"] != segbench_modes.BASELINE]
-    text = markdown.table(frame, dict.fromkeys((DECODERS[decoder] for decoder in WANTED), 2))
+        medians = rankings.gains(rows[rows.decoder == decoder]).set_index("mode")["median"]
+        frame[DECODERS[decoder]] = frame["mode"].map(medians)
+    text = markdown.table(frame[frame["mode"] != segbench_modes.BASELINE], dict.fromkeys([*frame][2:], 2))
     return f"On {catalogue.cpus(results_of)[results.machines()[0]]}:\n\n{text}"
 
 
@@ -128,18 +125,16 @@ def significantly_different(results_of: AllResults) -> str:
     rows = []
     for benchmark in SWEEPS:
         frame = results_of.get(benchmark, NOTHING).rows
-        if frame.empty:
-            continue
-        top = rankings.ranking(frame[frame.decoder != FEATURES])
-        for (machine, ranking), group in top.groupby(["machine", "ranking"]):
+        top = rankings.ranking(frame[frame.decoder != FEATURES]) if len(frame) else frame
+        for (machine, ranking), group in top.groupby(["machine", "ranking"]) if len(top) else ():
             values = group.throughput_img_s
             different = rankings.significantly_different(group, "throughput_img_s").diagonal(1)
             different = different[(values / values.shift(-1) >= NEIGHBOURS).to_numpy()[:-1]]
             row = {"benchmark": benchmark, "CPU": f"{group.cpu.iloc[0]} ({machine})", "ranking": ranking}
             row |= {"networks": len(group), "runs a case, median": group.rounds.median()}
             row |= {f"neighbours {100 * (NEIGHBOURS - 1):.0f} % or more apart": len(different)}
-            share = different.mean() if len(different) else float("nan")
-            rows.append(row | {"significantly different": int(different.sum()), "share": share})
+            row |= {"significantly different": different.sum()}
+            rows.append(row | {"share": different.mean() if len(different) else float("nan")})
     frame = pd.DataFrame(rows)
     return markdown.table(frame, dict.fromkeys(frame.columns[3:-1], 0) | {"share": 2})
 

@@ -2,8 +2,7 @@
 
 import msgspec
 
-# How a run can end. Each but `ok` carries its reason; no row is ever dropped.
-STATUSES = ("ok", "timeout", "oom", "error", "wrong", "skipped")
+# A run ends ok, timeout, oom, error, wrong or skipped; each but ok has its reason, and no row is ever dropped.
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
 # What a command sets once for all of its cases. Cases that differ in one of these are not comparable.
 SHARED = ("size", "in_chans", "batch_size", "threads", "pretrained", "seed")

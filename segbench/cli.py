@@ -76,14 +76,13 @@ def run(benchmark: Benchmark, settings: Settings) -> int:
         boot_id=machine.boot_id(),
         host=machine.host_id(),
     )
-    if settings.report:
-        check_writable(settings.out)
-        report(benchmark.load_report(), benchmark.name, settings.out, header)
-        return 0
-    if settings.list:
+    if settings.list and not settings.report:
         Session(benchmark.name, benchmark.cases(settings), settings, header).announce()
         return 0
     check_writable(settings.out)
+    if settings.report:
+        report(benchmark.load_report(), benchmark.name, settings.out, header)
+        return 0
     try:
         with FileLock(settings.out / f".lock-{platform.node()}", timeout=0):
             session = Session(benchmark.name, benchmark.cases(settings), settings, header)

@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -66,17 +67,12 @@ def network(name: str, classes: int, size: tuple[int, ...], every_head: bool = F
         return made
     if plus and decoder not in segmenter.DECODERS:
         raise ValueError(f"unknown decoder {decoder!r}: {' or '.join(segmenter.DECODERS)}")
+    make = partial(segmenter.assemble, model, decoder, classes, size) if decoder else partial(create, model, size)
     try:
         with torch.device("meta"):
-            return two_dimensional(model, decoder, classes, size)
+            return make()
     except NotImplementedError:  # some compute with their weights while they are made, as RegNet
-        return two_dimensional(model, decoder, classes, size).to("meta")
-
-
-def two_dimensional(model: str, decoder: str, classes: int, size: tuple[int, int]) -> nn.Module:
-    if decoder:
-        return segmenter.assemble(model, decoder, classes, size)
-    return create(model, size)
+        return make().to("meta")
 
 
 def reparameterised(module: nn.Module) -> nn.Module | None:

@@ -23,9 +23,7 @@ class Description(NamedTuple):
 @cache
 def describe(case: Case, folder: str) -> Description:
     """Of the network that a case names. A child builds and runs it once, so that this process never imports torch.
-
-    Raises Problem where it cannot be built or does not take the case's input.
-    """
+    Raises Problem where it cannot be built or does not take the case's input."""
     check_name(case.model)
     answer = ask(f"--network {case.model}:", DESCRIBE, msgspec.json.encode(case).decode(), folder)
     return Description(**json.loads(answer.splitlines()[-1]))  # the module may have printed before

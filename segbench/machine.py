@@ -63,18 +63,12 @@ ISA = {
 class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
     name: str  # amd-25.17-2c: vendor, family.model, usable cores; intel-6.151-8p8e: 8 P-cores, 8 E-cores
     label: str  # AMD EPYC (Zen 4, AVX-512, BF16), 2 cores
-    brand: str
     isa: list[str]
     native_bf16: bool
     cores: int  # physical ones that this process may really use, of a hybrid CPU the P-cores
-    logical_cpus: int  # in its affinity mask
-    quota_cpus: float | None = None  # the control group's limit
     governor: str | None = None
-    mhz: float | None = None
     huge_pages: str | None = None
     ram_gb: float = 0
-    virtual: bool = False
-    system: str = ""
     kernel: str = ""
     libc: str = ""
     python: str = ""
@@ -128,7 +122,9 @@ def describe(root: Path = Path("/")) -> Machine:
         raise Problem(
             f"{platform.system()} is not supported: page faults, memory and cores are read from Linux's /proc"
         )
-    info = first_processor((root / "proc/cpuinfo").read_text())
+    first_processor, _, _ = (root / "proc/cpuinfo").read_text().partition("\n\n")
+    lines = (line.partition(":") for line in first_processor.splitlines())
+    info = {key.strip(): value.strip() for key, _, value in lines}
     vendor = VENDORS.get(info.get("vendor_id") or info.get("CPU implementer", ""), "unknown")
     family = int(info.get("cpu family") or info.get("CPU architecture") or 0)
     model = int(info.get("model") or info.get("CPU part") or "0", 0)
@@ -144,28 +140,16 @@ def describe(root: Path = Path("/")) -> Machine:
     return Machine(
         name=f"{vendor}-{family}.{model}-{cores}",
         label=f"{' '.join(brand.split())} ({kind}), {counts}",
-        brand=brand,
         isa=isa,
         native_bf16="BF16" in isa or "AMX" in isa,
         cores=performance,
-        logical_cpus=len(os.sched_getaffinity(0)),
-        quota_cpus=cgroup_quota(root),
         governor=read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        mhz=float(info["cpu MHz"]) if "cpu MHz" in info else None,
         huge_pages=read("/sys/kernel/mm/transparent_hugepage/enabled"),
         ram_gb=round(psutil.virtual_memory().total / 1e9, 1),
-        virtual="hypervisor" in flags,
-        system=operating_system(),
         kernel=platform.release(),
         libc=" ".join(platform.libc_ver()),
         python=platform.python_version(),
     )
-
-
-def first_processor(text: str) -> dict[str, str]:
-    """The first block of the text of /proc/cpuinfo."""
-    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    return {key.strip(): value.strip() for key, _, value in lines}
 
 
 def microarchitecture(vendor: str, family: int, model: int) -> str:
@@ -181,13 +165,6 @@ def microarchitecture(vendor: str, family: int, model: int) -> str:
                 kind, _, generation = name.partition("_")
                 return f"{kind.title()} {generation.upper()}".strip()
     return f"family {family} model {model}"
-
-
-def operating_system() -> str:
-    try:
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    except (OSError, KeyError):
-        return "Linux"
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:

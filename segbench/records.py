@@ -14,8 +14,6 @@ FILE_NAMES = {
     "Run": "visit",
     "MachineSpeed": "floor",
     "reference_ms": "readings_ms",
-    "reference_workload": "yardsticks",
-    "reference": "readings",
     "retained": "pinned",
     "default": "plain",
     "project": "quiet",
@@ -37,7 +35,6 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
     boot_id: str = ""
     host: str = ""  # machine.host_id(), the same after a reboot; "" where there is none
     commit: str = ""
-    load: float = 0  # 1-minute load average before anything was run
 
     @property
     def folder(self) -> str:
@@ -50,8 +47,8 @@ class Header(msgspec.Struct, kw_only=True, tag_field="kind", tag="header"):
         return {self.boot_id, self.host} - {""} or {""}
 
 
-class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag=FILE_NAMES["Run"]):
-    """What a sweep needs to know of an earlier run: how it ended and what it cost."""
+class Run(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", tag=FILE_NAMES["Run"], rename=FILE_NAMES):
+    """What one fresh process measured of one case. Times are raw; tables decide later which of them count."""
 
     case: Case
     session: str = ""  # the run log's file that holds it; known from the file, not written into it
@@ -64,13 +61,8 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind"
     cache: str = ""  # "cold" or "warm": whether a converted or compiled model was on disk; "" where there is none
     # MB that one inference adds to the resident set of the loaded model, for the whole batch
     memory_mb: float | None = None
-
-
-class Run(Outcome, tag=FILE_NAMES["Run"], rename=FILE_NAMES):
-    """What one fresh process measured of one case. Times are raw; tables decide later which of them count."""
-
-    # Wall time of its parts; `inference` and `reference_times` are parts of `measure`. Export, convert and compile are
-    # what preparing from nothing takes, `saved_s` is what of that was saved by results on disk.
+    # Wall time of its parts. Export, convert and compile are what preparing from nothing takes, `saved_s` is what of
+    # that was saved by results on disk.
     phases_s: dict[str, float] = {}
     saved_s: float = 0
     params: int = 0
@@ -92,44 +84,29 @@ class Run(Outcome, tag=FILE_NAMES["Run"], rename=FILE_NAMES):
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals
 
     @property
-    def threads(self) -> int:
-        """Per inference."""
-        return self.case.threads
-
-    @property
     def busy_cpus(self) -> float:
         """CPUs that others took from it."""
         return self.others_cpus + self.throttled_cpus
-
-    def outcome(self) -> Outcome:
-        """Without the samples."""
-        return Outcome(**{name: getattr(self, name) for name in Outcome.__struct_fields__})
 
 
 class MachineSpeed(msgspec.Struct, kw_only=True, tag_field="kind", tag=FILE_NAMES["MachineSpeed"], rename=FILE_NAMES):
     """Reference times and highest rates of arithmetic, before the first case of a session with that many threads."""
 
     threads: int
-    started: str  # UTC, ISO 8601
+    started: str = ""  # UTC, ISO 8601
     reference_ms: list[tuple[float, float]]
     peak_gflops: dict[str, float]  # by precision
     seconds: float = 0  # wall time, with the start of the server where that was needed
     session: str = ""
 
 
-Line = Header | MachineSpeed | Outcome
-
-
-def renamed(line: Line, names: dict[str, str]) -> Line:
-    """A copy with FILE_NAMES, or CODE_NAMES, for what is not a field: settings, phases, values of a case."""
+def renamed(line: Header | MachineSpeed | Run, names: dict[str, str]) -> Header | MachineSpeed | Run:
+    """A copy with FILE_NAMES, or CODE_NAMES, for what is not a field: settings, values of a case."""
     if isinstance(line, Header):
         return msgspec.structs.replace(line, settings={names.get(key, key): v for key, v in line.settings.items()})
     if isinstance(line, MachineSpeed):
         return line
-    changes = {"case": renamed_case(line.case, names is FILE_NAMES)}
-    if isinstance(line, Run):
-        changes["phases_s"] = {names.get(phase, phase): seconds for phase, seconds in line.phases_s.items()}
-    return msgspec.structs.replace(line, **changes)
+    return msgspec.structs.replace(line, case=renamed_case(line.case, names is FILE_NAMES))
 
 
 @cache

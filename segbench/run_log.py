@@ -17,7 +17,7 @@ import msgspec
 
 from .cases import MEASURED, Case
 from .problem import Problem
-from .records import CODE_NAMES, FILE_NAMES, SCHEMA, Header, MachineSpeed, Outcome, Run, renamed
+from .records import CODE_NAMES, FILE_NAMES, SCHEMA, Header, MachineSpeed, Run, renamed
 
 LATER = {"in_chans": 3}  # settings that older sessions do not name, and what they had
 
@@ -26,51 +26,42 @@ class RunLog:
     """All sessions of one machine, as they stand on disk. `append` writes a line at once: a kill at any moment loses at
     most that one."""
 
-    def __init__(self, folder: Path, samples: bool = True, benchmark: str = ""):
-        """`samples`: keep the raw samples of every run, as tables need them; a sweep needs their outcome alone.
-        `benchmark`: the one whose sessions these must be; by default that of the first."""
-        self.folder, self.samples, self.benchmark = folder, samples, benchmark
+    def __init__(self, folder: Path, benchmark: str = ""):
+        """`benchmark`: the one whose sessions these must be; by default that of the first."""
+        self.folder, self.benchmark = folder, benchmark
         self.headers: dict[str, Header] = {}  # by session, in the order of their starts
         self.versions: dict[str, str] = {}  # of all sessions together
         self.machine_speeds: list[MachineSpeed] = []
-        self.runs: list[Outcome] = []
+        self.runs: list[Run] = []
         self.session = ""  # that is being written
 
     @classmethod
-    def read(cls, folder: Path, samples: bool = True, benchmark: str = "") -> "RunLog":
+    def read(cls, folder: Path, benchmark: str = "") -> "RunLog":
         """Raises Problem for anything but sessions of one benchmark on one kind of machine, with the same settings
         and versions. A session counts once, however many copies of its file there are."""
-        run_log = cls(folder, samples, benchmark)
-        decoder = msgspec.json.Decoder(Header | MachineSpeed | (Run if samples else Outcome))
-        sessions: dict[bytes, list[Path]] = {}  # header -> its file and copies of it, whatever they are called
+        run_log = cls(folder, benchmark)
+        decoder = msgspec.json.Decoder(Header | MachineSpeed | Run)
+        sessions: dict[bytes, tuple[str, set[bytes]]] = {}  # header -> name and lines, whatever copies are called
         for path in session_files(folder):
-            with path.open("rb") as file:
-                sessions.setdefault(file.readline(), []).append(path)
-        for paths in sessions.values():
-            known: set[bytes] = set()
-            for path in paths:
-                known |= run_log.read_session(path, paths[0].stem, known, decoder)
+            # What follows the last line break was torn by a kill, and stays, for no session appends to another's file;
+            # of a file without any, a crash of the machine left nothing.
+            *lines, _ = path.read_bytes().split(b"\n")
+            session, known = sessions.setdefault(lines[0], (path.stem, set())) if lines else ("", set())
+            for number, text in enumerate(lines, 1):
+                if text in known:
+                    continue
+                try:
+                    line = renamed(decoder.decode(text), CODE_NAMES)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                    problem = f"{path}, line {number} is not a run log's: {error}; mend or move the file"
+                    raise Problem(problem) from None
+                if (number == 1) != isinstance(line, Header):
+                    raise Problem(f"{path}, line {number}: a header is the first line, and no other; move the file")
+                if number == 1:
+                    run_log.check(path, line)
+                run_log.take(line, session)
+            known.update(lines)
         return run_log
-
-    def read_session(self, path: Path, session: str, known: set[bytes], decoder: msgspec.json.Decoder) -> set[bytes]:
-        """Take the lines that are not `known` from another copy. Returns all of this one."""
-        # What follows the last line break was torn by a kill, and stays, for no session appends to another's file; of a
-        # file without any, a crash of the machine left nothing.
-        *lines, _ = path.read_bytes().split(b"\n")
-        for number, text in enumerate(lines, 1):
-            if text in known:
-                continue
-            try:
-                line = renamed(decoder.decode(text), CODE_NAMES)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                problem = f"{path}, line {number} is not a run log's: {error}; mend or move the file"
-                raise Problem(problem) from None
-            if (number == 1) != isinstance(line, Header):
-                raise Problem(f"{path}, line {number}: a header is the first line, and no other; move the file")
-            if number == 1:
-                self.check(path, line)
-            self.take(line, session)
-        return {*lines}
 
     def check(self, path: Path, header: Header) -> None:
         """Raises Problem where a session does not belong to those that were read before."""
@@ -95,14 +86,16 @@ class RunLog:
         pairs += [("instruction sets", *(", ".join(sorted(machine.isa)) for machine in machines))]
         memory, here = [session.machine.ram_gb for session in self.headers.values()], header.machine.ram_gb
         pairs += [("memory in GB", gb, here) for gb in memory if gb and here and not gb / 2 <= here <= 2 * gb]
-        for key in sorted(self.versions.keys() & header.versions.keys()):
-            pairs.append((key, self.versions[key], header.versions[key]))
-        mine, theirs = (LATER | settings for settings in (self.header.settings, header.settings))
-        for key in sorted(mine.keys() | theirs.keys()):
-            pairs.append((key, as_json(mine.get(key)), as_json(theirs.get(key))))
+        shared = sorted(self.versions.keys() & header.versions.keys())
+        pairs += [(package, self.versions[package], header.versions[package]) for package in shared]
+        # After a round trip through JSON, tuples and lists compare equal.
+        mine, theirs = (
+            msgspec.json.decode(msgspec.json.encode(LATER | session.settings)) for session in (self.header, header)
+        )
+        pairs += [(key, mine.get(key), theirs.get(key)) for key in sorted(mine.keys() | theirs.keys())]
         return next((f"{key} {mine!r}, not {theirs!r}" for key, mine, theirs in pairs if mine != theirs), "")
 
-    def take(self, line: Header | MachineSpeed | Outcome, session: str) -> None:
+    def take(self, line: Header | MachineSpeed | Run, session: str) -> None:
         if isinstance(line, Header):
             self.headers[session] = line
             self.versions |= line.versions
@@ -111,7 +104,7 @@ class RunLog:
         if isinstance(line, MachineSpeed):
             self.machine_speeds.append(line)
         else:
-            self.runs.append(line.outcome() if isinstance(line, Run) and not self.samples else line)
+            self.runs.append(line)
 
     @property
     def header(self) -> Header:
@@ -144,14 +137,9 @@ class RunLog:
 
     def append(self, line: MachineSpeed | Run) -> None:
         """Add to the session that was begun. Raises Problem where the file cannot be written to."""
-        text = msgspec.json.encode(renamed(line, FILE_NAMES))
-        try:
-            msgspec.json.decode(text, type=type(line))
-        except msgspec.MsgspecError as error:
-            raise Problem(f"{self.path}: a line that could not be read back was not written: {error}") from None
         try:
             with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # never a file without header
-                file.write(text + b"\n")  # one write
+                file.write(msgspec.json.encode(renamed(line, FILE_NAMES)) + b"\n")  # one write
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -169,10 +157,6 @@ class RunLog:
             names = {host_id: name if known in known_names else known for host_id, known in names.items()}
             names |= dict.fromkeys(header.host_ids, name)
         return {session: names[min(header.host_ids)] for session, header in self.headers.items()}
-
-    def host(self, session: str) -> str:
-        """Of one session; see `host_of`."""
-        return self.host_of().get(session, "")
 
     def hosts(self) -> dict[str, list[str]]:
         """Host -> its sessions, the one with most runs first."""
@@ -195,11 +179,11 @@ class RunLog:
         others = self.others(header)
         return next((host for host in self.hosts() if host not in others), "")
 
-    def by_case(self) -> dict[Case, list[Outcome]]:
+    def by_case(self) -> dict[Case, list[Run]]:
         """Case -> the runs that count, in the order in which the cases were first met. Every run that was measured
         counts; of a round that a host could not measure only the last one, which says why."""
         host_of = self.host_of()
-        rounds_of_case: dict[Case, dict[tuple[str, int], list[Outcome]]] = {}
+        rounds_of_case: dict[Case, dict[tuple[str, int], list[Run]]] = {}
         for run in self.runs:
             rounds, key = rounds_of_case.setdefault(run.case, {}), (host_of.get(run.session, ""), run.round)
             measured = [earlier for earlier in rounds.get(key, []) if earlier.status in MEASURED]
@@ -207,9 +191,9 @@ class RunLog:
         return {case: list(chain.from_iterable(rounds.values())) for case, rounds in rounds_of_case.items()}
 
 
-def read_all(root: Path, samples: bool = True, benchmark: str = "") -> list[RunLog]:
+def read_all(root: Path, benchmark: str = "") -> list[RunLog]:
     """Every run log of a folder, by name. Raises Problem, also where one is not of `benchmark`."""
-    run_logs = (RunLog.read(folder, samples, benchmark) for folder in sorted(root.glob("[!.]*/")))
+    run_logs = (RunLog.read(folder, benchmark) for folder in sorted(root.glob("[!.]*/")))
     return [run_log for run_log in run_logs if run_log.headers]
 
 
@@ -225,11 +209,6 @@ def of_another_host(path: Path, header: Header) -> bool:
             return not msgspec.json.decode(file.readline(), type=Header).host_ids & header.host_ids
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return False
-
-
-def as_json(value: object) -> object:
-    """After a round trip through JSON, so that tuples and lists compare equal."""
-    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from .measure.sweep import Sweep
 from .problem import Problem
 from .records import Header
 from .run_log import RunLog, of_another_host, read_all, session_files
-from .settings import Settings, percent, shard
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .analysis.reports import Report
@@ -28,12 +28,12 @@ class Session:
     def __init__(self, benchmark: str, cases: Sequence[Case], settings: Settings, header: Header):
         """Raises Problem where this machine's run log is of other settings, or another one cannot be read."""
         self.settings, self.header = settings, header
-        self.run_log = RunLog(settings.out / "run_logs" / header.folder, samples=bool(settings.until))
-        for folder in settings.out.glob("run_logs/[!.]*"):  # those of others are for the report
-            if folder == self.run_log.folder and not settings.restart:  # else it is archived, whatever it holds
-                self.run_log = RunLog.read(folder, self.run_log.samples, benchmark)
-            elif folder != self.run_log.folder:
-                RunLog.read(folder, False, benchmark)
+        self.run_log = RunLog(settings.out / "run_logs" / header.folder)
+        for folder in settings.out.glob("run_logs/[!.]*"):
+            if folder != self.run_log.folder:
+                RunLog.read(folder, benchmark)  # the report will need it
+            elif not settings.restart:  # else it is archived, whatever it holds
+                self.run_log = RunLog.read(folder, benchmark)
         if difference := self.run_log.difference(header):
             raise Problem(
                 f"{self.run_log.folder} was measured with {difference}: --label NAME begins a run log of its own, "
@@ -41,21 +41,8 @@ class Session:
             )
         self.others = self.run_log.others(header)  # host -> its sessions
         self.joins = settings.join or bool(settings.shard)  # hosts that share out rounds count each other's
-        self.plan = Plan(
-            cases=[*cases],
-            rounds=settings.rounds,
-            budget_s=settings.budget,
-            samples_wanted=-(-settings.samples // settings.rounds),
-            repetitions=settings.repetitions,
-            shard=shard(settings.shard),
-            until=percent(settings.until),
-            max_rounds=settings.max_rounds,
-            seed=settings.seed,
-            others=frozenset() if self.joins else frozenset(chain.from_iterable(self.others.values())),
-            wait_s=settings.wait_s(),
-            short=settings.quick,
-            files=settings.files(),
-        )
+        others = frozenset() if self.joins else frozenset(chain.from_iterable(self.others.values()))
+        self.plan = Plan([*cases], settings, others)
 
     def announce(self) -> None:
         """Say what will be done and how long it will take."""

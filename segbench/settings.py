@@ -1,6 +1,7 @@
 """The flags that every script has, and what is wrong with them."""
 
 import dataclasses
+import difflib
 import math
 import re
 import subprocess
@@ -106,13 +107,9 @@ class Advanced:
 class Settings(Advanced, WhereTo, HowLong, WhatToMeasure):
     """What is measured and how. The same for every script; the defaults are the script's."""
 
-    def shared(self) -> dict[str, object]:
-        """What all cases of a run have in common."""
-        return {field: getattr(self, field) for field in SHARED}
-
     def header(self) -> dict[str, object]:
         """What changes what is measured: another value is another run log."""
-        return self.shared()
+        return {field: getattr(self, field) for field in SHARED}
 
     def files(self) -> dict[str, str]:
         """Where the files lie that cases name: no path enters a run log that is meant to be published."""
@@ -135,32 +132,24 @@ class Settings(Advanced, WhereTo, HowLong, WhatToMeasure):
 
     def cases(self, **particular: object) -> Sequence[Case]:
         """A case per model, mode and allocator, with what a script sets of the other fields."""
+        fields = {field: getattr(self, field) for field in SHARED} | particular
         return [
-            Case(**{"model": model, "mode": mode, "allocator": allocator, **self.shared(), **particular})
+            Case(**{"model": model, "mode": mode, "allocator": allocator, **fields})
             for model in self.models
             for mode in self.modes
             for allocator in self.allocator
         ]
 
 
-COMMON = Settings.__bases__
-
-
-def is_option_group(base: type) -> bool:
-    """Whether a class defines options and is not composed of others that do."""
-    return dataclasses.is_dataclass(base) and not any(map(dataclasses.is_dataclass, base.__bases__))
-
-
 def parse(defaults: object, description: str, args: Sequence[str] | None = None) -> object:
-    """The command line as an object of the dataclass of `defaults`. --help has a group for each class that it is
-    composed of."""
+    """The command line as an object of the dataclass of `defaults`; --help has a group for each of its base classes."""
     composed, config = type(defaults), (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     about = {"description": wrapped(description), "prog": Path(sys.argv[0]).name, "args": args, "config": config}
-    groups = [base for base in composed.__mro__[1:] if is_option_group(base)]
+    groups = [base for base in composed.__mro__[1:] if dataclasses.is_dataclass(base) and base.__bases__ == (object,)]
     if not groups:
         return tyro.cli(composed, default=defaults, **about)
-    options = []
-    for group in sorted(groups, key=lambda group: -COMMON.index(group) if group in COMMON else -len(COMMON)):
+    common, options = Settings.__bases__, []
+    for group in sorted(groups, key=lambda group: -common.index(group) if group in common else -len(common)):
         default = group(**{option.name: getattr(defaults, option.name) for option in dataclasses.fields(group)})
         title = re.sub("(?<!^)(?=[A-Z])", "_", group.__name__).lower()
         options.append((title, group, field(default_factory=lambda default=default: default)))
@@ -171,17 +160,14 @@ def parse(defaults: object, description: str, args: Sequence[str] | None = None)
 def wrapped(text: str) -> str:
     """Its paragraphs in lines of 80 characters, but lines that are indented as they are. Tyro keeps a line break before
     a space and joins other lines."""
-    paragraphs = text.strip().split("\n\n")
-    plain = [paragraph for paragraph in paragraphs if not paragraph.startswith(" ")]
     return "\n\n".join(
-        textwrap.fill(paragraph, 80, subsequent_indent=" ") if paragraph in plain else paragraph
-        for paragraph in paragraphs
+        paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph, 80, subsequent_indent=" ")
+        for paragraph in text.strip().split("\n\n")
     )
 
 
 def resolve(settings: Settings, folder: Path, defaults: Settings, quick: dict[str, object]) -> Settings:
-    """With names looked up and defaults filled in; `folder` is the script's. Raises Problem for what cannot be
-    measured."""
+    """With names looked up and defaults filled in; `folder` is the script's. Raises Problem for what is impossible."""
     changed = settings
     if settings.quick:
         untouched = [key for key in quick if getattr(settings, key) == getattr(defaults, key)]
@@ -218,9 +204,8 @@ def check(settings: Settings) -> None:
         raise Problem(
             f"--threads {settings.threads} is not between 1 and {cores}, the physical cores that this process may use"
         )
-    part, parts = shard(settings.shard)
-    if not 1 <= part <= parts <= settings.rounds * settings.repetitions:
-        most = settings.rounds * settings.repetitions
+    (part, parts), most = shard(settings.shard), settings.rounds * settings.repetitions
+    if not 1 <= part <= parts <= most:
         raise Problem(f"--shard {settings.shard!r} is not K/N, shard K of N, with N at most {most}, the rounds")
     given = {flag for flag in ("until", "shard", "restart", "join") if getattr(settings, flag)}
     given |= {"repetitions"} if settings.repetitions > 1 else set()
@@ -259,9 +244,8 @@ def shard(text: str) -> tuple[int, int]:
 
 def find_modes(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        if name not in modes.MODES and name != "all":
-            known = ", ".join(modes.MODES)
-            raise Problem(f"unknown mode {name!r}{did_you_mean(name, [*modes.MODES])}; modes: {known}, all")
+        if name not in (known := [*modes.MODES, "all"]):
+            raise Problem(f"unknown mode {name!r}{did_you_mean(name, known)}; modes: {', '.join(known)}")
     if not names:
         raise Problem("--modes names no mode")
     return tuple(modes.in_order(modes.MODES if "all" in names else names))
@@ -292,7 +276,7 @@ def look_up(names: list[str], hint: str) -> dict[str, list[str]]:
     models = {name: answer.split() for name, answer in zip(names, answers, strict=True)}
     for name in names:
         if not models[name]:
-            known = [*dict.fromkeys([*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()])]
+            known = [*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()]
             raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}{hint}")
     return models
 
@@ -308,5 +292,6 @@ def ask(complaint: str, code: str, *arguments: str) -> str:
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    near = zoo.near(name, known)
+    """A hint at the names that look like it, the nearest first; "" where none does."""
+    near = difflib.get_close_matches(name, dict.fromkeys(known))
     return f" (did you mean {' or '.join(near)}?)" if near else ""

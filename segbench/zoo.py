@@ -1,6 +1,5 @@
 """The encoders: 17 families, 48 models, one line each. To add an encoder, add its line."""
 
-import difflib
 import fnmatch
 from typing import NamedTuple
 
@@ -113,8 +112,6 @@ RELEASED = (
 
 def family(model: str) -> str:
     """The family of a zoo model; for any other timm model the part of its name before the first digit or underscore."""
-    if model in BY_MODEL:
-        return BY_MODEL[model].family
     if model in VOLUMES:
         return "3D"
     if ":" in model:
@@ -126,20 +123,9 @@ def family(model: str) -> str:
 
 
 def match(name: str) -> list[str]:
-    """Zoo models that `name` means: one model, a family (any case), `five`, `twelve`, `all`, or a pattern with
-    wildcards."""
-    if name in BY_MODEL:
-        return [name]
-    if name.lower() == "all":
-        return list(BY_MODEL)
-    if name.lower() == "five":
-        return list(FIVE)
-    if name.lower() == "twelve":
-        return list(TWELVE)
+    """Zoo models that `name` means: a model, a family (any case), `five`, `twelve`, `all`, or a pattern."""
+    groups = {"all": BY_MODEL, "five": FIVE, "twelve": TWELVE}
+    if name.lower() in groups:
+        return [*groups[name.lower()]]
     members = [encoder.model for encoder in ENCODERS if encoder.family.lower() == name.lower()]
     return members or fnmatch.filter(BY_MODEL, name)
-
-
-def near(name: str, known: list[str]) -> list[str]:
-    """Up to three of the known names that look like `name`, the nearest first."""
-    return difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.6)

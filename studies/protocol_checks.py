@@ -17,10 +17,10 @@ Prints tables, writes nothing. What each check measures:
 
 import itertools
 import multiprocessing
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -82,9 +82,8 @@ def memory(case: Case, seconds: float) -> list[dict]:
         call()
     sizes = [event.nbytes() for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
     allocated = float(max(np.cumsum(sizes)) / 1e6)
-    return [
-        {"encoder": case.model, "resident, MB": resident, "allocated, MB": allocated, "ratio": resident / allocated}
-    ]
+    row = {"encoder": case.model, "resident, MB": resident, "allocated, MB": allocated}
+    return [row | {"ratio": resident / allocated}]
 
 
 def grad(case: Case, seconds: float) -> list[dict]:
@@ -101,12 +100,12 @@ def grad(case: Case, seconds: float) -> list[dict]:
             compiled(image)
             return min(timing.seconds(lambda: compiled(image)) for _ in range(8))
 
-    for without_gradients in (torch.no_grad, torch.inference_mode):  # each compiles a graph
-        fastest(without_gradients)
-    pairs = common.in_turn(
-        lambda: fastest(torch.no_grad), lambda: fastest(torch.inference_mode), common.during(seconds)
-    )
-    return [{"encoder": case.model} | pairs.columns("no_grad / inference_mode")]
+    calls = [partial(fastest, torch.no_grad), partial(fastest, torch.inference_mode)]
+    for call in calls:
+        call()  # each compiles a graph
+    return [
+        {"encoder": case.model} | common.in_turn(*calls, common.during(seconds)).columns("no_grad / inference_mode")
+    ]
 
 
 def calibration(case: Case, seconds: float) -> list[dict]:
@@ -134,6 +133,7 @@ def calibration(case: Case, seconds: float) -> list[dict]:
 def reference_workload(case: Case, seconds: float) -> list[dict]:
     """Share of the variance of the network's log latency that the log times of each reference workload beside it
     explain (R2)."""
+    import pandas as pd
     import torch
 
     from segbench.measure import timing
@@ -156,19 +156,16 @@ def reference_workload(case: Case, seconds: float) -> list[dict]:
         "copy of 32 MB": lambda: large_copy.copy_(large),
     }
     per_sample = max(1, round(timing.SAMPLE_S / timing.seconds(call)))
-    times_s = {name: [] for name in ("network", *workloads)}
-    end = time.perf_counter() + seconds
+    rows = []
     with torch.inference_mode():
-        while time.perf_counter() < end:
-            times_s["network"].append(timing.seconds(lambda: [call() for _ in range(per_sample)]))
-            for name, work in workloads.items():
-                times_s[name].append(min(timing.seconds(work) for _ in range(2)))
-    logs = {name: np.log(times) for name, times in times_s.items()}
-    network = logs["network"][1:]
-    beside = {name: (log[:-1] + log[1:]) / 2 for name, log in logs.items()}  # before and after a sample
+        for _ in common.during(seconds):
+            row = {"network": timing.seconds(lambda: [call() for _ in range(per_sample)])}
+            rows.append(row | {name: min(timing.seconds(work) for _ in range(2)) for name, work in workloads.items()})
+    logs = np.log(pd.DataFrame(rows))
+    network, beside = logs.network[1:], logs.rolling(2).mean()[1:]  # before and after a sample
 
     def explained(*names: str) -> float:
-        columns = np.column_stack([np.ones(len(network)), *(beside[name] for name in names)])
+        columns = beside[[*names]].assign(one=1).to_numpy()
         residual = network - columns @ np.linalg.lstsq(columns, network, rcond=None)[0]
         return float(1 - residual.var() / network.var())
 

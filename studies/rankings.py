@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from benchmarks.catalogue import AllResults, cpus, machines, of_machine
+from benchmarks.catalogue import AllResults, all_results, cpus, machines, of_machine
 from benchmarks.official import costs
 from segbench import modes, zoo
 from segbench.analysis import markdown, plots, rankings, tables
 from segbench.analysis.markdown import Shown
+from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
 from tools.render import MARKS
 
@@ -97,38 +98,33 @@ def measured(results_of: AllResults) -> Rankings:
     """Rankings from the run logs, the machine with the most cases first."""
     rankings = {}
     for machine in machines(results_of):
-        in_slices = [volumes(results_of, machine)]
+        in_slices = volumes(of_machine(results_of, "official", machine))
         for decoder, name in BENCHMARKS.items():
-            rows = valid_rows(results_of, name, machine)
-            if rows.empty:
+            results = of_machine(results_of, name, machine)
+            if not results.run_logs:
                 continue
+            rows = valid(results.rows).rename(columns={"throughput_img_s": "img_s"})
             rows = rows[(rows.decoder == decoder) & (rows.output == "logits")]
             for mode in modes.in_order(rows["mode"]):
                 alike = rows[rows["mode"] == mode].drop(columns="decoder")
                 rankings[Ranking(machine, decoder, mode)] = by_network(alike)
-            if decoder:
-                in_slices.append(rows)
-        if len(in_slices[0]):
-            rows = pd.concat([rows for rows in in_slices if len(rows)])
-            rankings[Ranking(machine, BOTH, WITH_DECODER)] = by_network(rows[rows["mode"] == WITH_DECODER])
+            if decoder and len(in_slices):
+                in_slices = pd.concat([in_slices, rows])
+        if len(in_slices):
+            rankings[Ranking(machine, BOTH, WITH_DECODER)] = by_network(in_slices[in_slices["mode"] == WITH_DECODER])
     return rankings
 
 
-def valid_rows(results_of: AllResults, benchmark: str, machine: str) -> pd.DataFrame:
-    """Rows of a machine with status ok, with `img_s`."""
-    rows = of_machine(results_of, benchmark, machine).rows
-    if rows.empty:
-        return rows
-    return rankings.one_allocator(rows[rows.status == "ok"]).assign(img_s=rows.throughput_img_s)
-
-
-def volumes(results_of: AllResults, machine: str) -> pd.DataFrame:
+def volumes(official: Results) -> pd.DataFrame:
     """3D networks on 128x128x64 voxels, which count as four slices."""
-    rows = valid_rows(results_of, "official", machine)
-    if rows.empty:
-        return rows
-    rows = rows.assign(img_s=costs.equivalents(of_machine(results_of, "official", machine)).eq_s)
+    if not official.run_logs:
+        return pd.DataFrame()
+    rows = valid(costs.equivalents(official)).rename(columns={"eq_s": "img_s"})
     return rows[(rows.decoder == "") & rows.img_s.notna()]
+
+
+def valid(rows: pd.DataFrame) -> pd.DataFrame:
+    return rankings.one_allocator(rows[rows.status == "ok"])
 
 
 def agreement(first: pd.Series, second: pd.Series) -> Agreement | None:
@@ -156,11 +152,9 @@ def pairs(results_of: AllResults) -> pd.DataFrame:
     for first, second in combinations(rankings, 2):
         result = compare(rankings, first.source, second) if first[1:] == second[1:] else None
         if result:
-            rows.append(
-                {"first": first.source, "second": second.source, "networks": first.kind, "mode": first.mode}
-                | {"common": result.networks, "rho": result.rho, "rho_low": result.low, "rho_high": result.high}
-                | {"farthest": result.largest(2 * MOST_NAMED)}
-            )
+            row = {"first": first.source, "second": second.source, "networks": first.kind, "mode": first.mode}
+            row |= {"common": result.networks, "rho": result.rho, "rho_low": result.low, "rho_high": result.high}
+            rows.append(row | {"farthest": result.largest(2 * MOST_NAMED)})
     return pd.DataFrame(rows)
 
 
@@ -255,13 +249,12 @@ def scatter(panel: Axes, places: pd.DataFrame, named: pd.Index) -> None:
 README_TABLES = {"agreement": correlations, "agreement-families": by_family}
 
 
-def write(results_of: AllResults, out: Path, draw: bool = True) -> list[Path]:
+def write(out: Path, draw: bool = True) -> list[Path]:
     """agreement.csv, agreement.png and README.md with its tables. Returns their paths."""
-    written = [out / name for name in ("agreement.csv", "agreement.png", "README.md")]
+    results_of, written = all_results(), [out / name for name in ("agreement.csv", "agreement.png", "README.md")]
     tables.write_csv(written[0], pairs(results_of))
     plots.save(picture(results_of), written[1], draw)
-    shown = {name: table(results_of) for name, table in README_TABLES.items()}
-    bodies = {name: markdown.table(table.frame, table.digits) for name, table in shown.items()}
+    bodies = {name: markdown.table(*table(results_of)[:2]) for name, table in README_TABLES.items()}
     page = (HERE / "README.md").read_text()
     written[2].write_text(MARKS.sub(lambda mark: f"{mark[1]}{bodies[mark[2]]}\n{mark[4]}", page))
     return written

@@ -13,6 +13,7 @@ Prints tables, writes nothing. What each check measures:
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from segbench.measure import background_load, server
 from segbench.problem import exit_with
 from studies import common
 
-BLOCK_S = 0.4
+BLOCK_S, SIZE = 0.4, (512, 512)
 # What stands in a quick start, with the settings that each runtime documents for latency.
 BARE = {
     "onnxruntime": """
@@ -113,26 +114,26 @@ class Settings:
 class Blocks:
     """A process that times a call in blocks on demand."""
 
-    def __init__(self, code: str, argument: list, environment: dict[str, str] | None = None):
+    def __init__(self, code: str, argument: list, environment: dict[str, str]):
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-W", "ignore", "-c", code + BLOCKS, json.dumps(argument)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=server.cleaned() | (environment or {}),
+            env=server.cleaned() | environment,
         )
 
     def read(self) -> object:
         return json.loads(self.process.stdout.readline())
 
-    def times_s(self) -> np.ndarray:
+    def times_s(self) -> list[float]:
         """Seconds of each call of one block."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return np.array(self.read())
+        return self.read()
 
     def median_s(self) -> float:
-        return float(np.median(self.times_s()))
+        return statistics.median(self.times_s())
 
     def __enter__(self) -> "Blocks":
         return self
@@ -142,27 +143,24 @@ class Blocks:
         self.process.communicate()
 
 
-def blocks_of(case: Case, environment: dict[str, str] | None = None) -> Blocks:
-    """A process that runs a case as a sweep does; the first line that it writes is the artefact's folder."""
-    needed = runtimes.of_mode(modes.MODES[case.mode]).environment(case.threads)
-    return Blocks(MODE, [msgspec.to_builtins(case), BLOCK_S], needed | (environment or {}))
-
-
-def case_of(network: str, mode: str, threads: int) -> Case:
+def blocks_of(network: str, mode: str, threads: int, environment: dict[str, str]) -> Blocks:
+    """A process that runs a network as a sweep does; the first line that it writes is the artefact's folder."""
     model, _, decoder = network.partition("+")
     classes = 117 if decoder else 0
-    return Case(model=model, mode=mode, size=(512, 512), decoder=decoder, classes=classes, threads=threads)
+    case = Case(model=model, mode=mode, size=SIZE, decoder=decoder, classes=classes, threads=threads)
+    needed = runtimes.of_mode(modes.MODES[mode]).environment(threads)
+    return Blocks(MODE, [msgspec.to_builtins(case), BLOCK_S], needed | environment)
 
 
 def bare(options: Settings, cores: int) -> list[dict]:
     rows = []
     for network, mode in product(options.networks, BARE):
-        case = case_of(network, mode, cores)
-        with blocks_of(case) as ours:
-            argument = [ours.read(), [1, 3, *case.size], cores, BLOCK_S]
-            with Blocks(BEGIN + BARE[mode], argument) as theirs:
+        with blocks_of(network, mode, cores, {}) as ours:
+            argument = [ours.read(), [1, 3, *SIZE], cores, BLOCK_S]
+            with Blocks(BEGIN + BARE[mode], argument, {}) as theirs:
                 pairs = common.in_turn(theirs.median_s, ours.median_s, range(options.pairs))
-        row = {"network": f"{case.model} {DECODERS[case.decoder]}", "mode": mode}
+        model, _, decoder = network.partition("+")
+        row = {"network": f"{model} {DECODERS[decoder]}", "mode": mode}
         rows.append(row | {"ms": 1e3 * float(np.median(pairs.second))} | pairs.columns("mode over bare"))
         print(rows[-1], flush=True, file=sys.stderr)
     return rows
@@ -173,8 +171,7 @@ def beside_background_load(options: Settings, cores: int) -> list[dict]:
     network, rates = options.networks[0], {}
     rounds = max(1, options.pairs // 4)
     for loaded, _, (name, (mode, fewer, environment)) in product((False, True), range(rounds), WAYS.items()):
-        case = case_of(network, mode, max(1, cores - fewer))
-        with blocks_of(case, environment) as process:
+        with blocks_of(network, mode, max(1, cores - fewer), environment) as process:
             process.read()
             with background_load.running(pause_s=0) if loaded else nullcontext():
                 time.sleep(1.5 if loaded else 0)  # until it has imported NumPy

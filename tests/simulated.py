@@ -135,7 +135,7 @@ class Outcome:
 
     def rank(self, found: dict[str, estimates.CaseEstimate]) -> None:
         best = min(found.values(), key=lambda estimate: estimate.latency_ms)
-        tied = {mode for mode, each in found.items() if each is best or not estimates.slower(each, best)}
+        tied = {mode for mode, each in found.items() if each is best or not estimates.speedup(each, best).low > 1}
         fastest = min(found, key=lambda mode: MODES[mode][0])
         self.first.append(fastest in tied)
         slow = [mode for mode in found if MODES[mode][0] >= 1.3 * MODES[fastest][0]]

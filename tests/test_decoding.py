@@ -11,7 +11,7 @@ from segbench.measure.schedule import Plan
 from segbench.measure.sweep import Sweep
 from segbench.problem import Problem
 from segbench.run_log import RunLog
-from segbench.settings import parse
+from segbench.settings import Settings, parse
 
 from .conftest import ROOT, TINY, Script
 from .test_run_log import header
@@ -135,7 +135,7 @@ def test_bf16_that_a_runtime_would_not_use_is_a_row_that_says_so(tmp_path):
     about = msgspec.structs.replace(about, machine=msgspec.structs.replace(about.machine, native_bf16=False))
     for _ in range(2):  # the same command again says it again, and adds no second row
         folder = tmp_path / about.folder
-        Sweep(RunLog.read(folder), Plan([case], 3), about).run()
+        Sweep(RunLog.read(folder), Plan([case], Settings(rounds=3, no_wait=True)), about).run()
         (run,) = RunLog.read(folder).runs
         assert run.status == "skipped" and "no native BF16" in run.reason
     assert len([*folder.iterdir()]) == 1

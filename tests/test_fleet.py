@@ -18,6 +18,7 @@ from segbench.cases import Case
 from segbench.measure.schedule import Plan
 from segbench.problem import Problem
 from segbench.run_log import read_all
+from segbench.settings import Settings
 from tools import fleet
 
 from .conftest import ENCODER_ONLY, ROOT, TINY
@@ -258,8 +259,8 @@ def test_without_a_cluster_the_shards_follow_one_another(script):
 
 def test_shards_are_all_rounds_once():
     cases = [Case(model=f"model_{number}", mode="baseline", size=(64, 64), threads=1) for number in range(3)]
-    everything = Plan(cases, rounds=5, repetitions=2).steps([])
-    shards = [Plan(cases, rounds=5, repetitions=2, shard=(number, 4)).steps([]) for number in (1, 2, 3, 4)]
+    everything = Plan(cases, Settings(rounds=5, repetitions=2)).steps([])
+    shards = [Plan(cases, Settings(rounds=5, repetitions=2, shard=f"{k}/4")).steps([]) for k in (1, 2, 3, 4)]
     assert Counter(step for shard in shards for step in shard) == Counter(everything)
     assert [sorted({number for number, _ in shard}) for shard in shards] == [[1, 5, 9], [2, 6, 10], [3, 7], [4, 8]]
 

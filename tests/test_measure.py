@@ -11,6 +11,7 @@ from segbench.measure import sweep, timing
 from segbench.measure.schedule import Plan
 from segbench.records import Run
 from segbench.run_log import RunLog
+from segbench.settings import Settings
 
 from .test_run_log import header
 
@@ -71,5 +72,6 @@ def test_a_run_that_others_disturb_is_repeated_once_and_within_bounds(tmp_path, 
     monkeypatch.setattr(sweep, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(clock)))
     about = header()
     run_log = RunLog(tmp_path / about.folder)
-    sweep.Sweep(run_log, Plan([case], 2, wait_s=wait_s), about).run()
+    monkeypatch.setattr(Settings, "wait_s", lambda self: wait_s)
+    sweep.Sweep(run_log, Plan([case], Settings(rounds=2)), about).run()
     assert [run.round for run in RunLog.read(run_log.folder).runs] == rounds

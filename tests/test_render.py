@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -196,7 +197,7 @@ def test_two_unlike_machines_have_every_picture(two_machines):
     assert len(first) == len(others) > 0 and all(path.stem.startswith((AMD, OTHER)) for path in others)
     assert len({path.read_text() for path in pictures}) == len(pictures), "each shows other data"
     for folder, results in catalogue.all_results(root).items():
-        for picture_of in catalogue.benchmark(folder).load_report().pictures.values():
+        for picture_of in import_module(f"benchmarks.{folder}.report").REPORT.pictures.values():
             _, draw = picture_of(results.of_machine(OTHER))
             figure = draw()
             assert any(OTHER in axes.get_title(loc="left") for axes in figure.axes), (
@@ -220,7 +221,7 @@ def test_two_unlike_machines_are_in_the_tables_between_marks(two_machines):
 @pytest.mark.parametrize("name", ["encoder_only", "encoder_only_quick", "benchmark_official"])
 def test_sweeps_that_were_stopped_and_other_versions_are_rows_too(name):
     folder = "official" if name == "benchmark_official" else "encoder_only"
-    report, results = catalogue.benchmark(folder).load_report(), Results(read_all(SMALL / name))
+    report, results = import_module(f"benchmarks.{folder}.report").REPORT, Results(read_all(SMALL / name))
     rows = results.rows
     assert len(rows) == len({run.case for run_log in results.run_logs for run in run_log.runs})
     assert rows.torch.unique().tolist() == [results.run_logs[0].header.versions["torch"]]
@@ -240,7 +241,7 @@ def test_a_mode_that_only_a_run_log_knows_comes_last(tmp_path):
     assert of_model["mode"].tolist() == ["baseline", "compile", "a mode of old"]
     assert of_model.precision.tolist() == ["fp32", "fp32", ""]
     assert "a mode of old" not in rankings.ranking(results.rows)["mode"].tolist()
-    report = catalogue.benchmark("encoder_only").load_report()
+    report = encoder_only.REPORT
     assert "a mode of old" in report.show(results)
     assert [*report.pages[1](results).frame] == ["encoder", "baseline", "compile", "a mode of old"]
 

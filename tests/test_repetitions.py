@@ -15,6 +15,7 @@ from segbench.cases import Case
 from segbench.measure import schedule
 from segbench.records import MachineSpeed, Run
 from segbench.run_log import RunLog
+from segbench.settings import Settings
 from studies import estimator_study as study
 
 from .test_run_log import header
@@ -89,14 +90,14 @@ def test_spread_coverage_and_cost_of_both_protocols(tmp_path):
 
 def test_a_repetition_knows_nothing_of_the_others(tmp_path):
     run_log = run_log_of(tmp_path / "a", {BASE: 20.0, COMPILED: 10.0})
-    before = repetitions.in_ms(repetitions.alone(repetitions.by_repetition(run_log)[BASE][1], run_log))
+    before = repetitions.alone(repetitions.by_repetition(run_log)[BASE][1], run_log).interval_ms
     other = run_log_of(tmp_path / "b", {BASE: 20.0, COMPILED: 10.0})
     for changed in other.runs:
         if repetitions.repetition(changed.round, other) > 1:
             changed.samples_ms = (
                 np.array(changed.samples_ms) * np.random.default_rng(changed.round).lognormal(0, 0.2)
             ).tolist()
-    assert repetitions.in_ms(repetitions.alone(repetitions.by_repetition(other)[BASE][1], other)) == before
+    assert repetitions.alone(repetitions.by_repetition(other)[BASE][1], other).interval_ms == before
 
 
 def test_a_repetition_that_is_not_complete_is_left_out(tmp_path):
@@ -174,16 +175,16 @@ def test_until_goes_on_with_the_cases_that_are_wide(tmp_path):
     for number, ms in ((1, 10.0), (2, 14.0), (3, 12.0)):
         run_log.append(run(rng, COMPILED, number, 1, ms))
 
-    def further(until: float, most: int = 20) -> list[schedule.Step]:
-        plan = schedule.Plan([BASE, COMPILED], 3, until=until, max_rounds=most)
+    def further(until: str, most: int = 20) -> list[schedule.Step]:
+        plan = schedule.Plan([BASE, COMPILED], Settings(rounds=3, until=until, max_rounds=most))
         assert plan.steps(run_log.runs) == []
         return plan.further_steps(run_log)
 
-    assert further(0.06) == [(4, COMPILED)]
-    assert {case for _, case in further(1e-9)} == {BASE, COMPILED}
-    assert further(0.04, most=3) == [] == further(5.0) == further(0)
+    assert further("6%") == [(4, COMPILED)]
+    assert {case for _, case in further("1e-9")} == {BASE, COMPILED}
+    assert further("4%", most=3) == [] == further("500%") == further("")
     run_log.append(run(rng, COMPILED, 4, 1, 12.0))
-    assert {case for _, case in further(1e-9)} == {BASE}, "round 4 was begun and is ended first"
+    assert {case for _, case in further("1e-9")} == {BASE}, "round 4 was begun and is ended first"
 
 
 FRAME = pd.DataFrame(

@@ -9,7 +9,7 @@ import pytest
 from segbench import machine
 from segbench.cases import Case
 from segbench.problem import Problem
-from segbench.records import Header, MachineSpeed, Outcome, Run
+from segbench.records import Header, MachineSpeed, Run
 from segbench.run_log import SCHEMA, RunLog, read_all
 
 CASE = Case(model="lcnet_100", mode="baseline", size=(64, 64), threads=1)
@@ -60,12 +60,6 @@ def test_what_is_written_is_read_again(run_log):
     assert {line.session for line in (*again.runs, *again.machine_speeds)} == {run_log.session}
 
 
-def test_a_sweep_reads_the_same_without_the_samples(run_log):
-    outcomes = RunLog.read(run_log.folder, samples=False).runs
-    assert [type(run) for run in outcomes] == [Outcome] * 2 and not hasattr(outcomes[0], "samples_ms")
-    assert outcomes == [run.outcome() for run in run_log.runs] and outcomes[0].cache == "warm"
-
-
 def test_sessions_lie_in_files_of_their_own_and_all_of_their_runs_count(run_log):
     before = run_log.path.read_bytes()
     both = another_session(run_log, Run(case=CASE, round=1, samples_ms=[2.5], reference_ms=[(3, 1)] * 2))
@@ -103,7 +97,7 @@ def test_sessions_of_a_host_are_known_by_boot_id_or_machine_id(tmp_path, known_b
     wanted = {host: [sessions[number] for number in numbers] for host, numbers in hosts.items()}
     run_log = RunLog.read(run_log.folder)
     assert [*run_log.hosts().items()] == [*wanted.items()]
-    assert all(run_log.host(session) == host for host in wanted for session in wanted[host])
+    assert run_log.host_of() == {session: host for host in wanted for session in wanted[host]}
     assert run_log.others(own) == {host: of_host for host, of_host in wanted.items() if sessions[-1] not in of_host}
 
 

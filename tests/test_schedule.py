@@ -11,6 +11,7 @@ from segbench.cases import Case
 from segbench.measure import sweep
 from segbench.measure.schedule import Plan, about, duration
 from segbench.records import Run
+from segbench.settings import Settings
 
 EAGER = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(EAGER, mode="compile")
@@ -18,7 +19,8 @@ FIXED = msgspec.structs.replace(EAGER, protocol="fixed-iteration", allocator="de
 
 
 def plan(*cases: Case, **changes) -> Plan:
-    return Plan(**({"cases": [*cases], "rounds": 3} | changes))
+    others = changes.pop("others", frozenset())
+    return Plan([*cases], Settings(**({"rounds": 3} | changes)), others)
 
 
 def test_every_round_runs_models_in_a_new_order_and_their_modes_next_to_each_other():
@@ -76,8 +78,8 @@ def test_further_rounds_follow_those_of_the_own_host(monkeypatch):
     wide = SimpleNamespace(raw=runs, log_latency=(0, 1))
     monkeypatch.setattr(estimates, "of_run_log", lambda run_log, host: {EAGER: wide})
     for others, left in (({"theirs"}, [(4, EAGER)]), (set(), [])):
-        further = plan(EAGER, until=0.05, max_rounds=9, others=frozenset(others))
-        assert further.further_steps(SimpleNamespace(runs=runs, session="", host=str)) == left
+        further = plan(EAGER, until="5%", max_rounds=9, others=frozenset(others))
+        assert further.further_steps(SimpleNamespace(runs=runs, session="", host_of=dict)) == left
 
 
 def test_the_time_left_is_by_the_mean_of_the_runs_before():

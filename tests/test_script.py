@@ -433,6 +433,6 @@ def test_a_worker_that_hangs_ends_as_timeout(monkeypatch):
         worker = wait_for(lambda: parent.process and psutil.Process(parent.process.pid).children())[0]
         wait_for(lambda: worker.cpu_times().user > 1)  # it is built and measures
         worker.suspend()
-        run = answer.result(timeout=60).run
+        run = answer.result(timeout=60)
     parent.stop()
     assert run.status == "timeout" and run.reason.startswith("no inference within 2 s"), run.reason

@@ -20,7 +20,7 @@ from segbench import zoo
 from segbench.cases import sides
 from segbench.custom_network import check_name
 from segbench.problem import Problem, exit_with
-from segbench.settings import default_is, parse
+from segbench.settings import default_is, did_you_mean, parse
 from segbench.zoo import PATCH, VOLUMES
 
 # What was published, for --check: (name, classes, size, parameters, GMACs, relative tolerance of the GMACs). Networks
@@ -82,8 +82,7 @@ def expanded(names: tuple[str, ...]) -> list[str]:
         volumes = [volume for volume in VOLUMES if name in ("all", volume)]
         encoders = zoo.match(model) or ([model] if timm.is_model(model) else [])
         if not volumes and not encoders:
-            near = zoo.near(model, [*VOLUMES, *zoo.BY_MODEL, *timm.list_models()])
-            hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+            hint = did_you_mean(model, [*VOLUMES, *zoo.BY_MODEL, *timm.list_models()])
             raise Problem(f"unknown network {name!r}{hint}")
         networks += [encoder + plus + decoder for encoder in encoders] + volumes
     return [*dict.fromkeys(networks)]

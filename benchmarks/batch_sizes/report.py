@@ -34,11 +34,6 @@ def batches(results: Results) -> pd.DataFrame:
     return frame
 
 
-def terminal(results: Results) -> str:
-    digits = {"throughput_img_s": 2, "latency_ms": 1, "over_batch_1": 2, "memory_mb_img": 1, "gflop_s": 0}
-    return markdown.aligned(batches(results)[[*KEYS, "batch_size", *digits, "enough", "status"]], digits)
-
-
 def by_batch(results: Results) -> Shown:
     """Throughput in img/s by batch size, the smallest batch whose throughput is within 5 % of the best, and the memory
     of a single image."""
@@ -94,6 +89,6 @@ def lines(panel: Axes, rows: pd.DataFrame, colours: dict[str, str], dashes: dict
 REPORT = Report(
     csvs={"batch_size_comparison.csv": batches},
     pictures={"batch_size_comparison.png": picture},
-    show=terminal,
+    show=lambda results: markdown.aligned(*by_batch(results)[:2]),
     pages=(by_batch,),
 )

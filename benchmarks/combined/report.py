@@ -24,17 +24,14 @@ SHADES = {FEATURES: ("0.5", "D"), "fpn": (COLOURS[0], "o"), "unet": (COLOURS[1],
 def side_by_side(results: Results) -> pd.DataFrame:
     """A row per machine, model and mode: the encoder's feature maps, FPN and UNet, and FPN's throughput over UNet's."""
     ratios = results.ratios("over_unet", lambda case: msgspec.structs.replace(case, decoder="unet"))
-    frame = one_allocator(results.rows.join(ratios))
+    frame = one_allocator(results.rows.join(ratios)).rename(columns=COLUMNS)
     keys = ["machine", "cpu", "family", "model", "mode"]
-    table = frame[keys].drop_duplicates().set_index(keys)
+    table = frame[keys].drop_duplicates()
     for decoder in SHADES:
-        rows = frame[frame.decoder == decoder].set_index(keys)
-        for column, name in COLUMNS.items():
-            table[f"{decoder}_{name}"] = rows[column]
-        if decoder == "fpn":
-            for column in ratios:
-                table[f"fpn_{column}"] = rows[column]
-    return table.reset_index()
+        columns = [*COLUMNS.values(), *(ratios if decoder == "fpn" else ())]
+        rows = frame[frame.decoder == decoder].set_index(keys)[columns]
+        table = table.join(rows.add_prefix(f"{decoder}_"), on=keys)
+    return table
 
 
 def terminal(results: Results) -> str:
@@ -75,10 +72,8 @@ def picture(results: Results) -> Picture:
     times as fast FPN is."""
     frame = side_by_side(results)
     frame = frame[(frame.fpn_status == "ok") & (frame.unet_status == "ok")].dropna(subset=["fpn_img_s", "unet_img_s"])
-    if frame.empty:
-        return None
     frame = frame.loc[frame.groupby(["machine", "model"], sort=False).unet_img_s.idxmax()]
-    return frame, partial(draw, frame, results.dates())
+    return (frame, partial(draw, frame, results.dates())) if len(frame) else None
 
 
 def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
@@ -120,8 +115,6 @@ def fpn_against_unet(results_of: catalogue.AllResults) -> str:
 
 
 README_TABLES = {"fpn-against-unet": fpn_against_unet}
-
-
 REPORT = Report(
     csvs={"combined_benchmark_results.csv": side_by_side},
     pictures={"combined_benchmark_plot.png": picture},

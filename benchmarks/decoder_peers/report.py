@@ -17,8 +17,6 @@ from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
 
 COLUMNS = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
-DIGITS = {"img_s": 2, "smp_img_s": 2, "over_peer": 2, "over_peer_low": 2, "over_peer_high": 2, "params_m": 2}
-DIGITS |= {"smp_params_m": 2, "gmacs": 2, "smp_gmacs": 2, "gflop_s": 0, "smp_gflop_s": 0}
 
 
 def side_by_side(results: Results) -> pd.DataFrame:
@@ -29,10 +27,6 @@ def side_by_side(results: Results) -> pd.DataFrame:
     peers = frame.decoder.str.startswith("smp-")
     theirs, ours = frame[peers].assign(decoder=frame.decoder.str.removeprefix("smp-")), frame[~peers]
     return ours[[*keys, *COLUMNS, *ratios]].join(theirs.set_index(keys)[COLUMNS].add_prefix("smp_"), on=keys)
-
-
-def terminal(results: Results) -> str:
-    return markdown.aligned(side_by_side(results)[["model", "decoder", "mode", *DIGITS]], DIGITS)
 
 
 def by_encoder(results: Results) -> Shown:
@@ -90,6 +84,6 @@ def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
 REPORT = Report(
     csvs={"benchmark_results.csv": side_by_side},
     pictures={"benchmark_plot.png": picture},
-    show=terminal,
+    show=lambda results: markdown.aligned(*by_encoder(results)[:2]),
     pages=(by_encoder,),
 )

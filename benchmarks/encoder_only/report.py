@@ -23,15 +23,13 @@ def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per machine and model: throughput per mode, speedups over baseline with intervals, the best mode."""
     keys = ["machine", "family", "model"]
     frame = frame[frame.allocator == "retained"]
-    table = frame[keys].drop_duplicates().set_index(keys)
+    table = frame[keys].drop_duplicates()
     for mode in modes.in_order(frame["mode"]):
-        rows = frame[frame["mode"] == mode].set_index(keys)
-        table[f"{mode}_img_s"] = rows.throughput_img_s
-        if mode != BASELINE:
-            for column in ("speedup", "speedup_low", "speedup_high"):
-                table[f"{mode}_{column}"] = rows[column]
-    table["best_mode"] = rankings.floating_point(rankings.ranking(frame)).set_index(keys)["mode"]
-    return table.reset_index()
+        columns = ["throughput_img_s", *(["speedup", "speedup_low", "speedup_high"] if mode != BASELINE else [])]
+        rows = frame[frame["mode"] == mode].set_index(keys)[columns].rename(columns={"throughput_img_s": "img_s"})
+        table = table.join(rows.add_prefix(f"{mode}_"), on=keys)
+    best = rankings.floating_point(rankings.ranking(frame)).set_index(keys)["mode"]
+    return table.join(best.rename("best_mode"), on=keys)
 
 
 def allocators(results: Results) -> Shown:
@@ -49,9 +47,9 @@ def allocators(results: Results) -> Shown:
                 row = {"encoder": case.model}
                 for name, estimate in (("retained", retained), ("default", default)):
                     row[f"{name}, ms"] = estimate.all_samples_ms
-                    row[f"faults, {name}"] = float(np.mean([run.page_faults for run in estimate.raw]))
+                    row[f"faults, {name}"] = np.mean([run.page_faults for run in estimate.raw])
                 row["default over retained"] = median(ratios)
-                rows.append(row | {"95 % interval": "{:.2f} to {:.2f}".format(*stats.interval(ratios))})
+                rows.append(row | {"95 % interval": markdown.span(*stats.interval(ratios), 2)})
     digits = {"retained, ms": 1, "faults, retained": 0, "default, ms": 1, "faults, default": 0}
     return Shown(pd.DataFrame(rows), digits | {"default over retained": 2}, results)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from benchmarks.labels.interleaved import CLASSES, HERE, in_turn, set_up
 from segbench import machine
+from segbench.cases import Case
 from segbench.problem import Problem, exit_with
 from segbench.settings import default_is, parse
 
@@ -89,51 +90,35 @@ def both_layouts(name: str, kernel: Callable, values: "Tensor", size: tuple[int,
     return rows
 
 
-def measure_upsampling(threads: int, pairs: int) -> list[dict]:
-    """Rows of upsample_labels: noise and a network's logits."""
+def measure(threads: int, pairs: int) -> list[dict]:
+    """Rows of upsample_labels for noise and for a network's logits, of head_labels for UNet's last two layers, and of
+    resample_labels for noise."""
     import torch
+    from torch import nn
 
     from segbench import inputs, models
-    from segbench.cases import Case
     from segbench.kernels import labels
+    from segbench.models.unet import folded
 
     case = Case(model="mobilenetv4_conv_small", mode="baseline", size=(512, 512), decoder="fpn", classes=CLASSES)
     trunk, _ = models.labelled(models.build(case), "labels", case.size, threads)
     (of_network,) = trunk(inputs.photograph(case.size))
-    rows = []
+    upsample, rows = partial(labels.upsample_labels, factor=4, threads=threads), []
     for name, values in (("noise", torch.randn(of_network.shape)), ("a network's", of_network)):
-        kernel = partial(labels.upsample_labels, factor=4, threads=threads)
-        rows += both_layouts(f"upsample_labels, {name}", kernel, values, case.size, pairs)
-    return rows
-
-
-def measure_head(threads: int, pairs: int) -> dict:
-    """The row of head_labels: UNet's last two layers."""
-    import torch
-    from torch import nn
-
-    from segbench.kernels import labels
-    from segbench.models.unet import folded
+        rows += both_layouts(f"upsample_labels, {name}", upsample, values, case.size, pairs)
 
     up, head = nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, stride=2), nn.Conv2d(CHANNELS, CLASSES, 1)
     weight, bias = folded(up, head)
     maps = torch.randn(1, CHANNELS, 256, 256).contiguous(memory_format=torch.channels_last)
     kernel = partial(labels.head_labels, weight=weight, bias=bias, threads=threads)
     calls = three_ways(kernel, lambda maps: head(up(maps)).argmax(1), maps, freezing=True)
-    pixels = 512 * 512
+    pixels = prod(case.size)
     needs = {"bytes": maps.nbytes + pixels, "instructions": CLASSES * pixels * (CHANNELS + 1)}
-    return compare("head_labels", calls, needs, pairs)
-
-
-def measure_resampling(threads: int, pairs: int) -> list[dict]:
-    """Rows of resample_labels: noise."""
-    import torch
-
-    from segbench.kernels import labels
+    rows.append(compare("head_labels", calls, needs, pairs))
 
     size, noise = (40, 256, 256), torch.randn(1, CLASSES, 40, 128, 128)
-    kernel = partial(labels.resample_labels, size=size, threads=threads)
-    return both_layouts("resample_labels, noise", kernel, noise, size, max(3, pairs // 2))
+    resample = partial(labels.resample_labels, size=size, threads=threads)
+    return rows + both_layouts("resample_labels, noise", resample, noise, size, max(3, pairs // 2))
 
 
 def measure_whole_ct(threads: int) -> dict:
@@ -179,11 +164,11 @@ def check(settings: Settings) -> None:
 
 
 def main() -> None:
-    settings, name = parse(Settings(), __doc__), machine.describe().name
+    settings, here, threads = parse(Settings(), __doc__), machine.describe(), machine.usable_cores()
     check(settings)
     from benchmarks.catalogue import evidence_path
 
-    path, threads = evidence_path(settings.out, "kernels", name), machine.usable_cores()
+    path = evidence_path(settings.out, "kernels", here.name)
     set_up(threads)
     import pandas as pd
     import torch
@@ -192,13 +177,10 @@ def main() -> None:
 
     torch.manual_seed(0)
     with torch.inference_mode():
-        rows = [*measure_upsampling(threads, settings.pairs), measure_head(threads, settings.pairs)]
-        rows += measure_resampling(threads, settings.pairs)
+        rows = measure(threads, settings.pairs)
         rows += [] if settings.skip_large else [measure_whole_ct(threads)]
-    frame = pd.DataFrame(rows).assign(**limits())
-    frame.insert(0, "machine", name)
-    frame.insert(1, "threads", threads)
-    frame.to_csv(path, index=False, float_format="%.6g")
+        about, rates = {"machine": here.name, "threads": threads}, limits()
+    pd.DataFrame([about | row for row in rows]).assign(**rates).to_csv(path, index=False, float_format="%.6g")
     for path in report.write(settings.out, settings.out):
         print(f"wrote {path}")
 

@@ -94,10 +94,9 @@ def main() -> None:
     common = {"model": settings.model, "size": (512, 512), "classes": CLASSES, "threads": threads}
     names = modes.without_emulation((BASELINE, "openvino", "openvino-bf16"), here.native_bf16)
     cases = [Case(**common, decoder=decoder, mode=mode) for decoder in ("fpn", "unet") for mode in names]
-    frame = pd.DataFrame([row for case in cases for row in rows(case, settings.turns)])
-    frame.insert(0, "machine", here.name)
-    frame.insert(1, "cpu", here.label)
-    frame.to_csv(path, index=False, float_format="%.6g")
+    about = {"machine": here.name, "cpu": here.label}
+    measured = [about | row for case in cases for row in rows(case, settings.turns)]
+    pd.DataFrame(measured).to_csv(path, index=False, float_format="%.6g")
     print(f"wrote {path}")
 
 

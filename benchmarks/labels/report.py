@@ -30,35 +30,25 @@ def comparison(results: Results) -> pd.DataFrame:
     """A row per machine, network and precision: the fastest valid mode with the fused argmax, the fastest valid way
     without it, and throughput of the first over that of the second with its interval (`ratio`). `over_smp`: throughput
     over that of segmentation-models-pytorch's decoder of that kind with argmax, at its fastest."""
-    frame = results.rows
-    if frame.empty:
-        return frame
-    fused = rankings.best(frame[(frame.output == FUSED) & frame.decoder.isin(WITH_FUSED)], keys=KEYS)
-    others = rankings.best(frame[frame.output != FUSED], keys=KEYS).reset_index(names="place").set_index(KEYS)
-    valid, rows = frame[frame.status == "ok"], []
-    for place, row in fused.iterrows():
-        network = tuple(row[KEYS])
-        if network not in others.index:
-            continue
-        other = others.loc[network]
-        (run_log, case), (_, other_case) = results.cases[place], results.cases[other.place]
+    rows = results.rows
+    fused = rankings.best(rows[(rows.output == FUSED) & rows.decoder.isin(WITH_FUSED)], keys=KEYS)
+    others = rankings.best(rows[rows.output != FUSED], keys=KEYS)
+    others = others[[*KEYS, "mode", "output", "throughput_img_s", "memory_mb_img"]]
+    others = others.rename(columns={"throughput_img_s": "img_s"}).reset_index(names="place").set_index(KEYS)
+    frame = fused.reset_index(names="place").merge(others.add_prefix("other_"), on=KEYS)
+    ratios = []
+    for place, other_place in zip(frame.place, frame.other_place, strict=True):
+        (run_log, case), (_, other_case) = results.cases[place], results.cases[other_place]
         estimate_of = results.estimates(run_log)
-        ratio = estimates.speedup(estimate_of[other_case], estimate_of[case])
-        same_encoder = valid[(valid.machine == row.machine) & (valid.model == row.model)]
-        smp_img_s = same_encoder[same_encoder.decoder == f"smp-{row.decoder}"].throughput_img_s.max()
-        rows.append(
-            {
-                **row[[*KEYS, "classes", "mode", "throughput_img_s", "throughput_low", "throughput_high"]],
-                "other_mode": other["mode"],
-                "other_output": other.output,
-                "other_img_s": other.throughput_img_s,
-                **dict(zip(("ratio", "ratio_low", "ratio_high"), ratio[:3], strict=True)),
-                "over_smp": row.throughput_img_s / smp_img_s,
-                **row[["argmax_agreement", "memory_mb_img"]],
-                "other_memory_mb_img": other.memory_mb_img,
-            }
-        )
-    return pd.DataFrame(rows)
+        ratios.append(estimates.speedup(estimate_of[other_case], estimate_of[case])[:3])
+    ratio = ["ratio", "ratio_low", "ratio_high"]
+    frame[ratio] = pd.DataFrame(ratios, columns=ratio)
+    smp = rows[(rows.status == "ok") & rows.decoder.str.startswith("smp-")]
+    smp = smp.assign(decoder=smp.decoder.str.removeprefix("smp-")).groupby(NETWORK).throughput_img_s.max()
+    frame["over_smp"] = frame.throughput_img_s / frame.join(smp.rename("smp_img_s"), on=NETWORK).smp_img_s
+    columns = [*KEYS, "classes", "mode", "throughput_img_s", "throughput_low", "throughput_high", "other_mode"]
+    columns += ["other_output", "other_img_s", *ratio, "over_smp", "argmax_agreement", "memory_mb_img"]
+    return frame[[*columns, "other_memory_mb_img"]]
 
 
 def means(results: Results) -> Shown:
@@ -66,36 +56,24 @@ def means(results: Results) -> Shown:
     geometric mean over the encoders, lowest and highest, and for how many encoders the 95 % interval is above 1. Over
     segmentation-models-pytorch's decoder with argmax in FP32, the faster of eager mode and OpenVINO, for the encoders
     that it takes (no ViT). And the smallest share of pixels that have FP32 eager's label."""
-    frame, rows = comparison(results), []
-    if frame.empty:
-        return Shown(frame, {})
+    frame, rows = comparison(results).sort_values("decoder", kind="stable"), []
     for (decoder, precision), group in frame.groupby(["decoder", "precision"], sort=False):
-        rows.append(
-            {
-                "decoder": DECODERS[decoder],
-                "precision": PRECISIONS[precision],
-                "encoders": len(group),
-                "over the fastest other way": gmean(group.ratio),
-                "lowest": group.ratio.min(),
-                "highest": group.ratio.max(),
-                "interval above 1": int((group.ratio_low > 1).sum()),
-                "over smp in FP32": gmean(group.over_smp.dropna()),
-                "same label, at least": f"{group.argmax_agreement.min():.4%}",
-            }
-        )
+        row = {"decoder": DECODERS[decoder], "precision": PRECISIONS[precision], "encoders": len(group)}
+        row |= {"over the fastest other way": gmean(group.ratio)}
+        row |= {"lowest": group.ratio.min(), "highest": group.ratio.max()}
+        row |= {"interval above 1": (group.ratio_low > 1).sum(), "over smp in FP32": gmean(group.over_smp.dropna())}
+        rows.append(row | {"same label, at least": f"{group.argmax_agreement.min():.4%}"})
     digits = {"encoders": 0, "over the fastest other way": 2, "lowest": 2, "highest": 2}
     digits |= {"interval above 1": 0, "over smp in FP32": 2}
-    return Shown(pd.DataFrame(rows).sort_values("decoder", kind="stable"), digits)
+    return Shown(pd.DataFrame(rows), digits)
 
 
 def ways(results: Results) -> Shown:
     """From image to labels, in ms: the fastest valid mode of each way and precision."""
     frame = results.rows
     best = rankings.best(frame[frame.decoder.isin(WITH_FUSED)], keys=[*KEYS, "output"])
-    if best.empty:
-        return Shown(best, {})
     best["way"] = best.precision.map(PRECISIONS) + ", " + best.output.map(OUTPUTS)
-    best["network"] = best.model + " + " + best.decoder.map(DECODERS)
+    best["network"] = catalogue.networks(best)
     wide = best.pivot(index="network", columns="way", values="latency_ms")
     names = [f"{precision}, {output}" for precision in PRECISIONS.values() for output in OUTPUTS.values()]
     names = [name for name in names if name in wide]
@@ -106,11 +84,9 @@ def ways(results: Results) -> Shown:
 def pairs(results: Results) -> Shown:
     """The fused argmax against the fastest other way for each network, in img/s."""
     frame = comparison(results)
-    if frame.empty:
-        return Shown(frame, {})
     return catalogue.shown(
         {
-            "network": frame.model + " + " + frame.decoder.map(DECODERS),
+            "network": catalogue.networks(frame),
             "precision": frame.precision.map(PRECISIONS),
             "mode with the fused argmax": frame["mode"],
             "img/s": (frame.throughput_img_s, 1),
@@ -128,7 +104,7 @@ def terminal(results: Results) -> str:
     digits = {"throughput_img_s": 2, "latency_ms": 1, "memory_mb_img": 1, "argmax_agreement": 5}
     names = ["model", "decoder", "mode", "output", *digits, "status"]
     texts = [markdown.aligned(frame[names], digits)]
-    texts += [markdown.aligned(*shown[:2]) for shown in (pairs(results), means(results)) if len(shown.frame)]
+    texts += [markdown.aligned(*table(results)[:2]) for table in (pairs, means)]
     return "\n\n".join(texts)
 
 
@@ -136,9 +112,7 @@ def picture(results: Results) -> Picture:
     """A row per run log, a column per decoder: ms from image to labels, the fused argmax (full) against the fastest
     other way (hollow), for each precision."""
     frame = comparison(results)
-    if frame.empty:
-        return None
-    return frame, partial(draw, frame, results.rows, results.dates())
+    return (frame, partial(draw, frame, results.rows, results.dates())) if len(frame) else None
 
 
 def draw(frame: pd.DataFrame, all_rows: pd.DataFrame, dates: dict[str, str]) -> Figure:

@@ -34,7 +34,6 @@ try:
 except ValueError as problem:
     sys.exit(str(problem))
 """
-QUICK = {"models": MODELS[1:2], "volumes": VOLUMES[:1], "modes": ("baseline",), "rounds": 2, "samples": 4}
 
 
 @dataclass
@@ -102,7 +101,7 @@ BENCHMARK = cli.Benchmark(
     report="benchmarks.official.report",
     modes=("baseline", "autocast", "compile+freezing", "autocast+compile+freezing"),
     defaults=Settings(models=MODELS, rounds=4, samples=48, budget=10),
-    quick=QUICK,
+    quick={"models": MODELS[1:2], "volumes": VOLUMES[:1], "modes": ("baseline",), "rounds": 2, "samples": 4},
 )
 
 if __name__ == "__main__":

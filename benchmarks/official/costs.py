@@ -10,8 +10,9 @@ import math
 import numpy as np
 import pandas as pd
 
+from benchmarks import catalogue
 from segbench.analysis import rankings, tables
-from segbench.cases import DECODERS, sides
+from segbench.cases import sides
 from segbench.zoo import PATCH, RELEASED, TILE
 
 VOXELS, SPACING_MM = (300, 512, 512), (1.5, 0.75, 0.75)
@@ -46,7 +47,7 @@ def tiles(voxels: tuple[int, ...], step: float) -> int:
 
 def networks(frame: pd.DataFrame) -> pd.Series:
     """What tables and pictures call the rows' networks: `resnet18 + UNet`, `STU-Net-S`."""
-    return frame.model.replace(NAMES) + frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name else "")
+    return catalogue.networks(frame.replace({"model": NAMES}))
 
 
 def equivalents(results: tables.Results) -> pd.DataFrame:
@@ -54,12 +55,8 @@ def equivalents(results: tables.Results) -> pd.DataFrame:
     counted as four; and `peak_gb`: weights and what one inference adds to them at its peak."""
     frame = results.rows.copy()
     slices = np.select([frame.decoder != "", frame["size"] == sides(PATCH)], [1, SLICES_PER_PATCH], float("nan"))
-    for column, source in (
-        ("eq_s", "throughput_img_s"),
-        ("eq_s_low", "throughput_low"),
-        ("eq_s_high", "throughput_high"),
-    ):
-        frame[column] = slices * frame[source]
+    frame["eq_s"] = slices * frame.throughput_img_s
+    frame["eq_s_low"], frame["eq_s_high"] = slices * frame.throughput_low, slices * frame.throughput_high
     frame["gmacs_slice"] = frame.gmacs / slices
     frame["peak_gb"] = (4 * frame.params_m + frame.memory_mb_img * frame.batch_size) / 1e3
     return frame

@@ -105,30 +105,25 @@ def over_2d(results: Results) -> Shown:
         row = {"network": run.name, "eq/s, baseline": slow_flat / slow}
         row |= {"eq/s, fastest modes": flat.eq_s.max() / deep.eq_s.max()}
         row |= {"GMACs per slice": deep.gmacs_slice.max() / flat.gmacs_slice.max()}
-        for column, name in (("ct_s", "s per CT"), ("ct_all_s", "s per CT, all samples")):
-            row[name] = way[column].min() / flat_way[column].min()
+        row |= {"s per CT": way.ct_s.min() / flat_way.ct_s.min()}
+        row |= {"s per CT, all samples": way.ct_all_s.min() / flat_way.ct_all_s.min()}
         ratios.append(row | {"TMAC per CT": way.ct_tmac.max() / flat_way.ct_tmac.max()})
     table = pd.DataFrame(ratios).dropna(how="all", subset=["eq/s, baseline", "s per CT"])
-    return Shown(table, {column: 1 for column in table if column != "network"})
+    return Shown(table, dict.fromkeys([*table][1:], 1))
 
 
 def sessions_apart(results: Results) -> pd.DataFrame:
-    """A row per machine and case that has several sessions: max/min of the latencies that each would publish alone."""
+    """A row per case that has several sessions: max/min of the latencies that each would publish alone."""
     rows = []
     for run_log, case in results.cases:
-        whole, sessions = results.estimates(run_log)[case], {}
-        for run in whole.raw:
-            if run.status == "ok":
-                sessions.setdefault(run.session, set()).add(run.round)
-        parts = [whole.only(lambda name, _, own=own: name == own) for own in sessions]
-        parts = [part for part in parts if part]
-        if len(parts) > 1:
-            alone, all_samples = ([getattr(p, f) for p in parts] for f in ("latency_ms", "all_samples_ms"))
-            row = {"machine": run_log.name, "cpu": run_log.header.machine.label, "network": case.model}
-            row |= {"decoder": case.decoder, "classes": case.classes, "size": sides(case.size), "mode": case.mode}
-            row |= {"repetitions": len(alone), "latency_ms": float(np.median(alone))}
-            row |= {"spread": max(alone) / min(alone), "all_samples_spread": max(all_samples) / min(all_samples)}
-            rows.append(row)
+        whole = results.estimates(run_log)[case]
+        sessions = {run.session for run in whole.raw if run.status == "ok"}
+        parts = [whole.only(lambda name, _, session=session: name == session) for session in sessions]
+        ms, all_ms = ([getattr(part, f) for part in parts if part] for f in ("latency_ms", "all_samples_ms"))
+        if len(ms) > 1:
+            row = {"network": case.model, "decoder": case.decoder, "classes": case.classes, "size": sides(case.size)}
+            row |= {"mode": case.mode, "repetitions": len(ms), "latency_ms": np.median(ms)}
+            rows.append(row | {"spread": max(ms) / min(ms), "all_samples_spread": max(all_ms) / min(all_ms)})
     return pd.DataFrame(rows)
 
 
@@ -137,10 +132,7 @@ def spreads(results: Results) -> Shown:
     a repetition is a session's runs of a case."""
     frame = sessions_apart(results)
     if len(frame):
-        frame = frame[(frame.decoder == "") & (frame.repetitions >= REPEATED)]
-        frame = frame[
-            ["network", "classes", "size", "mode", "repetitions", "latency_ms", "spread", "all_samples_spread"]
-        ]
+        frame = frame[(frame.decoder == "") & (frame.repetitions >= REPEATED)].drop(columns="decoder")
     return Shown(frame, {"repetitions": 0, "latency_ms": 0, "spread": 3, "all_samples_spread": 3})
 
 
@@ -149,9 +141,7 @@ def picture(results: Results) -> Picture:
     CT, a line from TotalSegmentator's step between tiles to nnU-Net's."""
     rows = costs.ranked_equivalents(costs.equivalents(results))
     whole = costs.ranked_costs(costs.costs(results))
-    if rows.empty:
-        return None
-    return pd.concat([rows, whole]), partial(draw, rows, whole, results.dates())
+    return (pd.concat([rows, whole]), partial(draw, rows, whole, results.dates())) if len(rows) else None
 
 
 def draw(rows: pd.DataFrame, whole: pd.DataFrame, dates: dict[str, str]) -> Figure:
@@ -191,23 +181,21 @@ def whole_cts_short(results_of: catalogue.AllResults) -> str:
     frame = costs.costs(results)
     slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
     top = costs.ranked_costs(frame)
-    fastest = top[top.kind == "2D"].way.head(1).tolist()
-    top = top[top.way.isin([*WAYS, *fastest])]
+    top = top[top.way.isin([*WAYS, *top[top.kind == "2D"].way.head(1)])]
+    cpus = ", ".join(catalogue.cpus({"official": results}).values())
     shown = catalogue.shown(
         {
-            f"network, on {', '.join(results.machines())}": top.way,
+            "network": top.way,
             "fastest valid mode": top["mode"],
             "s per CT": (top.ct_s, 0),
             "eager FP32": (top.way.map(slow), 0),
             "TMAC": (top.ct_tmac, 1),
         }
     )
-    return markdown.table(shown.frame, shown.digits)
+    return f"On {cpus}:\n\n{markdown.table(shown.frame, shown.digits)}"
 
 
 README_TABLES = {"whole-cts": whole_cts_short}
-
-
 REPORT = Report(
     csvs={
         "benchmark_official_results.csv": costs.equivalents,

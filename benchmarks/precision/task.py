@@ -7,6 +7,7 @@ calibration or held out.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,17 +17,6 @@ from skimage import draw
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Name of a class, its mean in the image (air is -1, the body 0), and how many a slice has at least and at most. Later
-# classes are drawn over earlier ones.
-SHAPES = (
-    ("large organ", 0.35, (1, 2)),
-    ("small organ", -0.3, (2, 4)),
-    ("thin wall", 0.6, (1, 3)),
-    ("vessel", 0.9, (2, 4)),
-    ("lesion", -0.7, (2, 6)),
-)
-CLASSES = ("background", *(name for name, _, _ in SHAPES))
-RADII = {"large organ": (0.1, 0.22), "small organ": (0.04, 0.09), "lesion": (0.01, 0.025)}  # of the image's side
 NOISE, BLUR = 0.35, 0.6  # standard deviations: of the noise, and of the point spread in pixels
 CALIBRATION = 500_000  # first number of the slices by which INT8 chooses its ranges
 HELD_OUT = 1_000_000  # first number of the slices that are never trained on
@@ -62,13 +52,16 @@ def vessel(side: int, chance: np.random.Generator) -> np.ndarray:
     return mask
 
 
-def shape(name: str, side: int, chance: np.random.Generator) -> np.ndarray:
-    """(side, side), bool: where an object of a class lies."""
-    if name == "thin wall":
-        return wall(side, chance)
-    if name == "vessel":
-        return vessel(side, chance)
-    return ellipse(side, chance, RADII[name])
+# Name of a class, its mean in the image (air is -1, the body 0), how many a slice has at least and at most, and what
+# draws one. Later classes are drawn over earlier ones.
+SHAPES = (
+    ("large organ", 0.35, (1, 2), partial(ellipse, radii=(0.1, 0.22))),
+    ("small organ", -0.3, (2, 4), partial(ellipse, radii=(0.04, 0.09))),
+    ("thin wall", 0.6, (1, 3), wall),
+    ("vessel", 0.9, (2, 4), vessel),
+    ("lesion", -0.7, (2, 6), partial(ellipse, radii=(0.01, 0.025))),
+)
+CLASSES = ("background", *(name for name, *_ in SHAPES))
 
 
 def make(number: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,9 +70,9 @@ def make(number: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     body = np.zeros((side, side), dtype=bool)
     body[draw.ellipse(side / 2, side / 2, 0.42 * side, 0.46 * side, shape=body.shape)] = True
     image, labels = np.where(body, 0.0, -1.0), np.zeros((side, side), dtype=np.uint8)
-    for label, (name, mean, (least, most)) in enumerate(SHAPES, start=1):
+    for label, (_, mean, (least, most), shape) in enumerate(SHAPES, start=1):
         for _ in range(chance.integers(least, most + 1)):
-            where = shape(name, side, chance) & body
+            where = shape(side, chance) & body
             image[where], labels[where] = mean, label
     image = gaussian_filter(image, BLUR) + gaussian_filter(chance.normal(0, 2 * NOISE, image.shape), BLUR)
     return (2 * image).astype(np.float32), labels

@@ -4,9 +4,10 @@ A repetition is a session of `rounds` rounds. Spread is max/min over the
 repetitions. Coverage is the share of 95 % intervals that contain the median of the estimates of all other repetitions.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -78,19 +79,27 @@ def alone(runs: list[Run], run_log: RunLog) -> CaseEstimate:
     return of_repetition(repetition(runs[0].round, run_log), run_log)[runs[0].case]
 
 
-def all_samples(runs: list[Run], run_log: RunLog) -> tuple[float, float, float]:
-    """Latency and interval in ms from all samples of the same runs."""
+class Plain(NamedTuple):
+    """An estimate without a rule for disturbed samples."""
+
+    latency_ms: float
+    interval_ms: tuple[float, float]
+    valid_share: float = NAN
+
+
+def all_samples(runs: list[Run], run_log: RunLog) -> Plain:
+    """From all samples of the same runs."""
     latencies = [np.median(run.samples_ms) for run in runs]
-    return float(np.median(latencies)), *stats.interval(latencies)
+    return Plain(float(np.median(latencies)), stats.interval(latencies))
 
 
-def fixed_iterations(runs: list[Run], run_log: RunLog) -> tuple[float, float, float]:
-    """Latency and interval in ms: the mean over the iterations of one process."""
+def fixed_iterations(runs: list[Run], run_log: RunLog) -> Plain:
+    """The mean over the iterations of one process."""
     from scipy.stats import sem, t
 
     (run,) = runs
     mean, error = float(np.mean(run.samples_ms)), sem(run.samples_ms)
-    return mean, *map(float, t.interval(0.95, len(run.samples_ms) - 1, mean, error))
+    return Plain(mean, t.interval(0.95, len(run.samples_ms) - 1, mean, error))
 
 
 # Name in tables -> the protocol that measured the runs, and how the latency follows from them.
@@ -105,7 +114,7 @@ PROTOCOLS = {
 def repetitions(results: Results) -> pd.DataFrame:
     """A row per machine, protocol, model, mode and repetition."""
     rows = [row for run_log in results.run_logs for row in of_run_log(run_log)]
-    return pd.DataFrame(rows, columns=list(rows[0]) if rows else COLUMNS)
+    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
 def of_run_log(run_log: RunLog) -> Iterator[dict]:
@@ -114,32 +123,20 @@ def of_run_log(run_log: RunLog) -> Iterator[dict]:
     for protocol, (measured_with, estimate) in PROTOCOLS.items():
         for case in (case for case in complete if case.protocol == measured_with):
             eager = complete.get(msgspec.structs.replace(case, mode=BASELINE), {})
+            about = {"machine": run_log.name, "cpu": run_log.header.machine.label, "protocol": protocol}
+            about |= {"model": case.model, "mode": case.mode}
             for number, runs in complete[case].items():
                 after, speedup = estimate(runs, run_log), NAN
                 if case.mode != BASELINE and number in eager:
-                    speedup = ratio(protocol, estimate(eager[number], run_log), after)
-                latency, low, high = in_ms(after)
-                yield {
-                    **{"machine": run_log.name, "cpu": run_log.header.machine.label, "protocol": protocol},
-                    **{"model": case.model, "mode": case.mode, "repetition": number},
-                    **{"latency_ms": latency, "low_ms": low, "high_ms": high},
-                    "valid_share": after.valid_share if isinstance(after, CaseEstimate) else NAN,
-                    "speedup": speedup,
-                    "seconds": sum(run.seconds - preparing(run) for run in runs) + starts[measured_with, number],
-                    "prepare_s": sum(preparing(run) for run in runs),
-                }
-
-
-def in_ms(estimate: CaseEstimate | tuple[float, float, float]) -> tuple[float, float, float]:
-    """Latency and its interval."""
-    return (estimate.latency_ms, *estimate.interval_ms) if isinstance(estimate, CaseEstimate) else estimate
-
-
-def ratio(protocol: str, before: CaseEstimate | tuple, after: CaseEstimate | tuple) -> float:
-    """Speedup: by pairs of runs under this project's rule, else of the latencies."""
-    if protocol == "drift-corrected":
-        return estimates.speedup(before, after).ratio
-    return in_ms(before)[0] / in_ms(after)[0]
+                    before = estimate(eager[number], run_log)
+                    speedup = before.latency_ms / after.latency_ms
+                    if protocol == "drift-corrected":
+                        speedup = estimates.speedup(before, after).ratio  # by pairs of runs
+                low_ms, high_ms = after.interval_ms
+                row = about | {"repetition": number, "latency_ms": after.latency_ms, "low_ms": low_ms}
+                row |= {"high_ms": high_ms, "valid_share": after.valid_share, "speedup": speedup}
+                row["seconds"] = sum(run.seconds - preparing(run) for run in runs) + starts[measured_with, number]
+                yield row | {"prepare_s": sum(preparing(run) for run in runs)}
 
 
 def preparing(run: Run) -> float:
@@ -150,36 +147,27 @@ def preparing(run: Run) -> float:
 def start_s(run_log: RunLog, complete: dict) -> dict[tuple[str, int], float]:
     """Protocol and repetition -> seconds per case of starting the server and timing the reference workload; 0 for the
     fixed-iteration protocol, which needs neither."""
-    sessions, cases = defaultdict(set), Counter()
-    for case, repetitions in complete.items():
-        for number, runs in repetitions.items():
-            sessions[number] |= {run.session for run in runs}
-            cases[number] += case.protocol == "project"
     seconds: dict[tuple[str, int], float] = defaultdict(float)
-    for number, names in sessions.items():
-        total = sum(speed.seconds for speed in run_log.machine_speeds if speed.session in names)
-        seconds["project", number] = total / max(1, cases[number])
+    for number in {number for repetitions in complete.values() for number in repetitions}:
+        runs = [run for repetitions in complete.values() for run in repetitions.get(number, ())]
+        sessions = {run.session for run in runs}
+        cases = {run.case for run in runs if run.case.protocol == "project"}
+        total = sum(speed.seconds for speed in run_log.machine_speeds if speed.session in sessions)
+        seconds["project", number] = total / max(1, len(cases))
     return seconds
 
 
 def protocols(results: Results) -> pd.DataFrame:
     """A row per machine, protocol, model and mode."""
-    rows = [
-        {
-            **dict(zip(COLUMNS, key, strict=True)),
-            "repetitions": len(rows),
-            "throughput_img_s": 1e3 / rows.latency_ms.median(),
-            "spread": rows.latency_ms.max() / rows.latency_ms.min(),
-            "speedup": rows.speedup.median(),
-            "speedup_spread": rows.speedup.max() / rows.speedup.min(),
-            "coverage": covered(rows).mean(),
-            "seconds": rows.seconds.median(),
-            "prepare_s": rows.prepare_s.median(),
-            "valid_share": rows.valid_share.mean(),
-        }
-        for key, rows in repetitions(results).groupby(COLUMNS, sort=False)
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for key, repeated in repetitions(results).groupby(COLUMNS, sort=False):
+        latencies, speedups = repeated.latency_ms, repeated.speedup
+        row = dict(zip(COLUMNS, key, strict=True)) | {"repetitions": len(repeated)}
+        row |= {"throughput_img_s": 1e3 / latencies.median(), "spread": latencies.max() / latencies.min()}
+        row |= {"speedup": speedups.median(), "speedup_spread": speedups.max() / speedups.min()}
+        row |= {"coverage": covered(repeated).mean(), "seconds": repeated.seconds.median()}
+        rows.append(row | {"prepare_s": repeated.prepare_s.median(), "valid_share": repeated.valid_share.mean()})
+    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
 def covered(rows: pd.DataFrame) -> np.ndarray:

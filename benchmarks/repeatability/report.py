@@ -33,26 +33,27 @@ PROTOCOLS = {
 SHADES = {"drift-corrected": (COLOURS[0], "o"), "fixed-iteration": (COLOURS[1], "s")}  # colour and marker
 
 
-def terminal(results: Results) -> str:
-    rows = repetitions.protocols(results)
-    return "no repetition is complete yet" if rows.empty else markdown.aligned(rows, DIGITS)
+def all_cases(results: Results) -> Shown:
+    """Every case under each protocol: throughput in img/s, spread, coverage, and the seconds of one repetition."""
+    return Shown(repetitions.protocols(results).drop(columns="cpu"), DIGITS)
 
 
 def promises(results: Results) -> Shown:
     """Each protocol over all cases. Spread is max/min over the repetitions, coverage how often a 95 % interval contains
     the median of the other repetitions. `drift-corrected` is this project's rule with the drift over all repetitions,
     `alone` with the drift within each session; `all_samples` counts the disturbed samples of the same runs too."""
-    rows = []
-    for run_log in results.run_logs:
-        of_run_log = Results([run_log])
-        protocols, repeated = repetitions.protocols(of_run_log), repetitions.repetitions(of_run_log)
-        for protocol, cases in protocols.groupby("protocol", sort=False) if len(protocols) else ():
-            eager = repeated[(repeated.protocol == protocol) & (repeated["mode"] == BASELINE)]
-            row = {"machine": run_log.name, "protocol": protocol, "cases": len(cases)}
-            row |= {"spread, worst": cases.spread.max(), "spread, median": cases.spread.median()}
-            row["speedup's spread, worst"] = cases.speedup_spread.max()
-            row["coverage"] = np.average(cases.coverage, weights=cases.repetitions)
-            rows.append(row | {SECONDS: eager.groupby("repetition").seconds.sum().median()})
+    rows, repeated = [], repetitions.repetitions(results)
+    if repeated.empty:
+        return Shown(repeated, {})
+    eager = repeated[repeated["mode"] == BASELINE]
+    together = eager.groupby(["machine", "protocol", "repetition"]).seconds.sum()
+    seconds = together.groupby(["machine", "protocol"]).median()
+    for key, cases in repetitions.protocols(results).groupby(["machine", "protocol"], sort=False):
+        row = {"machine": key[0], "protocol": key[1], "cases": len(cases)}
+        row |= {"spread, worst": cases.spread.max(), "spread, median": cases.spread.median()}
+        row["speedup's spread, worst"] = cases.speedup_spread.max()
+        row["coverage"] = np.average(cases.coverage, weights=cases.repetitions)
+        rows.append(row | {SECONDS: seconds.get(key, np.nan)})
     digits = {"cases": 0, "spread, worst": 3, "spread, median": 3, "speedup's spread, worst": 3, "coverage": 2}
     return Shown(pd.DataFrame(rows), digits | {SECONDS: 0})
 
@@ -60,25 +61,17 @@ def promises(results: Results) -> Shown:
 def targets(results: Results) -> Shown:
     """The targets of this project's protocol, and whether they were met."""
     frame, checks = promises(results).frame, []
-    rows = frame.set_index(["machine", "protocol"]) if len(frame) else pd.DataFrame(index=[[], []])
-    for machine in dict.fromkeys(rows.index.get_level_values(0)):
-        project, fixed_iteration = rows.loc[machine, "drift-corrected"], rows.loc[machine, "fixed-iteration"]
+    for machine, rows in frame.groupby("machine", sort=False) if len(frame) else ():
+        by_protocol = rows.set_index("protocol")
+        project, fixed_iteration = by_protocol.loc["drift-corrected"], by_protocol.loc["fixed-iteration"]
         limits = TARGETS | {SECONDS: 2 * fixed_iteration[SECONDS]}
-        if machine.endswith("-background-load"):
-            limits |= TARGETS_BESIDE_LOAD
+        limits |= TARGETS_BESIDE_LOAD if machine.endswith("-background-load") else {}
         for what, limit in limits.items():
             met = project[what] >= limit if what == "coverage" else project[what] <= limit
             row = {"machine": machine, "what": what, "target": limit, "this protocol": project[what]}
-            row |= {"fixed-iteration protocol": fixed_iteration[what], "": "met" if met else "missed"}
-            if not np.isnan(project[what]):
-                checks.append(row)
-    return Shown(pd.DataFrame(checks), {"target": 2, "this protocol": 3, "fixed-iteration protocol": 3})
-
-
-def all_cases(results: Results) -> Shown:
-    """Every case under each protocol: throughput in img/s, spread, coverage, and the seconds of one repetition."""
-    rows = repetitions.protocols(results).drop(columns="cpu", errors="ignore")
-    return Shown(rows, DIGITS)
+            checks.append(row | {"fixed-iteration protocol": fixed_iteration[what], "": "met" if met else "missed"})
+    table = pd.DataFrame(checks).dropna(subset="this protocol") if checks else pd.DataFrame()
+    return Shown(table, {"target": 2, "this protocol": 3, "fixed-iteration protocol": 3})
 
 
 def verdicts(results: Results) -> Shown:
@@ -92,10 +85,10 @@ def verdicts(results: Results) -> Shown:
             "compile against baseline": [compare(part, part, (BASELINE, "compile")) for part in parts],
         }
         for what, tables in comparisons.items():
-            counts = pd.concat(tables).verdict.value_counts() if tables else pd.Series(dtype=int)
-            if counts.sum():
-                row = {"machine": run_log.name, "what": what, "pairs": counts.sum()}
-                summary.append(row | {verdict: counts.get(verdict, 0) for verdict in ("faster", "slower", "tied")})
+            counts = pd.concat(tables).verdict.value_counts() if tables else {}
+            row = {"machine": run_log.name, "what": what, "pairs": sum(map(len, tables))}
+            row |= {verdict: counts.get(verdict, 0) for verdict in ("faster", "slower", "tied")}
+            summary += [row] if row["pairs"] else []
     return Shown(pd.DataFrame(summary), {"pairs": 0, "faster": 0, "slower": 0, "tied": 0})
 
 
@@ -103,7 +96,7 @@ def picture(results: Results) -> Picture:
     """A panel per run log: throughput by every repetition of both protocols over the median of this project's, with the
     repetition's 95 % interval."""
     frame = repetitions.repetitions(results)
-    return None if frame.empty else (frame, partial(draw, frame, results.dates()))
+    return (frame, partial(draw, frame, results.dates())) if len(frame) else None
 
 
 def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
@@ -181,10 +174,11 @@ def draw_states(frame: pd.DataFrame, cpus: dict[str, str]) -> Figure:
 
 def promises_of_all(results_of: catalogue.AllResults) -> str:
     """A row per run log and protocol."""
-    shown = promises(results_of.get("repeatability", catalogue.NOTHING))
+    results = results_of.get("repeatability", catalogue.NOTHING)
+    shown, cpus = promises(results), {log.name: f"{log.header.machine.label} ({log.name})" for log in results.run_logs}
     names = ["machine", "protocol", "cases", "spread, worst", "spread, median", "coverage"]
     frame = shown.frame.reindex(columns=names)
-    frame["protocol"] = frame.protocol.map(PROTOCOLS)
+    frame["machine"], frame["protocol"] = frame.machine.map(cpus), frame.protocol.map(PROTOCOLS)
     digits = {"cases": 0, "spread, worst": 2, "spread, median": 2, "coverage": 2}
     return markdown.table(frame, digits)
 
@@ -193,6 +187,6 @@ README_TABLES = {"promises": promises_of_all}
 REPORT = Report(
     csvs={"benchmark_results.csv": repetitions.protocols},
     pictures={"benchmark_plot.png": picture, "states_plot.png": states},
-    show=terminal,
+    show=lambda results: markdown.aligned(*all_cases(results)[:2]),
     pages=(promises, targets, all_cases, verdicts),
 )

@@ -14,7 +14,6 @@ from scipy.stats import gmean
 from benchmarks import catalogue
 from segbench import modes
 from segbench.analysis import markdown, plots, rankings, stats, tables
-from segbench.analysis.estimates import NOTHING
 from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, Picture
 from segbench.analysis.rankings import NETWORK
@@ -36,8 +35,6 @@ def everything(results: Results) -> pd.DataFrame:
     """All rows with the seconds of each step of preparing, the size of the converted model, and `break_even`: after how
     many inferences preparing from nothing has taken less time than it saved over eager mode."""
     frame = results.rows.copy()
-    if frame.empty:
-        return frame
     runs = [results.estimates(run_log)[case].raw for run_log, case in results.cases]
     for step in STEPS:
         frame[f"{step}_s"] = [step_s(raw, step) for raw in runs]
@@ -49,17 +46,16 @@ def everything(results: Results) -> pd.DataFrame:
     return frame
 
 
+def without_load(results: Results) -> pd.DataFrame:
+    """The same without the run logs that were measured beside a busy process."""
+    frame = everything(results)
+    return frame[~frame.machine.str.endswith(BACKGROUND_LOAD)]
+
+
 def valid_2d(results: Results) -> pd.DataFrame:
-    """The valid rows of 2D networks with the allocator retained that were measured without background load."""
-    frame = everything(without_background_load(results))
-    if frame.empty:
-        return frame
+    """The valid rows of these of 2D networks with the allocator retained."""
+    frame = without_load(results)
     return frame[(frame.allocator == "retained") & (frame.status == "ok") & ~is_volume(frame)]
-
-
-def without_background_load(results: Results) -> Results:
-    """The run logs that were not measured beside a busy process."""
-    return results.of(*(run_log for run_log in results.run_logs if not run_log.name.endswith(BACKGROUND_LOAD)))
 
 
 def step_s(runs: Iterable[Run], step: str) -> float:
@@ -70,11 +66,8 @@ def step_s(runs: Iterable[Run], step: str) -> float:
     return tables.mean(run.phases_s[step] for run in cold or with_step)
 
 
-def fastest(results: Results) -> pd.DataFrame:
+def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per machine, network and precision: its fastest valid mode."""
-    frame = everything(results)
-    if frame.empty:
-        return frame
     columns = ["machine", "model", "decoder", "precision", "mode", "throughput_img_s", "throughput_low"]
     columns += ["throughput_high", "speedup", "speedup_low", "speedup_high", "rel_error", "argmax_agreement"]
     columns += ["memory_mb_img", "model_mb", "prepare_s", "prepare_warm_s", "break_even"]
@@ -91,55 +84,39 @@ def share_kept(results: Results) -> pd.DataFrame:
     over the runs. `p95_ms`: 95 % of the samples beside the busy process take less."""
     run_logs, rows = {run_log.name: run_log for run_log in results.run_logs}, []
     for run_log, case in results.cases:
-        without_load = run_logs.get(run_log.name.removesuffix(BACKGROUND_LOAD))
-        if not run_log.name.endswith(BACKGROUND_LOAD) or without_load is None or case.allocator != "retained":
-            continue
-        estimate = results.estimates(without_load).get(case, NOTHING)
+        without = run_logs.get(run_log.name.removesuffix(BACKGROUND_LOAD), run_log)
+        estimate = results.estimates(without).get(case)
         runs = [run for run in results.estimates(run_log)[case].raw if run.samples_ms]
-        if not estimate or not runs:
+        if without is run_log or case.allocator != "retained" or not estimate or not runs:
             continue
         shares = [estimate.latency_ms / np.mean(run.samples_ms) for run in runs]
-        low, high = stats.interval(shares)
-        rows.append(
-            {
-                "machine": without_load.name,
-                "model": case.model,
-                "decoder": case.decoder,
-                "mode": case.mode,
-                "latency_ms": estimate.latency_ms,
-                "share_kept": float(np.mean(shares)),
-                "share_kept_low": low,
-                "share_kept_high": high,
-                "p95_ms": float(np.quantile(np.concatenate([run.samples_ms for run in runs]), 0.95)),
-                "runs": len(runs),
-            }
-        )
+        row = {"machine": without.name, "model": case.model, "decoder": case.decoder, "mode": case.mode}
+        row |= {"latency_ms": estimate.latency_ms, "share_kept": np.mean(shares)}
+        row["share_kept_low"], row["share_kept_high"] = stats.interval(shares)
+        row["p95_ms"] = np.quantile(np.concatenate([run.samples_ms for run in runs]), 0.95)
+        rows.append(row | {"runs": len(runs)})
     return pd.DataFrame(rows)
 
 
 def reference_times(results: Results) -> Shown:
     """Does a runtime that is loaded and idle slow down the reference workload? Times of the reference workload in the
     runs of each mode, over those in the runs of eager mode: their fastest tenth, and their median."""
-    times_of_mode: dict[str, list] = {}
-    for run in (run for run_log in without_background_load(results).run_logs for run in run_log.runs):
-        if run.status == "ok" and len(run.case.size) == 2:
-            times_of_mode.setdefault(run.case.mode, []).extend(run.reference_ms)
-    if BASELINE not in times_of_mode:
+    times = [
+        (run.case.mode, *reference_ms)
+        for run_log in results.run_logs
+        for run in run_log.runs
+        if not run_log.name.endswith(BACKGROUND_LOAD) and run.status == "ok" and len(run.case.size) == 2
+        for reference_ms in run.reference_ms
+    ]
+    by_mode = pd.DataFrame(times, columns=["mode", "convolution", "GEMM"]).groupby("mode")
+    if BASELINE not in by_mode.groups:
         return Shown(pd.DataFrame(), {})
-    eager, rows = np.quantile(times_of_mode[BASELINE], (0.1, 0.5), axis=0), []
-    for mode in modes.in_order([*times_of_mode]):
-        ratios = np.quantile(times_of_mode[mode], (0.1, 0.5), axis=0) / eager
-        row = {"mode": mode, "reference times": len(times_of_mode[mode])}
-        row |= {"convolution, fastest tenth": ratios[0, 0], "convolution, median": ratios[1, 0]}
-        rows.append(row | {"GEMM, fastest tenth": ratios[0, 1], "GEMM, median": ratios[1, 1]})
-    digits = dict.fromkeys([*rows[0]][2:], 3)
-    return Shown(pd.DataFrame(rows), {"reference times": 0} | digits)
-
-
-def networks(frame: pd.DataFrame) -> pd.Series:
-    """`resnet18 + UNet`, `resnet18`, `stunet_s`"""
-    behind = frame.decoder.map(lambda name: f" + {DECODERS[name]}" if name else "")
-    return frame.model + behind
+    quantiles = by_mode.quantile([0.1, 0.5]).unstack()
+    ratios = (quantiles / quantiles.loc[BASELINE]).reindex(modes.in_order([*by_mode.groups]))
+    ratios.columns = [f"{part}, {'median' if share == 0.5 else 'fastest tenth'}" for part, share in ratios]
+    digits = {"reference times": 0} | dict.fromkeys(ratios, 3)
+    ratios.insert(0, "reference times", by_mode.size())
+    return Shown(ratios.reset_index(), digits)
 
 
 def terminal(results: Results) -> str:
@@ -147,9 +124,8 @@ def terminal(results: Results) -> str:
     digits = {"throughput_img_s": 2, "speedup": 2, "memory_mb_img": 1, "prepare_s": 1, "prepare_warm_s": 1}
     names = ["model", "decoder", "mode", "allocator", *digits, "break_even", "rel_error", "status"]
     shown = frame[names].assign(rel_error=frame.rel_error.map("{:.1e}".format).replace("nan", ""))
-    figures = {"throughput_img_s": 2, "speedup": 2}
-    best = fastest(results)[["model", "decoder", "precision", "mode", *figures]]
-    return f"{markdown.aligned(shown, digits | {'break_even': 0})}\n\n{markdown.aligned(best, figures)}"
+    best = fastest(frame)[["model", "decoder", "precision", "mode", "throughput_img_s", "speedup"]]
+    return f"{markdown.aligned(shown, digits | {'break_even': 0})}\n\n{markdown.aligned(best, digits)}"
 
 
 def gains(results: Results) -> Shown:
@@ -157,8 +133,6 @@ def gains(results: Results) -> Shown:
     with UNet) that were measured under the mode; the largest relative error; and seconds to prepare from nothing and
     from disk (medians)."""
     frame, rows = valid_2d(results), []
-    if frame.empty:
-        return Shown(frame, {})
     kinds = [kind for kind in KINDS if kind in set(frame.kind)]
     for mode in modes.in_order(frame["mode"]):
         of_mode = frame[frame["mode"] == mode]
@@ -176,8 +150,6 @@ def shares(results: Results) -> Shown:
     large matrix product or convolution in the mode's precision (medians over the networks). Winograd's algorithm can
     exceed 1. Only modes that were measured with at least half of the networks are shown."""
     frame = valid_2d(results)
-    if frame.empty:
-        return Shown(frame, {})
     networks_of_mode = frame.groupby("mode").model.transform("nunique")
     frame = frame[2 * networks_of_mode >= frame.model.nunique()]
     wide = frame.pivot_table(index="mode", columns="kind", values="peak_share", aggfunc="median", sort=False)
@@ -190,12 +162,10 @@ def winners(results: Results) -> Shown:
     """The fastest valid mode of every network at each precision, in img/s (3D: patches/s), with its 95 % interval and
     its speedup over eager FP32. Break-even: after how many inferences preparing it from nothing has taken less time
     than it saved over eager FP32."""
-    best = fastest(without_background_load(results))
-    if best.empty:
-        return Shown(best, {})
+    best = fastest(without_load(results))
     return catalogue.shown(
         {
-            "network": networks(best),
+            "network": catalogue.networks(best),
             "precision": best.precision.map(lambda name: PRECISIONS[name][0]),
             "mode": best["mode"],
             "img/s": (best.throughput_img_s, 1),
@@ -214,15 +184,13 @@ def geometric_mean(values: pd.Series) -> float:
 def picture(results: Results) -> Picture:
     """A row per run log, without those of --background-load. Left: speedup of every mode over baseline for every
     network; right: torch's steps added one by one, geometric mean over the networks of a kind."""
-    frame = everything(without_background_load(results))
-    if frame.empty:
-        return None
-    return frame, partial(draw, frame, results.dates())
+    frame = without_load(results)
+    return (frame, partial(draw, frame, results.dates())) if len(frame) else None
 
 
 def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
     machines = plots.by_machine(frame)
-    heights = [1.6 + 0.24 * networks(rows).nunique() for rows in machines.values()]
+    heights = [1.6 + 0.24 * catalogue.networks(rows).nunique() for rows in machines.values()]
     figure, axes = plots.panels(heights, 2, width_ratios=(5, 2))
     for (left, right), (machine, rows) in zip(axes, machines.items(), strict=True):
         heat(left, rows[rows.allocator == "retained"])
@@ -235,7 +203,7 @@ def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
 
 def heat(axes: Axes, rows: pd.DataFrame) -> None:
     """Networks by modes: speedups as numbers and colours, the fastest valid mode of each precision marked."""
-    rows = rows.assign(network=networks(rows))
+    rows = rows.assign(network=catalogue.networks(rows))
     names, columns = [*dict.fromkeys(rows.network)], [mode for mode in modes.in_order(rows["mode"]) if mode != BASELINE]
     valid = rows[rows.status == "ok"]
     wide = valid.pivot(index="network", columns="mode", values="speedup").reindex(index=names, columns=columns)
@@ -301,23 +269,18 @@ def background_load(results_of: catalogue.AllResults) -> str:
     frame = share_kept(results)
     if frame.empty:
         return ""
-    names = {"mean": "mean share kept", "min": "lowest", "max": "highest"}
-    summary = (
-        frame.groupby(["machine", "mode"], sort=False).share_kept.agg([*names]).reset_index().rename(columns=names)
-    )
-    summary = summary.sort_values("mode", key=lambda column: column.map(modes.order), kind="stable")
-    summary = summary.sort_values("machine", kind="stable")
-    summary["machine"] = summary.machine.replace(catalogue.cpus(results_of))
-    return markdown.table(summary.rename(columns={"machine": "CPU"}), dict.fromkeys(names.values(), 2))
+    names = {"mean": "throughput kept, mean", "min": "lowest", "max": "highest"}
+    summary = frame.groupby(["machine", "mode"]).share_kept.agg([*names]).reset_index().rename(columns=names)
+    summary = summary.sort_values("mode", key=lambda column: column.map(modes.order))
+    summary = summary.sort_values("machine", kind="stable").rename(columns={"machine": "CPU"})
+    return markdown.table(summary.replace({"CPU": catalogue.cpus(results_of)}), dict.fromkeys(names.values(), 2))
 
 
 README_TABLES = {"runtimes": runtimes, "background-load": background_load}
-
-
 REPORT = Report(
     csvs={
         "benchmark_results_all.csv": everything,
-        "benchmark_results.csv": fastest,
+        "benchmark_results.csv": lambda results: fastest(everything(results)),
         "benchmark_background_load.csv": share_kept,
     },
     pictures={"benchmark_plot.png": picture},

@@ -39,14 +39,14 @@ class RunEstimate:
     samples are valid, the nearest to valid are used."""
 
     def __init__(self, run: Run, key: Key, reference: stats.Reference):
-        self.case, self.key, self.reference = run.case, key, reference
+        self.case, self.key, self.reference, self.kind = run.case, key, reference, kind_of_process(key.host, run.case)
         self.samples_ms, self.reference_ms = np.array(run.samples_ms), np.array(run.reference_ms)
         self.valid_samples = stats.valid_samples(self.reference_ms, reference.bound_ms)
         logs = np.log(self.reference_ms)
         excess = np.maximum(np.maximum(logs[1:], logs[:-1]) - np.log(reference.bound_ms), 0).max(axis=1)
         enough = int(self.valid_samples.sum()) >= min(stats.MIN_SAMPLES, len(self.samples_ms))
         chosen = self.valid_samples if enough else np.argsort(excess, kind="stable")[: stats.MIN_SAMPLES]
-        self.valid, self.unloaded = enough, is_unloaded(run)
+        self.valid, self.unloaded = enough, taken_cpus(run) <= BUSY_CPUS
         self.uncorrected_log_ms = self.log_ms = float(np.median(np.log(self.samples_ms[chosen])))
         self.level = float(np.mean((logs[1:, 0] + logs[:-1, 0])[chosen]) / 2)
         self.excess = float(np.mean(excess[chosen]))  # log of the reference times over their bound
@@ -54,11 +54,6 @@ class RunEstimate:
         # `correct_drift` sets these from all runs of the host, and corrects `level` and `log_ms`.
         self.slope, self.weight, self.scatter = 0.0, 1.0, stats.Scatter()
         self.sessions = 1  # from which the median level of the host is known
-
-    @property
-    def kind(self) -> tuple[str, int, str]:
-        """Of its process: host, threads and runtime, whose idle threads lengthen reference times."""
-        return self.key.host, self.case.threads, modes.find(self.case.mode).runtime
 
     @property
     def network(self) -> tuple[str, int, str, str]:
@@ -174,12 +169,13 @@ def of_cases(
 ) -> dict[Case, CaseEstimate]:
     """The same from these runs alone. `host`: session -> host."""
     keyed_runs = [pair for runs in cases.values() for pair in least_loaded(runs, host).items()]
-    kinds = grouped(keyed_runs, lambda pair: (pair[0].host, pair[1].threads, modes.find(pair[1].case.mode).runtime))
     runs = []
-    for pairs in kinds.values():
-        reference, unloaded = reference_of([run for _, run in pairs])
+    for pairs in grouped(keyed_runs, lambda pair: kind_of_process(pair[0].host, pair[1].case)).values():
+        runs_of_kind = [run for _, run in pairs]
+        unloaded = [run for run in runs_of_kind if taken_cpus(run) <= BUSY_CPUS]
+        reference = stats.reference(np.concatenate([run.reference_ms for run in unloaded or runs_of_kind]))
         of_kind = [RunEstimate(run, key, reference) for key, run in pairs]
-        trusted = unloaded and sum(run.valid for run in of_kind) >= VALID_SHARE * len(of_kind)
+        trusted = bool(unloaded) and sum(run.valid for run in of_kind) >= VALID_SHARE * len(of_kind)
         for run in of_kind:
             run.valid &= trusted
         runs += of_kind
@@ -213,14 +209,9 @@ def taken_cpus(run: Run) -> float:
     return run.busy_cpus + run.stolen_cpus
 
 
-def is_unloaded(run: Run) -> bool:
-    return taken_cpus(run) <= BUSY_CPUS
-
-
-def reference_of(runs: list[Run]) -> tuple[stats.Reference, bool]:
-    """Of a kind of process, from the reference times of unloaded runs; and whether there are any."""
-    unloaded = [run for run in runs if is_unloaded(run)]
-    return stats.reference(np.concatenate([run.reference_ms for run in unloaded or runs])), bool(unloaded)
+def kind_of_process(host: str, case: Case) -> tuple[str, int, str]:
+    """Host, threads and runtime, whose idle threads lengthen reference times."""
+    return host, case.threads, modes.find(case.mode).runtime
 
 
 def correct_drift(runs: list[RunEstimate]) -> None:
@@ -251,11 +242,6 @@ def correct_drift(runs: list[RunEstimate]) -> None:
                 run.scatter, run.weight = scatter, scatter.variance / (scatter.variance + error**2)
 
 
-def levels(runs: list[RunEstimate]) -> list[float]:
-    """Those of the valid runs, or of all where none is valid."""
-    return [run.level for run in runs if run.valid] or [run.level for run in runs]
-
-
 def by_case(runs: list[RunEstimate], field: str) -> list[np.ndarray]:
     """A field of the valid runs, an array a case."""
     cases = grouped((run for run in runs if run.valid), lambda run: run.case)
@@ -281,7 +267,8 @@ def median_level(kind: tuple[str, int, str], kinds: dict[tuple, list[RunEstimate
             differences.append(run.level - np.mean([other.level for other in pairs]))
     if len(differences) >= MIN_PAIRS:
         runs, offset = torch_runs, float(np.median(differences))
-    return float(np.median(levels(runs))) + offset, len({run.key.session for run in runs})
+    levels = [run.level for run in runs if run.valid] or [run.level for run in runs]
+    return float(np.median(levels)) + offset, len({run.key.session for run in runs})
 
 
 def carry_over(estimates: dict[Case, CaseEstimate], first_host: str) -> None:
@@ -340,8 +327,3 @@ def speedup(before: CaseEstimate, after: CaseEstimate) -> Speedup:
     low, high = stats.interval_around(ratio, width)
     low, high = 0.0 if before.one_sided else low, float("inf") if after.one_sided else high
     return Speedup(ratio, low, high, len(pairs), width)
-
-
-def slower(case: CaseEstimate, other: CaseEstimate) -> bool:
-    """Whether the first is significantly slower than the second, by the interval of the ratio."""
-    return speedup(case, other).low > 1

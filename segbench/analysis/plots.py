@@ -110,8 +110,7 @@ def draw_encoders(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
 
 
 def throughput(axes: Axes, best: pd.DataFrame) -> None:
-    """Points with their 95 % intervals. Names stand at the Pareto front (nothing smaller is faster) and at the fastest
-    of every family."""
+    """Points with their 95 % intervals, and names."""
     if best.empty:
         axes.annotate("no estimate", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
         return

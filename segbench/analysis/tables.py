@@ -94,7 +94,7 @@ class Results:
             of_place = {place: self.estimates(self.cases[place][0])[self.cases[place][1]] for place in places}
             fastest = min(of_place.values(), key=lambda estimate: estimate.latency_ms)
             for place, estimate in of_place.items():
-                tied[place] = estimate is fastest or not estimates.slower(estimate, fastest)
+                tied[place] = estimate is fastest or not estimates.speedup(estimate, fastest).low > 1
         return tied
 
     @cached_property
@@ -148,10 +148,10 @@ def order(case: Case) -> tuple:
 
 def peak_gflops(run_log: RunLog) -> dict[tuple[str, str], float]:
     """Host and precision -> the highest rate that any of its sessions reached."""
-    peaks: dict[tuple[str, str], float] = {}
+    peaks, host_of = {}, run_log.host_of()
     for machine_speed in run_log.machine_speeds:
         for precision, rate in machine_speed.peak_gflops.items():
-            key = run_log.host(machine_speed.session), precision
+            key = host_of[machine_speed.session], precision
             peaks[key] = max(rate, peaks.get(key, 0))
     return peaks
 

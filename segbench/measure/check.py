@@ -22,27 +22,24 @@ def check_output(run: Run, network: torch.nn.Module, image: torch.Tensor, output
             run.gmacs, run.decoder_gmacs = models.count_gmacs(network.to("meta"), image.to("meta"))
     run.output_std = float(expected[0].float().std())
     check = check_values if run.case.output == "logits" else check_labels
-    check(run, outputs, expected)
+    run.reason = check(run, outputs, expected)
     if (error := fp32_error()) > modes.max_error(modes.BASELINE):
-        run.status = "wrong"
         run.reason = f"FP32 is not FP32 here, relative error {error:.2g}: something has it computed in less"
     if unsteady := difference(repeated, expected, modes.BASELINE):
-        run.status, run.reason = "wrong", f"the network differs from call to call: {unsteady} on the same input"
+        run.reason = f"the network differs from call to call: {unsteady} on the same input"
+    run.status = "wrong" if run.reason else "ok"
 
 
-def check_values(run: Run, outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+def check_values(run: Run, outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
     first = expected[0]
     if run.case.classes and first.is_floating_point() and outputs[0].shape == first.shape:
         run.argmax_agreement = float((outputs[0].argmax(dim=1) == first.argmax(dim=1)).float().mean())
     if not all(bool(output.isfinite().all()) for output in outputs):
-        run.status, run.reason = "wrong", "the output holds NaN or infinity"
-        return
-    pairs = [
-        (output, wanted) for output, wanted in zip(outputs, expected, strict=False) if output.shape == wanted.shape
-    ]
-    run.rel_error = max((relative_error(*pair) for pair in pairs if pair[1].is_floating_point()), default=None)
-    if reason := difference(outputs, expected, run.case.mode):
-        run.status, run.reason = "wrong", f"{reason} against FP32 eager"
+        return "the output holds NaN or infinity"
+    alike = [pair for pair in zip(outputs, expected, strict=False) if pair[0].shape == pair[1].shape]
+    run.rel_error = max((relative_error(*pair) for pair in alike if pair[1].is_floating_point()), default=None)
+    reason = difference(outputs, expected, run.case.mode)
+    return f"{reason} against FP32 eager" if reason else ""
 
 
 def difference(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], mode: str) -> str:
@@ -72,13 +69,11 @@ def on_another_input(network: torch.nn.Module, image: torch.Tensor, prepared: Pr
         return difference(prepared.outputs(prepared.call()), network(other.clone()), mode)
 
 
-def check_labels(run: Run, outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+def check_labels(run: Run, outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
     """Labels have no relative error: what counts is how many are the same."""
     run.argmax_agreement = float((outputs[0] == expected[0].argmax(dim=1)).float().mean())
-    bound = modes.min_agreement(run.case.mode)
-    if run.argmax_agreement < bound:
-        run.status = "wrong"
-        run.reason = f"{run.argmax_agreement:.3%} of the pixels have FP32 eager's label, less than {bound:.2%}"
+    share, bound = run.argmax_agreement, modes.min_agreement(run.case.mode)
+    return f"{share:.3%} of the pixels have FP32 eager's label, less than {bound:.2%}" if share < bound else ""
 
 
 def fp32_error() -> float:

@@ -1,9 +1,9 @@
-"""What the sweeping process and the server that forks its workers say to each other: JSON, one message a line."""
+"""What the sweeping process and the server that forks its workers say to each other, in JSON."""
 
 import msgspec
 
 from ..cases import Case
-from ..records import Run
+from ..records import MachineSpeed, Run
 
 
 class Order(msgspec.Struct, tag=True):
@@ -14,8 +14,8 @@ class Order(msgspec.Struct, tag=True):
     bound_ms: tuple[float, float] = (0, 0)  # up to which reference times are valid
     samples_wanted: int = 12  # valid ones
     budget_s: float = 2
-    native_bf16: bool = False
     source: str = ""  # path of the weights that the case names, or of the module of the user's network
+    native_bf16: bool = False
 
 
 class Started(msgspec.Struct, tag=True):
@@ -28,17 +28,12 @@ class Phase(msgspec.Struct, tag=True):
     name: str  # build, prepare, memory, measure, check
 
 
-class Speeds(msgspec.Struct, tag=True):
-    reference_ms: list[tuple[float, float]]
-    peak_gflops: dict[str, float]  # by precision: fp32, bf16 where it is native
-
-
 class Done(msgspec.Struct, tag=True):
-    run: Run
+    line: Run | MachineSpeed
 
 
 class Exited(msgspec.Struct, tag=True):
     signal: int = 0  # that ended the process; 0 if it ended by itself
 
 
-Message = Started | Phase | Speeds | Done | Exited
+Message = Started | Phase | Done | Exited

@@ -2,20 +2,19 @@
 process never imports torch."""
 
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
+from multiprocessing import Pipe
 from tempfile import TemporaryFile
 
 import msgspec
 
 from .. import machine
 from ..cases import Case
-from ..records import Run
+from ..records import MachineSpeed, Run
 from . import worker
-from .messages import Done, Exited, Message, Order, Phase, Speeds, Started
+from .messages import Done, Exited, Message, Order, Phase, Started
 
 # Longest silence of a worker in s, by phase ("" while torch is imported).
 LIMITS_S = {"": 300, "build": 300, "prepare": 300, "check": 300}
@@ -54,36 +53,35 @@ class Server:
         self.environment = environment
         self.process: subprocess.Popen | None = None
         self.log = TemporaryFile()  # noqa: SIM115 (closed with the server)
-        self.buffer = b""
 
     def start(self) -> None:
         fixed = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}  # NumPy's threads would not survive a fork
         fixed["NUMBA_CACHE_DIR"] = str(machine.cache_folder() / "numba")
-        self.buffer = b""
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", SERVE, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=cleaned() | self.environment | fixed,
-            start_new_session=True,  # Ctrl-C is for the sweep to handle
-        )
+        self.connection, theirs = Pipe()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", SERVE, str(os.getpid()), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=self.log,
+                env=cleaned() | self.environment | fixed,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the sweep to handle
+            )
 
-    def run(self, order: Order) -> Done | Speeds:
-        """Carry one order out in a fresh process. A process that is too slow or dies is a Run too, with its status and
-        reason.
-
-        Raises ServerDied where there is no process left to ask.
-        """
+    def run(self, order: Order) -> Run | MachineSpeed:
+        """Carry one order out in a fresh process. One that is too slow or dies is a Run too, with status and reason.
+        Raises ServerDied where there is no process left to ask."""
         if self.process is None or self.process.poll() is not None:
             self.start()
-        kills = oom_kills()
-        self.send(order)
-        group, phase, answer, late = 0, "", None, False
+        kills, group, phase, answer, late = oom_kills(), 0, "", None, False
+        try:
+            self.connection.send_bytes(msgspec.json.encode(order))
+        except OSError:
+            raise ServerDied(self.last_words()) from None
         while True:
             limit = LIMITS_S.get(phase, longest_s(order) * (2 if phase == "memory" else 1) + 1)
-            message = self.receive(limit)
-            match message:
+            match self.receive(limit):
                 case None if late or not group:
                     self.stop()
                     raise ServerDied(f"no answer for {limit:.0f} s")
@@ -95,32 +93,19 @@ class Server:
                 case Phase(name):
                     phase = name
                 case Exited(signal_number) if answer is None:
-                    return Done(failure(order, phase, signal_number, late, oom_kills() > kills))
+                    return failure(order, phase, signal_number, late, oom_kills() > kills)
                 case Exited():
                     return answer
-                case _:
-                    answer = message
-
-    def send(self, order: Order) -> None:
-        try:
-            self.process.stdin.write(msgspec.json.encode(order) + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            raise ServerDied(self.last_words()) from None
+                case Done(line):
+                    answer = line
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message, or None if there is none in time."""
-        end = time.monotonic() + timeout_s
-        while b"\n" not in self.buffer:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
-            if not ready:
-                return None
-            chunk = os.read(self.process.stdout.fileno(), 1 << 16)
-            if not chunk:
-                raise ServerDied(self.last_words())
-            self.buffer += chunk
-        line, self.buffer = self.buffer.split(b"\n", 1)
-        return msgspec.json.decode(line, type=Message)
+        try:
+            in_time = self.connection.poll(timeout_s)
+            return msgspec.json.decode(self.connection.recv_bytes(), type=Message) if in_time else None
+        except (EOFError, OSError):  # OSError: it died while it had something to read
+            raise ServerDied(self.last_words()) from None
 
     def last_words(self) -> str:
         self.log.seek(0)

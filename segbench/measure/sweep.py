@@ -1,6 +1,5 @@
 """Rounds over all cases: runs, limits, failures, progress. This process never imports torch."""
 
-import os
 import shutil
 import statistics
 import time
@@ -12,9 +11,9 @@ from tqdm import tqdm
 from .. import machine, modes, runtimes
 from ..analysis import stats
 from ..cases import BUSY_CPUS, MEASURED, Case
-from ..records import Header, MachineSpeed, Outcome, Run
+from ..records import Header, MachineSpeed, Run
 from ..run_log import RunLog
-from .messages import Order, Speeds
+from .messages import Order
 from .schedule import Plan, Step, duration
 from .server import Server, ServerDied, removed_variables
 
@@ -26,13 +25,13 @@ class Sweep:
 
     def __init__(self, run_log: RunLog, plan: Plan, header: Header):
         """`header`: of the sessions that are begun."""
-        self.run_log, self.plan, self.header = run_log, plan, header
+        self.run_log, self.plan, self.header, self.settings = run_log, plan, header, plan.settings
         counted = plan.counted(run_log.runs)
         self.repetition = 0
         self.servers: dict[tuple, Server] = {}  # by what their processes need set
         # In this session, by number of threads and runtime: a runtime's threads may lengthen reference times.
         self.reference_times: dict[tuple[int, str], list[tuple[float, float]]] = {}
-        self.wait_s = plan.wait_s  # that is left
+        self.wait_s = self.settings.wait_s()  # that is left
         self.failed: set[Case] = set()  # not measured again by this command
         self.skips = {(run.case, run.round, run.reason) for run in counted if run.status == "skipped"}  # said already
         self.latest_result = ""
@@ -40,7 +39,7 @@ class Sweep:
     def run(self) -> None:
         """KeyboardInterrupt stops all processes and is passed on."""
         steps = self.plan.steps(self.run_log.runs)
-        if not steps and not self.plan.until:
+        if not steps and not self.settings.until:
             return
         if names := removed_variables():
             print(f"Not passed on to what is measured: {', '.join(names)}")
@@ -57,7 +56,7 @@ class Sweep:
                 self.show(case)
                 self.take(number, case)
                 self.bar.update()
-                if self.plan.short and self.wait_s <= 0 < self.plan.wait_s:
+                if self.settings.quick and self.wait_s <= 0 < self.settings.wait_s():
                     steps = self.first_round(steps)
             self.bar.set_description_str("done")
         finally:
@@ -75,7 +74,9 @@ class Sweep:
         """One step: a run, unless the case failed before, and another where other processes disturbed it."""
         if case in self.failed:
             return
-        reason = self.why_skipped(case)
+        mode = modes.MODES[case.mode]
+        missing = runtimes.of_mode(mode).missing(mode, case, self.header.machine)
+        reason = missing or too_large(case, self.run_log.runs)
         if (case, number, reason) in self.skips:
             self.give_up(case, "skipped", reason)
             return
@@ -118,7 +119,7 @@ class Sweep:
             if (left := end - time.monotonic()) <= 0:
                 return False
             self.bar.set_description_str(f"waiting: other processes use {busy_cpus:.1f} CPUs, up to {duration(left)}")
-            load = machine.BackgroundLoad(run.threads)
+            load = machine.BackgroundLoad(run.case.threads)
             time.sleep(min(1, left))
             others, throttled, _ = load.cpus()
             busy_cpus = others + throttled
@@ -133,9 +134,7 @@ class Sweep:
         """A repetition shares nothing with the one before, neither servers nor reference times."""
         self.stop_servers()
         self.repetition, self.reference_times = repetition, {}
-        load, _, _ = os.getloadavg()
-        about = {"started": now(), "commit": machine.commit(), "load": load}
-        self.run_log.begin(msgspec.structs.replace(self.header, **about))
+        self.run_log.begin(msgspec.structs.replace(self.header, started=now(), commit=machine.commit()))
 
     def run_case(self, case: Case) -> Run:
         """One run, whatever becomes of it."""
@@ -148,23 +147,19 @@ class Sweep:
             else:
                 bound_ms = self.reference(case).bound_ms
             started, clock = now(), time.perf_counter()
-            order = Order(case.threads, case, bound_ms, self.plan.samples_wanted, self.plan.budget_s)
-            order.source = self.plan.files.get(case.weights, "")
-            run = server.run(order).run
+            samples_wanted = -(-self.settings.samples // self.settings.rounds)
+            source = self.settings.files().get(case.weights, "")
+            run = server.run(Order(case.threads, case, bound_ms, samples_wanted, self.settings.budget, source))
         except ServerDied as death:
             server.stop()
             reason = f"the process that starts workers died: {death}"
-            run = Run(case=case, status="error", reason=reason, budget_s=self.plan.budget_s)
+            run = Run(case=case, status="error", reason=reason, budget_s=self.settings.budget)
         finally:
             if fixed_iterations:
                 server.stop()
         run.started, run.seconds = started, round(time.perf_counter() - clock, 3)
         run.phases_s = {name: round(seconds, 4) for name, seconds in run.phases_s.items()}
         return run
-
-    def why_skipped(self, case: Case) -> str:
-        mode = modes.MODES[case.mode]
-        return runtimes.of_mode(mode).missing(mode, case, self.header.machine) or too_large(case, self.run_log.runs)
 
     def server(self, mode: str, threads: int) -> Server:
         """The server whose environment is what the mode's runtime needs."""
@@ -189,17 +184,11 @@ class Sweep:
     def machine_speed(self, threads: int) -> MachineSpeed:
         """Measure it in a process with torch alone, and append it to the run log. Raises ServerDied."""
         started, clock = now(), time.perf_counter()
-        order = Order(threads, budget_s=self.plan.budget_s, native_bf16=self.header.machine.native_bf16)
-        answer = self.server(modes.BASELINE, threads).run(order)
-        if not isinstance(answer, Speeds):
-            raise ServerDied(f"timing the reference workload failed: {answer.run.reason}")
-        machine_speed = MachineSpeed(
-            threads=threads,
-            started=started,
-            reference_ms=answer.reference_ms,
-            peak_gflops=answer.peak_gflops,
-            seconds=round(time.perf_counter() - clock, 3),
-        )
+        order = Order(threads, budget_s=self.settings.budget, native_bf16=self.header.machine.native_bf16)
+        machine_speed = self.server(modes.BASELINE, threads).run(order)
+        if isinstance(machine_speed, Run):
+            raise ServerDied(f"timing the reference workload failed: {machine_speed.reason}")
+        machine_speed.started, machine_speed.seconds = started, round(time.perf_counter() - clock, 3)
         self.run_log.append(machine_speed)
         return machine_speed
 
@@ -209,23 +198,12 @@ def reference_key(case: Case) -> tuple[int, str]:
     return case.threads, modes.MODES[case.mode].runtime
 
 
-def too_large(case: Case, runs: list[Outcome]) -> str:
-    """Why a batch will not fit into memory, by what smaller ones took; "" where it will, or nothing is known.
-
-    Three times what one inference takes: the heap is grown by as much.
-    """
-    if case.batch_size == 1:
-        return ""
-    smaller = [
-        run.memory_mb / run.case.batch_size
-        for run in runs
-        if run.memory_mb
-        and run.case.batch_size < case.batch_size
-        and msgspec.structs.replace(run.case, batch_size=case.batch_size) == case
-    ]
-    if not smaller:
-        return ""
-    needed, free = 3 * max(smaller) * case.batch_size / 1e3, machine.free_gb()
+def too_large(case: Case, runs: list[Run]) -> str:
+    """Why a batch will not fit into memory, by what smaller ones took; "" where it will, or nothing is known."""
+    smaller = [run for run in runs if run.memory_mb and run.case.batch_size < case.batch_size]
+    alike = [run for run in smaller if msgspec.structs.replace(run.case, batch_size=case.batch_size) == case]
+    mb_per_image = max((run.memory_mb / run.case.batch_size for run in alike), default=0)
+    needed, free = 3 * mb_per_image * case.batch_size / 1e3, machine.free_gb()  # the heap is grown by three times
     return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
 

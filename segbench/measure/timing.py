@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,8 @@ import torch
 
 from ..analysis import stats
 
-SAMPLE_S = (
-    0.03  # a sample is as many back-to-back inferences as fill this: a machine stays in one state for several of them
-)
+# A sample is as many back-to-back inferences as fill this: a machine stays in one state for several of them.
+SAMPLE_S = 0.03
 READ_BEST_OF = 2  # runs
 WARM_UPS = 3  # at most, while an inference still faults in GROWS pages: 4 MB by which the heap got larger
 GROWS = 1000
@@ -93,8 +93,6 @@ class Samples(NamedTuple):
     reference_ms: list[tuple[float, float]]
     page_faults: float  # per inference
     output: object  # what the last timed inference returned
-    inference_s: float
-    reference_s: float
 
 
 def sample(
@@ -133,10 +131,7 @@ def sample(
             reported = now
         if valid >= wanted or now - begun > budget_s:
             break
-    inferences, inference_s = len(samples) * per_sample, sum(samples) * per_sample / 1e3
-    return Samples(
-        per_sample, samples, reference_times, faults / inferences, output, inference_s, now - begun - inference_s
-    )
+    return Samples(per_sample, samples, reference_times, faults / len(samples) / per_sample, output)
 
 
 def fixed_iterations(call: Callable[[], object], alive: Callable[[], None] = lambda: None) -> list[float]:
@@ -175,10 +170,7 @@ def memory(call: Callable[[], object]) -> float | None:
 
 
 def status_kb(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise KeyError(field)
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def peak_gflops(dtype: torch.dtype, repeats: int = 5) -> float:

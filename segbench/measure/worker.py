@@ -1,7 +1,7 @@
 """One run in one fresh process, forked from a server that has imported torch and timm but never run an operator.
 
-The sweeping process writes one Order a line to the server's standard input and reads messages, one a line, from its
-standard output. It never imports torch; everything heavy is imported by `serve`.
+The sweeping process sends one Order after the other and reads messages. It never imports torch; everything heavy is
+imported by `serve`.
 """
 
 import contextlib
@@ -14,22 +14,23 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import msgspec
 
 from .. import machine, modes, runtimes
 from ..cases import Case
-from ..records import Run
+from ..records import MachineSpeed, Run
 from . import errors
-from .messages import Done, Exited, Message, Order, Phase, Speeds, Started
+from .messages import Done, Exited, Message, Order, Phase, Started
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 SPEED_S = 2  # that the first reference times of a session take; every run adds to them
 
 
 def serve() -> None:
-    """Fork once for every Order, one after the other, until standard input ends."""
+    """Fork once for every Order, one after the other, until the sweeping process hangs up."""
     child = 0
 
     def stop(*_) -> None:
@@ -39,12 +40,11 @@ def serve() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     die_with_parent(signal.SIGTERM, int(sys.argv[1]))
-    messages = os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints goes to the log
+    connection = Connection(int(sys.argv[2]))
     warnings.simplefilter("ignore")
 
     def send(message: Message) -> None:
-        os.write(messages, msgspec.json.encode(message) + b"\n")
+        connection.send_bytes(msgspec.json.encode(message))
 
     # Whatever a run needs, so that no fork imports it again.
     importlib.import_module("torch.utils.flop_counter")
@@ -53,9 +53,12 @@ def serve() -> None:
 
     inputs.astronaut()
 
-    orders, server, imported = msgspec.json.Decoder(Order), os.getpid(), 0
-    for line in sys.stdin.buffer:
-        order = orders.decode(line)
+    server, imported = os.getpid(), 0
+    while True:
+        try:
+            order = msgspec.json.decode(connection.recv_bytes(), type=Order)
+        except EOFError:
+            return
         if order.case:
             mode = modes.MODES[order.case.mode]
             runtimes.of_mode(mode).preload(mode)
@@ -86,7 +89,7 @@ def run_order(order: Order, server: int, send: Callable[[Message], None]) -> Non
         Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel, short of memory, should take this one
     send(Started(os.getpid()))
     if order.case is None:
-        send(measure_speed(order))
+        send(Done(measure_speed(order)))
         return
     run = Run(case=order.case, budget_s=order.budget_s)
     try:
@@ -110,8 +113,7 @@ class Stopwatch:
 
 
 def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
-    """Build, prepare, measure and check one case, and write into the run what was seen. Raises whatever the network
-    raises."""
+    """Build, prepare, measure and check one case, and write what was seen into the run. Raises what any step raises."""
     import torch
 
     from .. import models
@@ -156,7 +158,11 @@ def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
     say("memory")
     run.memory_mb = timing.memory(prepared.call)
     if case.allocator == "retained":
-        timing.retain_memory(room_mb(run.memory_mb or 0))
+        # By how much the heap is grown beforehand. With twice what an inference needs it still grew by an output of
+        # 117 MB between samples. Where an inference takes gigabytes, faulting in three times as much takes as long as
+        # the inference, and may not fit.
+        needed_mb = run.memory_mb or 0
+        timing.retain_memory(min(3 * needed_mb, needed_mb + 2000, 500 * machine.free_gb()))
     watch.lap("memory")
     result = take_samples(run, order, prepared.call, say, watch)
 
@@ -173,13 +179,6 @@ def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
     watch.lap("check")
 
 
-def room_mb(needed_mb: float) -> float:
-    """MB by which the heap is grown beforehand. With twice what an inference needs it still grew by an output of 117 MB
-    between samples. Where an inference takes gigabytes, faulting in three times as much takes as long as the inference,
-    and may not fit."""
-    return min(3 * needed_mb, needed_mb + 2000, 500 * machine.free_gb())
-
-
 def take_samples(run: Run, order: Order, call: Callable, say: Callable[[str], None], watch: Stopwatch) -> object:
     """Returns what the last timed inference returned."""
     from . import timing
@@ -193,7 +192,6 @@ def take_samples(run: Run, order: Order, call: Callable, say: Callable[[str], No
     )
     run.others_cpus, run.throttled_cpus, run.stolen_cpus = (round(cpus, 2) for cpus in load.cpus())
     watch.lap("measure")
-    run.phases_s |= {"inference": samples.inference_s, "reference_times": samples.reference_s}
     run.per_sample, run.page_faults = samples.per_sample, samples.page_faults
     run.samples_ms = shortened(samples.samples_ms)
     run.reference_ms = [tuple(shortened(times)) for times in samples.reference_ms]
@@ -201,21 +199,18 @@ def take_samples(run: Run, order: Order, call: Callable, say: Callable[[str], No
 
 
 def too_large_volume(case: Case) -> str:
-    """Why a 3D network will not fit into memory, by a count on torch's meta device; "" where it will.
-
-    Three times the weights: FP32, packed by the compiler, and for the check. Three times the activations: the heap is
-    grown by as many.
-    """
+    """Why a 3D network will not fit into memory, by a count on torch's meta device; "" where it will."""
     if len(case.size) < 3 or case.own:
         return ""
     from .. import counting
 
     counts = counting.count(counting.network(case.model, case.classes, case.size), case.size)
+    # Weights in FP32, packed by the compiler, and for the check; the heap is grown by three times the activations.
     needed, free = 3 * (counts.weights_mb + counts.peak_mb * case.batch_size) / 1e3, machine.free_gb()
     return f"needs about {needed:.1f} GB of memory, {free:.1f} GB are free" if needed > free else ""
 
 
-def measure_speed(order: Order) -> Speeds:
+def measure_speed(order: Order) -> MachineSpeed:
     """Reference times with this many threads, taken for SPEED_S or the budget where that is less, and the highest rate
     that arithmetic reaches."""
     import torch
@@ -230,7 +225,7 @@ def measure_speed(order: Order) -> Speeds:
         reference_times.append(tuple(shortened(reference_workload.read())))
     dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if order.native_bf16 else {})
     peaks = {precision: shortened([timing.peak_gflops(dtype)])[0] for precision, dtype in dtypes.items()}
-    return Speeds(reference_times, peaks)
+    return MachineSpeed(threads=order.threads, reference_ms=reference_times, peak_gflops=peaks)
 
 
 def shortened(values) -> list[float]:
