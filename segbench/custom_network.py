@@ -24,10 +24,18 @@ class Description(NamedTuple):
 def describe(case: Case, folder: str) -> Description:
     """Of the network that a case names. A child builds and runs it once, so that this process never imports torch.
     Raises Problem where it cannot be built or does not take the case's input."""
-    if not re.fullmatch(r"[\w.]+:[\w.]+", case.model):
-        raise Problem(f"--network {case.model!r} is no function of a module: say package.module:function")
+    check_name(case.model)
     answer = ask(f"--network {case.model}:", DESCRIBE, msgspec.json.encode(case).decode(), folder)
     return Description(**json.loads(answer.splitlines()[-1]))  # the module may have printed before
+
+
+def check_name(network: str) -> None:
+    """Raises Problem for what is no function of a module."""
+    if not re.fullmatch(r"[\w.]+:[\w.]+", network):
+        raise Problem(f"--network {network!r} is no function of a module: say package.module:function")
+    module, _, function = network.partition(":")
+    if module.endswith(".py"):
+        raise Problem(f"--network {network}: a module has no .py, say {module.removesuffix('.py')}:{function}")
 
 
 def describe_to_parent() -> None:

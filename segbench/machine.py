@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import stat
 import subprocess
 import tempfile
 import time
@@ -78,16 +79,25 @@ class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
 def cache_folder() -> Path:
     """Where compiled graphs and converted models lie: a folder per kind of machine, for compiled code depends on its
     instruction sets. It is in the temporary folder where the user's cache cannot be written to, or has a space in its
-    path, which Inductor passes to g++ unquoted."""
+    path, which Inductor passes to g++ unquoted. Compiled code is loaded from it: raises Problem where the one in the
+    temporary folder is another user's."""
     here = describe()
     kind = f"{here.name.rsplit('-', 1)[0]}-{zlib.crc32(' '.join(here.isa).encode()):08x}"
     fallback = Path(tempfile.gettempdir()) / f"benchmark_cnn-{os.getuid()}"
-    for folder in (wanted_cache() / kind, fallback / kind):
+    for cache in (wanted_cache(), fallback):
         with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.mkdir(mode=0o700, exist_ok=True)
+            folder, about = cache / kind, cache.lstat()
+            is_own = about.st_uid == os.getuid() and stat.S_ISDIR(about.st_mode) and not about.st_mode & 0o022
+            if cache == fallback and not is_own:
+                raise Problem(
+                    f"{cache} is another user's or open to others: set XDG_CACHE_HOME to a folder of your own"
+                )
+            folder.mkdir(exist_ok=True)
             if os.access(folder, os.W_OK) and " " not in str(folder) and folder.is_absolute():
                 return folder
-    return folder  # whoever needs it will say why it cannot be used
+    return fallback / kind  # whoever needs it will say why it cannot be used
 
 
 def wanted_cache() -> Path:

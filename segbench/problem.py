@@ -18,7 +18,11 @@ def exit_with(main: Callable[[], int | None], kept: str = "nothing is lost") -> 
     name, received = Path(sys.argv[0]).name, [signal.SIGINT]
     try:
         interrupt_on_signals(received)
-        status = main() or 0
+        try:
+            status = main() or 0
+        finally:  # of --help too: what is left would break at the end of the process, where nothing can catch it
+            if sys.stdout:
+                sys.stdout.flush()
     except Problem as problem:
         print(f"{name}: {problem}", file=sys.stderr)
         status = 2
@@ -26,7 +30,8 @@ def exit_with(main: Callable[[], int | None], kept: str = "nothing is lost") -> 
         print(f"\n{name}: stopped; {kept}", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         status = 0
     sys.exit(128 + received[-1] if status == 130 else status)
 

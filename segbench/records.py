@@ -78,7 +78,7 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", ta
     others_cpus: float = 0  # CPUs that other processes used meanwhile, beyond those that the threads leave free
     throttled_cpus: float = 0  # CPUs that the quota of a control group took away meanwhile
     stolen_cpus: float = 0  # CPUs that the hypervisor gave to others meanwhile
-    rel_error: float | None = None  # relative L2 of the first output against FP32 eager; None where not finite
+    rel_error: float | None = None  # relative L2 against FP32 eager, the largest of all outputs; None where not finite
     argmax_agreement: float | None = None  # share of the pixels with the class that FP32 eager gives them
     output_std: float | None = None  # standard deviation of the first output in FP32 eager
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals

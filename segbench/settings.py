@@ -251,8 +251,9 @@ def find_modes(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(modes.in_order(modes.MODES if "all" in names else names))
 
 
-def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Zoo models without importing anything; other names are looked up by a child that imports timm."""
+def find_models(names: tuple[str, ...], hint: str = "; --list shows the encoders") -> tuple[str, ...]:
+    """Zoo models without importing anything; other names are looked up by a child that imports timm. `hint`: what a
+    tool says of names that nobody knows."""
     if not names:
         raise Problem("--models names no model")
     for name in names:
@@ -264,11 +265,11 @@ def find_models(names: tuple[str, ...]) -> tuple[str, ...]:
         raise Problem(f"{volumes[0]} is a 3D model: benchmark_official.py takes it with --volumes")
     models = {name: zoo.match(name) for name in names}
     if foreign := [name for name in names if not models[name]]:
-        models |= look_up(foreign)
+        models |= look_up(foreign, hint)
     return tuple(dict.fromkeys(model for name in names for model in models[name]))
 
 
-def look_up(names: list[str]) -> dict[str, list[str]]:
+def look_up(names: list[str], hint: str) -> dict[str, list[str]]:
     """What timm knows by names or patterns that the zoo does not know."""
     print(f"looking up {', '.join(names)} in timm ...", file=sys.stderr)
     *answers, everything = ask("timm could not be asked:", LOOK_UP, *names).split("\n")[: len(names) + 1]
@@ -276,7 +277,7 @@ def look_up(names: list[str]) -> dict[str, list[str]]:
     for name in names:
         if not models[name]:
             known = [*zoo.BY_MODEL, *zoo.FAMILIES, *everything.split()]
-            raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}; --list shows the encoders")
+            raise Problem(f"unknown model {name!r}{did_you_mean(name, known)}{hint}")
     return models
 
 

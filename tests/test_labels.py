@@ -123,7 +123,7 @@ def test_arrays_that_cannot_be_written_and_parameters_of_a_network_are_read():
         (lambda: labels.upsample_labels(noise(1, 2, 3), 4), ValueError, "not of 4 dimensions"),
         (lambda: labels.upsample_labels(noise(1, 0, 3, 3), 4), ValueError, "something in each"),
         (lambda: labels.upsample_labels(noise(1, 2, 3, 3), 0), ValueError, "factor of 0"),
-        (lambda: labels.upsample_labels(noise(1, 2, 3, 3).half(), 2), TypeError, "float16"),
+        (lambda: labels.upsample_labels(noise(1, 2, 3, 3).double(), 2), TypeError, "float64"),
         (lambda: labels.resample_labels(noise(1, 2, 3, 3, 3), (2, 2)), ValueError, "no size of a volume"),
         (lambda: labels.upsample_labels(noise(1, 2, 3, 3), 1.5), ValueError, "by whole numbers"),
         (lambda: labels.upsample_labels(noise(1, 40000, 1, 1), 1), ValueError, "more than 32768"),

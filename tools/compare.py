@@ -17,6 +17,9 @@ from segbench.problem import Problem, exit_with
 
 DIGITS = {"first_ms": 2, "second_ms": 2, "ratio": 3, "low": 3, "high": 3}
 
+# Columns that are shown where they differ.
+CONSTANT = ("decoder", "output", "classes", "size", "batch_size", "allocator", "quality")
+
 
 @dataclass
 class Settings:
@@ -51,10 +54,14 @@ def main() -> None:
     rows = compare.compare(*run_logs, settings.modes)
     if rows.empty:
         raise Problem("the two run logs have no case in common")
-    shown = rows[[column for column in rows if column in DIGITS or (rows[column] != "").any()]]
+    varied = [column for column in CONSTANT if rows[column].nunique() > 1]
+    shown = rows[[column for column in rows if column not in CONSTANT or column in varied]]
     print("\n" + markdown.aligned(shown, DIGITS) + "\n")
     counts = rows.verdict.str.split(":").str[0].value_counts()
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    for name, count in zip("AB", rows.attrs["without_partner"], strict=True):
+        if count:
+            print(f"{count} more case{'s' * (count > 1)} of {name}, which the other does not have")
     if settings.csv:
         try:
             tables.write_csv(settings.csv, rows)

@@ -9,7 +9,6 @@ that inference folds (MobileOne, RepVGG) have a row before and one after.
     uv run count_params.py --check
 """
 
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ import tyro
 
 from segbench import zoo
 from segbench.cases import sides
+from segbench.custom_network import check_name
 from segbench.problem import Problem, exit_with
-from segbench.settings import did_you_mean, parse
+from segbench.settings import default_is, did_you_mean, parse
 from segbench.zoo import PATCH, VOLUMES
 
 # What was published, for --check: (name, classes, size, parameters, GMACs, relative tolerance of the GMACs). Networks
@@ -65,7 +65,7 @@ class Settings:
     too."""
     in_chans: int = 3
     """Channels of the input of your own network."""
-    num_classes: int = 117
+    num_classes: Annotated[int | None, default_is("117")] = None
     """Of the decoders and the 3D networks; encoders alone keep the 1000 of ImageNet."""
     format: Literal["table", "csv"] = "table"
     check: bool = False
@@ -118,13 +118,14 @@ def first_line(error: Exception) -> str:
 
 def counted_custom(name: str, size: tuple[int, ...], in_chans: int) -> list[dict]:
     """The row of a user's own network. Raises Problem."""
+    check_name(name)
+    import torch
+
     from segbench import counting
     from segbench.models.custom import build_custom
 
-    if not re.fullmatch(r"[\w.]+:[\w.]+", name):
-        raise Problem(f"--network {name!r} is no function of a module: say package.module:function")
     try:
-        network = build_custom(name, str(Path.cwd())).to("meta")
+        network = build_custom(name, str(Path.cwd()), image=torch.zeros(1, in_chans, *size)).to("meta")
         return [{"network": name, "size": sides(size), **counting.count(network, size, in_chans)._asdict()}]
     except Exception as error:  # whatever a network or its module raises
         about = f"{type(error).__name__}, {first_line(error)} (its input is {(1, in_chans, *size)}: --size, --in-chans)"
@@ -155,8 +156,15 @@ def differences(names: list[str]) -> list[str]:
 def main() -> int:
     warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # of a library that it imports
     settings = parse(Settings(), __doc__)
-    if settings.num_classes < 1:
-        raise Problem(f"--num-classes {settings.num_classes} is not positive")
+    classes = 117 if settings.num_classes is None else settings.num_classes
+    if classes < 1:
+        raise Problem(f"--num-classes {classes} is not positive")
+    if settings.network and not settings.names and settings.num_classes is not None:
+        raise Problem("--num-classes is for the networks here; the function of --network decides for its own")
+    if settings.in_chans < 1:
+        raise Problem(f"--in-chans {settings.in_chans} is not positive")
+    if settings.network and (len(settings.size or (1, 1)) not in (2, 3) or min(settings.size or (1, 1)) < 1):
+        raise Problem(f"--size {' '.join(map(str, settings.size))}: H W, or D H W")
     if not settings.names and not settings.check and not settings.network:
         raise Problem("no network named; try `count_params.py resnet18+unet` or --check")
     names = expanded(settings.names)
@@ -164,7 +172,7 @@ def main() -> int:
         texts = differences(names)
         print("\n".join(texts) or "all counts are the published ones")
         return 1 if texts else 0
-    rows = [row for name in names for row in counted(name, settings.num_classes, settings.size)]
+    rows = [row for name in names for row in counted(name, classes, settings.size)]
     if settings.network:
         rows += counted_custom(settings.network, settings.size or (512, 512), settings.in_chans)
     print(as_csv(rows) if settings.format == "csv" else as_table(rows))

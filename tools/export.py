@@ -1,6 +1,7 @@
 """Write the artefact that was measured, to take home.
 
-That is model.onnx, or model.xml and model.bin, with a card that describes it and run.py, which runs it.
+That is model.onnx, or model.xml and model.bin, with a card that describes it, run.py, which runs it, and
+requirements.txt, which says what that needs.
 
     uv run tools/export.py resnet18 --decoder unet --out ~/resnet18-unet
     uv run tools/export.py resnet18 --decoder unet --weights trained.pt --out ct
@@ -31,10 +32,12 @@ import tyro
 from benchmarks.official.benchmark import digest
 from segbench import custom_network, machine, modes, runtimes, settings, zoo
 from segbench.cases import Case, sides
+from segbench.measure import errors
 from segbench.problem import Problem, exit_with
 
 FILES = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
 VALUES = 100_000  # of the output that the relative error is over: check.npz stays below a megabyte
+MOST_LABELS = 2**15  # int16, see segbench/kernels/labels.py
 LAYOUTS = {2: "(B, C)", 3: "(B, N, C)", 4: "(B, C, H, W)", 5: "(B, C, D, H, W)"}
 OPENVINO_LAYOUTS = LAYOUTS | {4: "(B, H, W, C)"}
 
@@ -51,7 +54,7 @@ class WhatToExport:
     """logits; or labels: the network up to its last linear layer, with the kernel that makes a label map of that."""
     size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="H W | D H W")] = (512, 512)
     """Height and width of the input, of a 3D network depth before them; fixed in the artefact."""
-    num_classes: int = 117
+    num_classes: Annotated[int | None, settings.default_is("117")] = None
     """Classes of the decoder or of the 3D network."""
     in_chans: int = 3
     """Channels of the input."""
@@ -86,7 +89,7 @@ class Settings(WhatToExport, Weights, Artefact):
 
 def case_of(given: Settings) -> tuple[Case, str]:
     """The case to export, and where its weights or its module lie. Raises Problem."""
-    mode = check(given)
+    mode = mode_of(given)
     common = {"mode": mode.name, "size": tuple(given.size), "in_chans": given.in_chans, "seed": given.seed}
     common |= {"threads": machine.usable_cores() if given.threads is None else given.threads}
     common |= {"pretrained": given.pretrained, "output": given.output}
@@ -96,8 +99,12 @@ def case_of(given: Settings) -> tuple[Case, str]:
         case = msgspec.structs.replace(case, classes=classes, weights=identity)
     else:
         is_volume = given.model in zoo.VOLUMES
-        (model,) = [given.model] if is_volume else settings.find_models((given.model,))
-        classes = given.num_classes if given.decoder or is_volume else 0
+        models = [given.model] if is_volume else settings.find_models((given.model,), hint="")
+        if len(models) > 1:
+            raise Problem(f"{given.model!r} means {len(models)} models: name one of them")
+        (model,), classes = models, 0
+        if given.decoder or is_volume:
+            classes = 117 if given.num_classes is None else given.num_classes
         source, weights = (str(given.weights), digest(given.weights)) if given.weights else ("", "")
         case = Case(model=model, decoder=given.decoder, classes=classes, weights=weights, **common)
     if reason := runtimes.of_mode(mode).missing(mode, case, machine.describe()):
@@ -105,7 +112,7 @@ def case_of(given: Settings) -> tuple[Case, str]:
     return case, source
 
 
-def check(given: Settings) -> modes.Mode:
+def mode_of(given: Settings) -> modes.Mode:
     """The mode of a runtime and a precision. Raises Problem for what cannot be exported."""
     if given.out is None:
         raise Problem("--out names no folder")
@@ -113,6 +120,15 @@ def check(given: Settings) -> modes.Mode:
         raise Problem(f"--out {given.out} exists already: choose another folder")
     if bool(given.model) == bool(given.network):
         raise Problem("name a model, or --network package.module:function")
+    for flag in ("decoder", "weights", "pretrained", "num_classes"):
+        if given.network and getattr(given, flag) not in ("", None, False):
+            raise Problem(f"--{flag.replace('_', '-')} is not for --network: your function returns the whole network")
+    if "," in given.model:
+        raise Problem(f"{given.model!r}: name one model")
+    if min(1 if given.num_classes is None else given.num_classes, given.in_chans) < 1:
+        raise Problem("--num-classes and --in-chans must be positive")
+    if given.output == "labels" and (given.num_classes or 0) > MOST_LABELS:
+        raise Problem(f"--output labels is for up to {MOST_LABELS:,} classes")
     if given.weights and not given.weights.is_file():
         raise Problem(f"--weights {given.weights}: no such file")
     if given.output == "labels" and not given.decoder:
@@ -133,6 +149,7 @@ def write(case: Case, source: str, draft: Path) -> dict:
     import torch
 
     from segbench import inputs, models
+    from segbench.measure import check
     from segbench.runtimes import conversion
 
     torch.set_num_threads(case.threads)
@@ -140,9 +157,15 @@ def write(case: Case, source: str, draft: Path) -> dict:
     runtime = runtimes.of_mode(mode)
     exported, _ = models.labelled(network, case.output, case.size, case.threads)
     prepared = runtime.prepare(exported, image, mode, case.threads, machine.cache_folder())
-    shutil.copytree(prepared.folder, draft, dirs_exist_ok=True)
+    for path in prepared.folder.iterdir():
+        shutil.copyfile(path, draft / path.name)  # without the cache's permissions
     shutil.copyfile(Path(__file__).parent / "artefact" / "run.py", draft / "run.py")
     outputs = write_check(network, exported, image, case, draft)
+    if case.own and (reason := check.on_another_input(exported, image, prepared, case.mode)):
+        raise Problem(f"on another input: {reason} against torch; nothing is written")
+    versions = runtime.versions() | machine.installed(("timm", "numpy", "numba"))
+    needed = [mode.runtime, "numpy"] + ["numba"] * (case.output == "labels")
+    (draft / "requirements.txt").write_text("".join(f"{name}=={versions[name]}\n" for name in needed))
     layouts = OPENVINO_LAYOUTS if mode.runtime == "openvino" else LAYOUTS
     return {
         "network": case.network,
@@ -159,12 +182,14 @@ def write(case: Case, source: str, draft: Path) -> dict:
         },
         "outputs": [
             {"shape_in_torch": list(output.shape), "layout": layouts.get(output.dim(), f"{output.dim()} dimensions")}
+            | {"dtype": str(output.dtype).removeprefix("torch.")}
             for output in outputs
         ],
         "classes": case.classes or None,
+        "labels": labels_of(outputs[0], case),
         "fused_argmax": write_kernels(network, draft) if case.output == "labels" else None,
         "opset": conversion.OPSET if mode.runtime == "onnxruntime" else None,
-        "versions": runtime.versions() | machine.installed(("timm", "numpy")),
+        "versions": versions,
         "weights": {"source": weights_source(case), "digest": conversion.fingerprint(network, image, {})},
         "ran": prepared.ran(),
         "measured": measured(case),
@@ -172,18 +197,41 @@ def write(case: Case, source: str, draft: Path) -> dict:
     }
 
 
+def labels_of(first, case: Case) -> str:
+    """How run.py makes labels (B, ...) of the first output: `fused argmax`, `argmax` over the classes, `as it is`,
+    `above 0` of a logit or `above 0.5` of a probability; or `none: ` and why."""
+    shape, lengths = tuple(first.shape), tuple(case.size)
+    if case.output == "labels":
+        return "fused argmax"
+    if shape[-len(lengths) :] != lengths or len(shape) not in (len(lengths) + 1, len(lengths) + 2):
+        return f"none: the first output is {shape}, no map of the image's size {sides(case.size)}"
+    if not first.is_floating_point():
+        one_map = len(shape) == len(lengths) + 1 or shape[1] == 1
+        return "as it is" if one_map else f"none: the first output is whole numbers of {shape}, not one map"
+    if len(shape) == len(lengths) + 2 and shape[1] > 1:
+        return "argmax"
+    return "above 0.5" if float(first.min()) >= 0 and float(first.max()) <= 1 else "above 0"
+
+
 def write_check(network, exported, image, case: Case, draft: Path) -> tuple:
-    """Write check.npz, by which run.py compares: the input, values of torch's first output, and labels. Returns torch's
-    outputs."""
+    """Write check.npz, by which run.py compares: the input, values of each of torch's outputs, and labels. Returns
+    torch's outputs. Raises Problem where these differ from call to call."""
     import numpy as np
     import torch
 
+    from segbench.measure import check
+    from segbench.modes import BASELINE
+
     with torch.inference_mode():
-        outputs = exported(image)
-        labels = {"labels": network(image)[0].argmax(1).numpy().astype(np.int16)} if case.output == "labels" else {}
-    values = outputs[0].contiguous().reshape(-1).numpy()
-    places = np.sort(np.random.default_rng(0).choice(values.size, min(VALUES, values.size), replace=False))
-    np.savez_compressed(draft / "check.npz", image=image.numpy(), places=places, expected=values[places], **labels)
+        outputs, again = exported(image.clone()), exported(image.clone())
+        if unsteady := check.difference(again, outputs, BASELINE):
+            raise Problem(f"the network differs from call to call: {unsteady} on the same input; nothing is written")
+        expected = {"labels": network(image)[0].argmax(1).numpy().astype(np.int16)} if case.output == "labels" else {}
+    for number, output in enumerate(outputs):
+        values = output.contiguous().reshape(-1).numpy()
+        places = np.sort(np.random.default_rng(0).choice(values.size, min(VALUES, values.size), replace=False))
+        expected |= {f"places{number}": places, f"expected{number}": values[places]}
+    np.savez_compressed(draft / "check.npz", image=image.numpy(), **expected)
     return outputs
 
 
@@ -254,15 +302,19 @@ def run_check(draft: Path) -> dict:
 
 def verdict(result: dict, case: Case) -> str:
     """In words. Raises Problem where the artefact does not compute what torch does."""
-    if case.output == "labels":
-        share, least = result["same_labels"], modes.min_agreement(case.mode)
-        if not share >= least:
-            raise Problem(f"{share:.3%} of the labels are torch's, less than {least:.2%}: nothing is written")
-        return f"{share:.4%} of the labels are torch's"
-    error, bound = result["relative_error"], modes.max_error(case.mode)
-    if not error <= bound:
-        raise Problem(f"relative error {error:.2g} against torch exceeds {bound:g}: nothing is written")
-    return f"relative error against torch {error:.2g}"
+    least, bound = modes.min_agreement(case.mode), modes.max_error(case.mode)
+    texts = []
+    for key, what in (("same_labels", "labels"), ("same_values", "whole numbers")):
+        if key in result:
+            if not result[key] >= least:
+                raise Problem(f"{result[key]:.3%} of the {what} are torch's, less than {least:.2%}: nothing is written")
+            texts.append(f"{result[key]:.4%} of the {what} are torch's")
+    if "relative_error" in result:
+        if not result["relative_error"] <= bound:
+            error = result["relative_error"]
+            raise Problem(f"relative error {error:.2g} against torch exceeds {bound:g}: nothing is written")
+        texts.append(f"relative error against torch {result['relative_error']:.2g}")
+    return ", ".join(texts)
 
 
 def export(case: Case, source: str, out: Path) -> str:
@@ -276,7 +328,7 @@ def export(case: Case, source: str, out: Path) -> str:
             (draft / "card.json").write_text(json.dumps(card, indent=1) + "\n")
             result = run_check(draft)
             text = verdict(result, case)
-            del result["shape"]
+            del result["shapes"], result["call_ms"]  # beside an export nothing can be timed
             (draft / "card.json").write_text(json.dumps(card | result, indent=1) + "\n")
             draft.rename(out)
     except OSError as error:
@@ -291,11 +343,15 @@ def main() -> int:
     out = given.out.expanduser()
     try:
         text = export(case, source, out)
-    except (ValueError, RuntimeError) as error:  # of the network or the runtime, as a row of a table would have it
-        print(f"export.py: {type(error).__name__}: {str(error).splitlines()[0][:300]}", file=sys.stderr)
+    except Problem:
+        raise
+    except Exception as error:  # of the network or the runtime, as a row of a table would have it
+        print(f"export.py: {errors.one_line(error, case)[:300]}", file=sys.stderr)
         return 1
     print(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    needed = ", ".join((out / "requirements.txt").read_text().split())
     print(f"{text}; python {out / 'run.py'} checks it again")
+    print(f"it needs {needed}: pip install -r {out / 'requirements.txt'}")
     return 0
 
 

@@ -24,7 +24,13 @@ from segbench.problem import Problem, exit_with
 if TYPE_CHECKING:  # imported when it is needed, for --help
     import pandas as pd
 
-UNITS = {"latency": {"ms": 1, "s": 1e3}, "memory": {"MB": 1, "GB": 1e3}, "params": {"M": 1}}  # in those of the columns
+    Constraint = dict[str, Callable[[pd.DataFrame], pd.Series]]  # in words -> which rows meet it
+
+UNITS = {
+    "latency": {"ms": 1, "s": 1e3},
+    "memory": {"MB": 1, "GB": 1e3},
+    "params": {"M": 1, "k": 1e-3},
+}  # in those of the columns
 COLUMN_OF = {"latency": "latency_ms", "memory": "memory_mb", "params": "params_m"}  # where smaller is better
 HEADINGS = {
     "model": "network",
@@ -87,16 +93,20 @@ class Settings(Constraints, Choice):
 
 
 def quantity(flag: str, text: str) -> float:
-    """`50ms` -> 50, in the first unit of the flag. Raises Problem."""
+    """`50ms` -> 50, in the first unit of the flag. Raises Problem, also for a number without its unit: 0.05 may be
+    meant in seconds, and 5000000 is a count."""
     units = UNITS[flag]
     parts = re.fullmatch(rf"(\d+\.?\d*|\.\d+)\s*({'|'.join(units)})?", text)
-    if not parts or not float(parts[1]):
+    number = float(parts[1]) if parts else 0
+    if not number:
         raise Problem(f"--{flag} {text!r} is no quantity: say {' or '.join(f'50{unit}' for unit in units)}")
-    return float(parts[1]) * units[parts[2] or next(iter(units))]
+    if not parts[2]:
+        raise Problem(f"--{flag} {text} has no unit: say {' or '.join(units)}, as in 50{next(iter(units))}")
+    return number * units[parts[2]]
 
 
-def constraints(settings: Settings) -> "dict[str, Callable[[pd.DataFrame], pd.Series]]":
-    """A constraint in words -> which rows meet it. Raises Problem."""
+def case_constraints(settings: Settings) -> "Constraint":
+    """Those on what was measured. Raises Problem."""
     size, decoder = sides(settings.size), settings.decoder.replace("none", "")
     precisions = PRECISIONS.get(settings.precision, (settings.precision,))
     tests = {
@@ -109,6 +119,12 @@ def constraints(settings: Settings) -> "dict[str, Callable[[pd.DataFrame], pd.Se
     }
     if settings.decoder == "any":
         tests["--decoder any"] = lambda rows: rows.decoder != FEATURES  # feature maps alone answer nothing
+    return tests
+
+
+def limits(settings: Settings) -> "Constraint":
+    """Those on what came out. Raises Problem."""
+    tests = {}
     for flag, column in COLUMN_OF.items():
         if text := getattr(settings, flag):
             most = quantity(flag, text)
@@ -119,9 +135,16 @@ def constraints(settings: Settings) -> "dict[str, Callable[[pd.DataFrame], pd.Se
 
 
 def meeting(rows: "pd.DataFrame", settings: Settings) -> "pd.DataFrame":
-    """The rows that meet all constraints. Raises Problem that names the first constraint which leaves none."""
-    count = len(rows)
-    for text, test in constraints(settings).items():
+    """The rows that meet all constraints, one of each case. Which measurement of a case counts does not depend on the
+    limits: else a looser one could let a slower measurement in. Raises Problem that names the first constraint which
+    leaves none."""
+    before, after = case_constraints(settings), limits(settings)
+    fitting = without_repeats(filtered(rows, before, len(rows), settings))
+    return filtered(fitting, after, len(rows), settings)
+
+
+def filtered(rows: "pd.DataFrame", tests: "Constraint", count: int, settings: Settings) -> "pd.DataFrame":
+    for text, test in tests.items():
         fitting = rows[test(rows)]
         if fitting.empty:
             raise Problem(f"none of {count} measured rows meets {text}{advice(rows, text, settings)}")
@@ -133,7 +156,7 @@ def advice(rows: "pd.DataFrame", text: str, settings: Settings) -> str:
     """How near the rows come to a constraint, or what would measure such rows."""
     flag = text.removeprefix("--").split()[0]
     if flag in COLUMN_OF:
-        return f"; the least is {rows[COLUMN_OF[flag]].min():.3g}"
+        return f"; the least is {rows[COLUMN_OF[flag]].min():.3g} {next(iter(UNITS[flag]))}"
     if flag in ("output", "decoder"):
         return (
             f": run `uv run benchmarks/{'labels' if flag == 'output' else BENCHMARKS[settings.decoder]}/benchmark.py`"
@@ -181,7 +204,7 @@ def recommend(settings: Settings) -> "pd.DataFrame":
             f"{name} has no run log yet: run `uv run benchmarks/{BENCHMARKS[settings.decoder]}/benchmark.py`, or name "
             f"a machine with --machine ({known})"
         )
-    return front(without_repeats(meeting(rows.assign(memory_mb=memory_mb), settings)), settings.by)
+    return front(meeting(rows.assign(memory_mb=memory_mb), settings), settings.by)
 
 
 def table(rows: "pd.DataFrame") -> str:

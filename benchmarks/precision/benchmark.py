@@ -70,24 +70,51 @@ def check(settings: Settings) -> Path:
         raise Problem(f"--modes without {BASELINE}: differences are from it")
     if not settings.decoders:
         raise Problem("--decoders names no decoder")
-    if len(find_models((settings.model,))) > 1:
+    if len(find_models((settings.model,), hint="")) > 1:
         raise Problem(f"--model {settings.model!r} means more than one: name one of them")
     if settings.size % DEEPEST or min(settings.size, settings.steps, settings.images) < 1:
         raise Problem(f"--size must be divisible by {DEEPEST}, --steps and --images positive")
-    return catalogue.evidence_path(settings.out, "images", machine.describe().name)
+    path = catalogue.evidence_path(settings.out, "images", machine.describe().name)
+    check_images(path, settings)
+    return path
+
+
+def check_images(path: Path, settings: Settings) -> None:
+    """Raises Problem where evidence of more slices or modes would be replaced by that of fewer."""
+    if not path.exists():
+        return
+    import pandas as pd
+
+    rows = pd.read_csv(path)
+    same = rows[(rows.model == settings.model) & rows.decoder.isin(settings.decoders)]
+    slices, lost = same.image.nunique(), sorted({*same["mode"]} - {*settings.modes})
+    if slices > settings.images or lost:
+        what = f"{slices} slices, not {settings.images}" if slices > settings.images else f"modes {', '.join(lost)} too"
+        raise Problem(f"{path} has results of {settings.model} with {what}: choose another folder with --out")
+
+
+def measure(settings: Settings) -> None:
+    """Add to this machine's evidence: of the same network with the same decoder it is replaced. Raises Problem."""
+    path = check(settings)
+    import pandas as pd
+
+    from benchmarks.precision import trial
+    from segbench.analysis import tables
+
+    rows = pd.DataFrame(trial.measure(settings))
+    if path.exists():
+        old = pd.read_csv(path)
+        others = (old.model != settings.model) | ~old.decoder.isin(settings.decoders)
+        rows = pd.concat([old[others], rows], ignore_index=True)
+    tables.write_csv(path, rows)
+    print(f"wrote {path}")
 
 
 def main() -> None:
     warnings.simplefilter("ignore")  # of the libraries that convert
     settings = parse(Settings(), __doc__)
     if not settings.report:
-        path = check(settings)
-        import pandas as pd
-
-        from benchmarks.precision import trial
-
-        pd.DataFrame(trial.measure(settings)).to_csv(path, index=False)
-        print(f"wrote {path}")
+        measure(settings)
     from benchmarks.precision import report
 
     if not (paths := report.write(settings.out, settings.out)):

@@ -38,20 +38,21 @@ def summary(images: pd.DataFrame) -> pd.DataFrame:
     rows.insert(len(GROUP), "precision", [modes.find(mode).precision for mode in rows["mode"]])
     places = {"mode": modes.order, "class": CLASSES.index}
     return rows.sort_values(
-        ["machine", "decoder", "mode", "class"],
+        ["machine", "model", "decoder", "mode", "class"],
         key=lambda column: column.map(places[column.name]) if column.name in places else column,
         ignore_index=True,
     )
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
-    """For a page: a row per CPU, decoder and mode with the mean Dice, its difference from eager FP32, the interval of
+    """For a page: a row per CPU, network and mode with the mean Dice, its difference from eager FP32, the interval of
     that, and the difference of each class; of eager FP32 the Dice of each class."""
-    lines = []
-    for (machine, cpu, decoder, mode), group in rows.groupby(["machine", "cpu", "decoder", "mode"], sort=False):
+    lines, one_model = [], rows.model.nunique() == 1
+    for (machine, cpu, model, decoder, mode), group in rows.groupby(GROUP[:-1], sort=False):
         by_class, eager = group.set_index("class"), mode == BASELINE
         mean = by_class.loc["mean"]
-        line = {"CPU": f"{cpu} ({machine})", "decoder": DECODERS[decoder], "mode": mode}
+        line = {"CPU": f"{cpu} ({machine})"} | ({} if one_model else {"encoder": model})
+        line |= {"decoder": DECODERS[decoder], "mode": mode}
         line |= {"precision": mean.precision.upper(), "mean Dice": f"{mean.dice:.3f}"}
         line["difference"] = "" if eager else f"{mean.difference:+.4f}"
         line["95 % interval"] = "" if eager else f"{mean.difference_low:+.4f} to {mean.difference_high:+.4f}"
@@ -62,14 +63,14 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(rows: pd.DataFrame) -> Figure:
-    """For each decoder the difference from eager FP32 by class, a point with its interval for every mode."""
-    decoders = [*dict.fromkeys(rows.decoder)]
+    """For each network the difference from eager FP32 by class, a point with its interval for every mode."""
+    networks = [*dict.fromkeys(zip(rows.model, rows.decoder, strict=True))]
     names = [mode for mode in modes.in_order(rows["mode"]) if mode != BASELINE]
-    figure, axes = plots.panels([3.7], len(decoders), sharey=True)
-    for panel, decoder in zip(axes[0], decoders, strict=True):
-        of_decoder = rows[rows.decoder == decoder]
+    figure, axes = plots.panels([3.7], len(networks), sharey=True)
+    for panel, (model, decoder) in zip(axes[0], networks, strict=True):
+        of_network = rows[(rows.model == model) & (rows.decoder == decoder)]
         for place, mode in enumerate(names):
-            points = of_decoder[of_decoder["mode"] == mode].set_index("class").reindex(CLASSES)
+            points = of_network[of_network["mode"] == mode].set_index("class").reindex(CLASSES)
             panel.errorbar(
                 np.arange(len(CLASSES)) + (place - (len(names) - 1) / 2) * 0.8 / len(names),
                 points.difference,
@@ -81,7 +82,7 @@ def draw(rows: pd.DataFrame) -> Figure:
             )
         panel.axhline(0, color="0.5", linewidth=0.8)
         panel.set_xticks(range(len(CLASSES)), CLASSES, rotation=30, ha="right", fontsize=8)
-        title = f"{of_decoder.model.iloc[0]} + {DECODERS[decoder]}, {of_decoder.images.max()} slices"
+        title = f"{model} + {DECODERS[decoder]}, {of_network.images.max()} slices"
         panel.set_title(title, loc="left", fontsize=9)
         panel.grid(axis="y", color="0.92")
     axes[0][0].set_ylabel("Dice minus that of eager FP32\n(95 % interval over the slices)")

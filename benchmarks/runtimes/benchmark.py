@@ -27,6 +27,7 @@ try:
     from segbench.cases import Case
     from segbench.measure import background_load
     from segbench.modes import BASELINE
+    from segbench.problem import Problem
     from segbench.settings import default_is
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
@@ -57,6 +58,9 @@ class Settings(Runtimes, decoders.DecoderSettings):
         super().check()
         decoders.check_volumes(self.volumes)
         if self.network:
+            for flag in ("num_classes", "pretrained"):
+                if getattr(self, flag) != getattr(decoders.DecoderSettings, flag):
+                    raise Problem(f"--{flag.replace('_', '-')} is not for --network: your function returns it whole")
             self.custom_network()
 
     def dimensions(self) -> tuple[int, ...]:

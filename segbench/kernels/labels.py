@@ -5,10 +5,11 @@ behind it. Frameworks write its whole output, 117 maps of the image's size, and 
 every pixel's values live only until its label is known: a row of pixels is computed class by class, and beside the
 largest value so far stays its class, as a float, so that vectors of both are alike.
 
-Inputs are torch tensors or numpy arrays, FP32 or BF16, with any strides (NCHW, NHWC and others); the labels are of the
-same library: uint8 up to 256 classes, then int16. A tie goes to the lower class. Values beyond 1e38 count as 1e38. NaN
-counts as the lowest value, and so does what is interpolated from it; where all values are NaN the label is 0. Numba
-compiles the kernels at the first import, which takes some seconds, and keeps them on disk. Needs numpy and numba alone.
+Inputs are torch tensors or numpy arrays, FP32, BF16 or FP16, with any strides (NCHW, NHWC and others); the labels are
+of the same library: uint8 up to 256 classes, then int16. A tie goes to the lower class. Values beyond 1e38 count as
+1e38. NaN counts as the lowest value, and so does what is interpolated from it; where all values are NaN the label is 0.
+Numba compiles the kernels at the first import, which takes some seconds, and keeps them on disk where it can write.
+Needs numpy and numba alone. Processes that fork, before or after the first call, can go on calling.
 """
 
 import os
@@ -25,6 +26,11 @@ LOWEST, HIGHEST = np.float32(-1e38), np.float32(1e38)  # what values are clipped
 ONE, TWO, THREE = (np.float32(number) for number in (1, 2, 3))
 PIXELS = 256  # that the head computes at a time: 32 channels of them are 32 KB, what the first-level cache holds
 LANES = 16  # values of a vector of AVX-512: rows are as long as a whole number of them, and begin at one
+# By how much to shift the bits of a dtype to have those of FP32. FP16 then lacks a factor, for its exponent is biased
+# by 15 and not by 127 (IEEE 754), and its sign is three places too low.
+SHIFTS = {"float32": 0, "bfloat16": 16, "float16": 13}
+HALF, HALF_FACTOR, HALF_INFINITE = np.uint32(SHIFTS["float16"]), np.float32(2.0**112), np.float32(2.0**16)
+HALF_SIGN, HALF_MAGNITUDE, THREE_BITS = np.uint32(0x10000000), np.uint32(0x0FFFFFFF), np.uint32(3)
 PIECES = 2  # of the work per thread, so that one that is slower does less; each needs scratch of its own
 DTYPES = ("u1", "i2")  # of labels
 
@@ -106,15 +112,15 @@ def as_bits(values: Any, dimensions: int) -> tuple[np.ndarray, np.uint32]:
     if len(values.shape) != dimensions or 0 in values.shape[1:]:
         raise ValueError(f"{tuple(values.shape)} is not of {dimensions} dimensions with something in each")
     name = str(values.dtype).removeprefix("torch.")
-    if name not in ("float32", "bfloat16"):
-        raise TypeError(f"labels are made of float32 or bfloat16, not of {name}")
+    if name not in SHIFTS:
+        raise TypeError(f"labels are made of {', '.join(SHIFTS)}, not of {name}")
     if hasattr(values, "detach"):
         import torch
 
-        values = values.detach().view(torch.int16 if name == "bfloat16" else torch.int32).numpy()
-    bits = values.view(np.uint16 if name == "bfloat16" else np.uint32)
+        values = values.detach().view(torch.int32 if name == "float32" else torch.int16).numpy()
+    bits = values.view(np.uint32 if name == "float32" else np.uint16)
     bits = bits if bits.flags.writeable else bits.copy()  # the kernels are compiled for arrays that can be written
-    return bits, np.uint32(16 if name == "bfloat16" else 0)
+    return bits, np.uint32(SHIFTS[name])
 
 
 def as_fp32(values: Any) -> np.ndarray:
@@ -152,7 +158,8 @@ def aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 @cache
-def pool(threads: int) -> ThreadPoolExecutor:
+def pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """One of a process's own: a fork has none of the threads."""
     return ThreadPoolExecutor(threads)
 
 
@@ -168,7 +175,7 @@ def in_pieces(work: Callable[[int, int, int], None], batch: int, rows: int, thre
         for piece in pieces:
             work(*piece)
     else:
-        list(pool(threads).map(lambda piece: work(*piece), pieces))
+        list(pool(threads, os.getpid()).map(lambda piece: work(*piece), pieces))
 
 
 def cells(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +228,37 @@ def resampled(
     return labels
 
 
-@njit(["(u4[:,:], u4, f4[:,::1])", "(u2[:,:], u4, f4[:,::1])"], nogil=True, cache=True)
+def kernel(signatures: list[str], **options: Any) -> Callable[[Callable], Callable]:
+    """Compile for these types; what was compiled before is on disk, except where nothing can be written or read."""
+
+    def compiled(function: Callable) -> Callable:
+        try:
+            return njit(signatures, nogil=True, cache=True, **options)(function)
+        except (
+            Exception
+        ):  # no such place, a full disk, a file that is cut off; an error of the kernel itself comes again
+            return njit(signatures, nogil=True, **options)(function)
+
+    return compiled
+
+
+@kernel(["(f4[:,::1], i8, i8, i8)"])
+def complete_halves(values, rows, low, high):
+    """FP16 that were only shifted, in the columns from `low` to `high` -> FP32: the sign goes to its place, and the
+    exponent grows by the difference of the biases. All bits of an exponent mean infinity, or with a further bit NaN."""
+    bits = values.view(np.uint32)
+    for c in range(rows):
+        for x in range(low, high):
+            sign = (bits[c, x] & HALF_SIGN) << THREE_BITS
+            bits[c, x] &= HALF_MAGNITUDE
+            value = values[c, x] * HALF_FACTOR
+            if value >= HALF_INFINITE:
+                value = np.float32(np.inf) if value == HALF_INFINITE else np.float32(np.nan)
+            values[c, x] = value
+            bits[c, x] |= sign
+
+
+@kernel(["(u4[:,:], u4, f4[:,::1])", "(u2[:,:], u4, f4[:,::1])"])
 def load(row, shift, values):
     """(C, W) of any strides -> (C, W + 2) planes of finite values, with the first and the last one twice."""
     channels, width = row.shape
@@ -234,6 +271,8 @@ def load(row, shift, values):
         for c in range(channels):
             for x in range(width):
                 bits[c, x + 1] = np.uint32(row[c, x]) << shift
+    if shift == HALF:
+        complete_halves(values, channels, 1, width + 1)
     for c in range(channels):
         for x in range(1, width + 1):
             value = values[c, x]
@@ -242,15 +281,13 @@ def load(row, shift, values):
         values[c, 0], values[c, width + 1] = values[c, 1], values[c, width]
 
 
-@njit(
+@kernel(
     [
         f"(u{size}[:,:,:,:,:], u4, i8, i8, i8, i8, i8, i8[::1], f4[::1], i8[::1], f4[::1], i8[::1], f4[:,::1], "
         f"f4[:,:,::1], f4[:,:,::1], f4[:,::1], f4[:,::1], {labels}[:,:,:,:])"
         for size in (4, 2)
         for labels in DTYPES
     ],
-    nogil=True,
-    cache=True,
     fastmath={"contract"},
 )
 def interpolated_rows(
@@ -332,15 +369,13 @@ def interpolated_rows(
                         labels[b, z, first + r, x_starts[i] + n] = int(label[r, n * count + i])
 
 
-@njit(
+@kernel(
     [
         f"(u{size}[:,:,:,:], u4, i8, i8, i8, f4[:,:,:,::1], f4[::1], f4[:,::1], "
         f"f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], {labels}[:,:,:])"
         for size in (4, 2)
         for labels in DTYPES
     ],
-    nogil=True,
-    cache=True,
     fastmath={"contract"},
 )
 def head_rows(source, shift, b, low, high, weight, bias, values, one, two, three, best, label, labels):
@@ -356,6 +391,8 @@ def head_rows(source, shift, b, low, high, weight, bias, values, one, two, three
             for x in range(there):
                 for k in range(channels):
                     bits[k, x] = np.uint32(source[b, k, y, x0 + x]) << shift
+            if shift == HALF:
+                complete_halves(values, channels, 0, there)
             for dy in range(stride):
                 for dx in range(stride):
                     for x in range(PIXELS):

@@ -7,38 +7,71 @@ import torch
 
 from .. import models, modes
 from ..records import Run
+from ..runtimes import Prepared
 
 
 def check_output(run: Run, network: torch.nn.Module, image: torch.Tensor, outputs: Sequence[torch.Tensor]) -> None:
     """Write into the run how far `outputs` are from FP32 eager's, whether that is too far, and the multiply-adds.
     Moves the network to the meta device."""
     with torch.inference_mode():
-        expected = network(image)[0]
+        expected = network(image.clone())  # a network may change its input
+        repeated = network(image.clone()) if run.case.own else expected
         # Counted apart and without arithmetic: under the counter a bilinear interpolation takes seconds. Some networks
         # compute on the CPU what the meta device cannot follow (efficientvit_b0): those have no count.
         with contextlib.suppress(RuntimeError, NotImplementedError, TypeError):
             run.gmacs, run.decoder_gmacs = models.count_gmacs(network.to("meta"), image.to("meta"))
-    run.output_std = float(expected.std())
+    run.output_std = float(expected[0].float().std())
     check = check_values if run.case.output == "logits" else check_labels
     run.reason = check(run, outputs, expected)
     if (error := fp32_error()) > modes.max_error(modes.BASELINE):
         run.reason = f"FP32 is not FP32 here, relative error {error:.2g}: something has it computed in less"
+    if unsteady := difference(repeated, expected, modes.BASELINE):
+        run.reason = f"the network differs from call to call: {unsteady} on the same input"
     run.status = "wrong" if run.reason else "ok"
 
 
-def check_values(run: Run, outputs: Sequence[torch.Tensor], expected: torch.Tensor) -> str:
-    if run.case.classes:
-        run.argmax_agreement = float((outputs[0].argmax(dim=1) == expected.argmax(dim=1)).float().mean())
+def check_values(run: Run, outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
+    first = expected[0]
+    if run.case.classes and first.is_floating_point() and outputs[0].shape == first.shape:
+        run.argmax_agreement = float((outputs[0].argmax(dim=1) == first.argmax(dim=1)).float().mean())
     if not all(bool(output.isfinite().all()) for output in outputs):
         return "the output holds NaN or infinity"
-    run.rel_error, bound = relative_error(outputs[0], expected), modes.max_error(run.case.mode)
-    too_large = run.rel_error > bound
-    return f"relative error {run.rel_error:.2g} against FP32 eager exceeds {bound:g}" if too_large else ""
+    alike = [pair for pair in zip(outputs, expected, strict=False) if pair[0].shape == pair[1].shape]
+    run.rel_error = max((relative_error(*pair) for pair in alike if pair[1].is_floating_point()), default=None)
+    reason = difference(outputs, expected, run.case.mode)
+    return f"{reason} against FP32 eager" if reason else ""
 
 
-def check_labels(run: Run, outputs: Sequence[torch.Tensor], expected: torch.Tensor) -> str:
+def difference(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], mode: str) -> str:
+    """What is further from what is expected than a mode may be, "" where all outputs are near it. Whole numbers and
+    truth values are the same or not: of those it counts how many are."""
+    if len(outputs) != len(expected):
+        return f"{len(outputs)} outputs instead of {len(expected)}"
+    bound, least = modes.max_error(mode), modes.min_agreement(mode)
+    for number, (output, wanted) in enumerate(zip(outputs, expected, strict=True), 1):
+        which = f"output {number}: " if len(expected) > 1 else ""
+        if output.shape != wanted.shape:
+            return f"{which}shape {tuple(output.shape)} instead of {tuple(wanted.shape)}"
+        if not wanted.is_floating_point():
+            if wanted.numel() and (share := float((output == wanted).double().mean())) < least:
+                return f"{which}{share:.3%} of the values are the same, less than {least:.2%},"
+        elif (error := relative_error(output, wanted)) > bound:
+            return f"{which}relative error {error:.2g} exceeds {bound:g}"
+    return ""
+
+
+def on_another_input(network: torch.nn.Module, image: torch.Tensor, prepared: Prepared, mode: str) -> str:
+    """The `difference` on the mirrored image: a network that was traced may hold what it computed for one input, where
+    it leaves torch or branches on values."""
+    other = image.flip(-1)
+    prepared.feed(other)
+    with torch.inference_mode():
+        return difference(prepared.outputs(prepared.call()), network(other.clone()), mode)
+
+
+def check_labels(run: Run, outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
     """Labels have no relative error: what counts is how many are the same."""
-    run.argmax_agreement = float((outputs[0] == expected.argmax(dim=1)).float().mean())
+    run.argmax_agreement = float((outputs[0] == expected[0].argmax(dim=1)).float().mean())
     share, bound = run.argmax_agreement, modes.min_agreement(run.case.mode)
     return f"{share:.3%} of the pixels have FP32 eager's label, less than {bound:.2%}" if share < bound else ""
 
@@ -55,5 +88,5 @@ def fp32_error() -> float:
 
 
 def relative_error(output: torch.Tensor, expected: torch.Tensor) -> float:
-    """L2 norm of the difference over that of what is expected."""
-    return float((output.float() - expected).norm() / expected.norm())
+    """L2 norm of the difference over that of what is expected; where that is 0 everywhere, the former alone."""
+    return float((output.float() - expected).norm() / (expected.norm() or 1))

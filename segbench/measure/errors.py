@@ -14,7 +14,7 @@ def one_line(error: Exception, case: Case) -> str:
     import timm
 
     frames = traceback.extract_tb(error.__traceback__)
-    text = str(error).replace(str(machine.cache_folder()), "the cache")
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).replace(str(machine.cache_folder()), "the cache")
     line = f"{type(error).__name__}: {first_complaint(text) or frames[-1].line}"
     timm_raised_it = any("timm" in Path(frame.filename).parts for frame in frames)
     if not timm_raised_it or len(case.size) == 3 or not timm.is_model(case.model):

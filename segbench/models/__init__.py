@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..cases import Case
+from ..inputs import picture
 from ..zoo import VOLUMES
 from .custom import build_custom
 from .encoder import build_encoder
@@ -28,7 +29,7 @@ def build(case: Case, source: Path | str = "") -> nn.Module:
     Raises RuntimeError or ValueError where the network cannot be made at that size.
     """
     if case.own:
-        return build_custom(case.model, str(source), case.seed)
+        return build_custom(case.model, str(source), case.seed, picture(case))
     if case.model in VOLUMES:
         return build_volume(case.model, case.classes, case.size, case.seed, source)
     how = {"pretrained": case.pretrained, "seed": case.seed, "in_chans": case.in_chans}

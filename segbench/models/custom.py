@@ -12,26 +12,41 @@ from torch.utils._pytree import tree_leaves
 class CustomNetwork(nn.Module):
     """(B, C, H, W) or (B, C, D, H, W) -> a tuple of the output's tensors, whatever structure held them."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, made_by: object = None):
         super().__init__()
         self.encoder = network  # its parts are unknown: it all counts as encoder
+        self.made_by = made_by  # whose code is a part of what the network is
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(leaf for leaf in tree_leaves(self.encoder(image)) if isinstance(leaf, Tensor))
 
 
-def build_custom(name: str, folder: str, seed: int = 0) -> CustomNetwork:
+def build_custom(name: str, folder: str, seed: int = 0, image: Tensor | None = None) -> CustomNetwork:
     """The network that `package.module:function` returns, in eval mode, with its weights unchanged. The module is
-    installed or lies in `folder`.
+    installed or lies in `folder`. Layers that wait for their first input to be made are given `image`.
 
     Raises ImportError or AttributeError where there is no such function, TypeError where it returns something else, and
     whatever the function raises.
     """
-    module, _, function = name.partition(":")
+    path, _, function = name.partition(":")
     if folder not in sys.path:
         sys.path.append(folder)
     torch.manual_seed(seed)  # for one without trained weights
-    network = operator.attrgetter(function)(importlib.import_module(module))()
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if not f"{path}.".startswith(f"{error.name}."):
+            raise
+        raise ModuleNotFoundError(f"{error}: it is neither installed nor in {folder}") from None
+    try:
+        make = operator.attrgetter(function)(module)
+    except AttributeError:
+        raise AttributeError(f"{module.__file__} has no {function}") from None
+    network = make()
     if not isinstance(network, nn.Module):
         raise TypeError(f"{name} returned {type(network).__name__}, not a torch.nn.Module")
-    return CustomNetwork(network).eval().requires_grad_(False)
+    custom = CustomNetwork(network, make).eval()
+    if image is not None and any(map(nn.parameter.is_lazy, (*custom.parameters(), *custom.buffers()))):
+        with torch.no_grad():
+            custom(image)
+    return custom.requires_grad_(False)

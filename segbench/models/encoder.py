@@ -69,7 +69,9 @@ def create(model: str, size: tuple[int, int], **how: object) -> nn.Module:
 
 
 @torch.no_grad()
-def calibrate(net: nn.Module, image: Tensor, keep: nn.Module | None = None) -> None:
+def calibrate(
+    net: nn.Module, image: Tensor, keep: nn.Module | None = None, classifier: nn.Module | None = None
+) -> None:
     """Set every batch norm's statistics to those of its input in one pass over `image` (B, C, H, W).
 
     Plain random weights scale the output by anything from 4e-8 (lcnet_100) to 8e+14 (mobileone_s0). Layers that see
@@ -79,6 +81,8 @@ def calibrate(net: nn.Module, image: Tensor, keep: nn.Module | None = None) -> N
     Random batch-normalised networks with zero biases are chaotic: a small difference grows by a factor per layer (Yang
     et al. 2019, arXiv 1902.08129), over mobileone_s0 by 970, which turns BF16's rounding into a relative error of 0.8
     with nothing wrong. Trained ones are not, so the biases are set to SHIFT: 2.1 instead of 970 (notes.md).
+
+    Nothing behind the `classifier` is calibrated, so it sees one pixel: 40,000 maps of `image` would be 40 GB.
     """
     trained = set(keep.modules()) if keep is not None else set()  # a part whose weights are not random
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m not in trained]
@@ -90,6 +94,8 @@ def calibrate(net: nn.Module, image: Tensor, keep: nn.Module | None = None) -> N
         norm.train(args[0].numel() // args[0].shape[1] >= MIN_VALUES)
 
     hooks = [norm.register_forward_pre_hook(train_if_enough) for norm in norms]
+    if classifier is not None:
+        hooks.append(classifier.register_forward_pre_hook(lambda _, args: (args[0][..., :1, :1],)))
     for norm in norms:
         norm.momentum = 1.0  # the running statistics become those of this pass
         # timm's norms hold the activation behind them. One without (a linear bottleneck) keeps its mean of 0: along a
@@ -99,7 +105,8 @@ def calibrate(net: nn.Module, image: Tensor, keep: nn.Module | None = None) -> N
         if norm.bias is not None and not linear:
             nn.init.constant_(norm.bias, SHIFT)
     net(image)
-    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    for hook in hooks:
         hook.remove()
     net.eval()

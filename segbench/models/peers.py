@@ -34,5 +34,6 @@ def build_peer(
     torch.manual_seed(seed)
     weights = "imagenet" if pretrained else None
     net = getattr(smp, PEERS[decoder])(f"tu-{model}", encoder_weights=weights, in_channels=in_chans, classes=classes)
-    calibrate(net.eval(), photograph(CALIBRATION_SIZE, channels=in_chans), keep=net.encoder if pretrained else None)
+    trained, classifier = net.encoder if pretrained else None, net.segmentation_head[0]
+    calibrate(net.eval(), photograph(CALIBRATION_SIZE, channels=in_chans), trained, classifier)
     return reparameterize_model(Peer(net)).eval().requires_grad_(False)

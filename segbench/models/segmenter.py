@@ -136,5 +136,7 @@ def build_segmenter(
         states.load(network, weights)
         return reparameterize_model(network).eval().requires_grad_(False)
     seen = padded(size) if is_fixed(model) else CALIBRATION_SIZE
-    calibrate(network, photograph(seen, channels=in_chans), keep=network.encoder if pretrained else None)
+    trained = network.encoder if pretrained else None
+    *_, classifier = network.decoder.modules() if network.decoder else [None]  # the last layer of either decoder
+    calibrate(network, photograph(seen, channels=in_chans), trained, classifier)
     return reparameterize_model(network).eval().requires_grad_(False)

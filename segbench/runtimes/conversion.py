@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
+import re
 import shutil
 import tempfile
 import time
@@ -15,26 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..machine import installed
 from ..modes import Mode
 from . import Prepared, size_of
+from .identity import ONCE, fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 INPUT = "image"
 OPSET = 18
+ONCE_S = 86400  # after which what was converted for one run is removed
 EXPORT = ("onnx", "onnxscript")  # what torch exports with
-
-
-def fingerprint(network: nn.Module, example: Tensor, versions: dict[str, str]) -> str:
-    """A name for what a network is converted to: other layers, code, weights, another input or version have another."""
-    digest = hashlib.blake2b(digest_size=12)
-    sources = {inspect.getsourcefile(type(module)) for module in network.modules()} - {None}
-    code = [Path(path).read_text() for path in sorted(sources)]
-    for text in (repr(network), str(tuple(example.shape)), str(versions), *code):
-        digest.update(text.encode() + b"\0")
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().reshape(-1).numpy().view("uint8"))
-    return digest.hexdigest()
 
 
 class Step(NamedTuple):
@@ -52,6 +40,9 @@ def cached(folder: Path, convert: Callable[[Path], None]) -> Step:
     if folder.exists() and size == [str(size_of(folder))]:
         return Step(float(seconds), on_disk=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in folder.parent.glob(f"*{ONCE}*"):  # nobody asks for them again
+        if time.time() - path.stat().st_mtime > ONCE_S:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".draft-", ignore_cleanup_errors=True) as draft:
         convert(Path(draft))
@@ -137,12 +128,24 @@ def onnx(network: nn.Module, example: Tensor, cache: Path, exact: bool = False) 
         import torch
 
         with torch.inference_mode():
-            outputs = [f"out{place}" for place in range(len(network(example)))]
+            outputs = [f"out{place}" for place in range(len(network(example.clone())))]
         names = {"input_names": [INPUT], "output_names": outputs}
         converted = with_exact_norms(network) if exact else network
-        program = torch.onnx.export(converted, (example,), dynamo=True, opset_version=OPSET, verbose=False, **names)
+        how = {"dynamo": True, "opset_version": OPSET, "verbose": False}
+        try:
+            program = torch.onnx.export(converted, (example.clone(),), **how, **names)
+        except torch.onnx.OnnxExporterError as error:
+            raise RuntimeError(f"torch.onnx.export: {cause(error)}") from error
         program.save(draft / "model.onnx", external_data=False)
 
     versions = installed(("torch", *EXPORT)) | {"opset": str(OPSET)}
     folder = cache / ("onnx-3d" if exact else "onnx") / fingerprint(network, example, versions)
     return folder, cached(folder, export)
+
+
+def cause(error: BaseException) -> str:
+    """The first line of what an error comes from; the exporter's own is advice for whoever reports a bug."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -46,7 +46,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     image, host_image = interpreter.getSessionInput(session, conversion.INPUT), nchw(example.contiguous().numpy())
     by_name = interpreter.getSessionOutputAll(session)
     outputs = [by_name[name] for name in sorted(by_name, key=conversion.output_number)]
-    host_outputs = [nchw(np.empty(output.getShape(), dtype=np.float32)) for output in outputs]
+    host_outputs = [nchw(np.empty(output.getShape(), dtype_of(output))) for output in outputs]
 
     def feed(other: Tensor) -> None:
         nonlocal host_image
@@ -76,4 +76,12 @@ def nchw(array: np.ndarray) -> MNN.Tensor:
     """A tensor of MNN with a copy of (B, C, H, W)."""
     import MNN
 
-    return MNN.Tensor(array.shape, MNN.Halide_Type_Float, array, MNN.Tensor_DimensionType_Caffe)
+    kind = MNN.Halide_Type_Float if array.dtype == "float32" else MNN.Halide_Type_Int
+    return MNN.Tensor(array.shape, kind, array, MNN.Tensor_DimensionType_Caffe)
+
+
+def dtype_of(output: MNN.Tensor) -> str:
+    """Of whole numbers and truth values MNN has 32 bits."""
+    import MNN
+
+    return "float32" if output.getDataType() == MNN.Halide_Type_Float else "int32"

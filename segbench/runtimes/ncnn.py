@@ -33,7 +33,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     import torch
 
     def convert(draft: Path) -> None:
-        torch.jit.trace(network, example).save(draft / "model.pt")
+        torch.jit.trace(network, example.clone()).save(draft / "model.pt")
         shape = ",".join(map(str, example.shape))
         command = [pnnx(), "model.pt", f"inputshape=[{shape}]", "fp16=0"]
         done = subprocess.run(command, cwd=draft, capture_output=True, text=True)

@@ -44,8 +44,9 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     def convert(draft: Path) -> None:
         converted = conversion.with_exact_norms(network) if exact else network
         # Torch would run what it traced several times more to compare: for 117 classes of 128 cubed that takes 15 GB.
-        traced = TorchScriptPythonDecoder(converted, example_input=example, trace_kwargs={"check_trace": False})
-        model = openvino.convert_model(traced, example_input=example, input=[tuple(example.shape)])
+        image = example.clone()  # the network may change it
+        traced = TorchScriptPythonDecoder(converted, example_input=image, trace_kwargs={"check_trace": False})
+        model = openvino.convert_model(traced, example_input=image, input=[tuple(example.shape)])
         if mode.precision == "int8":
             model = quantised(model, (calibration or inputs.calibration)(example))
         model = with_nhwc_outputs(model)
