@@ -173,7 +173,7 @@ def of_checkpoint(model: str, path: Path, number: int, names: list[list[str]]) -
         volume.check_size(run.model, plans.patch)
         states.put(volume.assemble(run.model, max(len(plans.names), 1)), state, path.name)
     except ValueError as error:
-        raise Problem(f"--weights {error}") from None
+        raise Problem(f"{at}: {error}") from None
     mirrored = checkpoint.get("inference_allowed_mirroring_axes") if isinstance(checkpoint, dict) else None
     if mirrored and kind == "nnunet":  # TotalSegmentator never does
         problem = (

@@ -59,7 +59,7 @@ class Configuration(msgspec.Struct):
     resampling_fn_probabilities_kwargs: Resampling = Resampling(order=1, force_separate_z=None)
 
 
-class InFile(msgspec.Struct):
+class InFile(msgspec.Struct, frozen=True):
     """Plans as they stand in a file."""
 
     dataset_name: str = ""
@@ -67,13 +67,24 @@ class InFile(msgspec.Struct):
     label_manager: Literal["LabelManager", None] = None
     transpose_forward: tuple[Axis, Axis, Axis] = (0, 1, 2)
     transpose_backward: tuple[Axis, ...] | None = None
+    configurations: dict[str, dict[str, Any]] = {}
+    foreground_intensity_properties_per_channel: dict[str, Any] | None = None
+    foreground_intensity_properties_by_modality: dict[str, Any] | None = None
 
 
-class DataSet(msgspec.Struct):
+class DataSet(msgspec.Struct, frozen=True):
     labels: dict[str, int | list[int]] = {}
     channel_names: dict[str, Any] | None = None
     modality: dict[str, Any] | None = None
     regions_class_order: list[int] | None = None
+
+
+class Arguments(msgspec.Struct):
+    """Of nnU-Net's trainer, as a checkpoint has them."""
+
+    plans: InFile = InFile()
+    configuration: str = CONFIGURATION
+    dataset_json: DataSet = DataSet()
 
 
 class Intensities(msgspec.Struct):
@@ -133,7 +144,7 @@ class Plans(msgspec.Struct):
             "transpose_forward": list(self.transpose),
             "transpose_backward": list(self.backward),
             "configurations": {CONFIGURATION: configuration},
-            "foreground_intensity_properties_per_channel": {"0": msgspec.to_builtins(self.intensities)},
+            "foreground_intensity_properties_per_channel": {"0": msgspec.to_builtins(self.intensities or {})},
         }
         labels = {name: label for label, name in enumerate(self.names)}
         return plans, {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
@@ -145,9 +156,9 @@ def read(path: Path, state: dict, checkpoint: object, spacing_mm: float, names: 
     at = f"--weights {path.name}"
     heads = sorted((int(match[1]), key) for key in state if (match := HEAD.search(key)))
     classes = len(state[heads[-1][1]]) if heads and state[heads[-1][1]].dim() else 0
-    plain = simple(checkpoint.get("init_args")) if isinstance(checkpoint, dict) else None
-    arguments = plain if isinstance(plain, dict) else {}
+    given = checkpoint.get("init_args") if isinstance(checkpoint, dict) else None
     try:
+        arguments = msgspec.convert(simple(given or {}), Arguments, strict=False)
         plans = of_arguments(arguments, at, (spacing_mm,) * 3)
     except msgspec.ValidationError as error:
         raise Problem(f"{at}: its plans are not followed: {error}") from None
@@ -158,18 +169,15 @@ def read(path: Path, state: dict, checkpoint: object, spacing_mm: float, names: 
     return plans
 
 
-def of_arguments(arguments: dict, at: str, spacing: tuple[float, ...]) -> Plans:
+def of_arguments(arguments: Arguments, at: str, spacing: tuple[float, ...]) -> Plans:
     """Raises Problem, or msgspec's ValidationError."""
-    plans = arguments.get("plans") or {}
-    in_file = msgspec.convert(plans, InFile, strict=False)
-    name = arguments.get("configuration", CONFIGURATION)
-    entries = of_configuration(plans.get("configurations") or {}, str(name), at)
-    if (inside := entries.get("previous_stage")) is not None:
-        raise Problem(f"{at} is of a cascade ({name} comes after {inside}): whole_ct follows 3d_fullres and 3d_lowres")
-    if "2d" in str(name) or any(len(entries.get(key) or ()) == 2 for key in ("spacing", "patch_size")):
-        raise Problem(f"{at} is of a 2D configuration ({name}): whole_ct follows 3D ones")
+    in_file, name, data = arguments.plans, arguments.configuration, arguments.dataset_json
+    entries = of_configuration(in_file.configurations, name, at)
     configuration = msgspec.convert(entries, Configuration, strict=False)
-    data = msgspec.convert(arguments.get("dataset_json") or {}, DataSet, strict=False)
+    if inside := configuration.previous_stage:
+        raise Problem(f"{at} is of a cascade ({name} comes after {inside}): whole_ct follows 3d_fullres and 3d_lowres")
+    if 2 in (len(configuration.spacing), len(configuration.patch_size)):
+        raise Problem(f"{at} is of a 2D configuration ({name}): whole_ct follows 3D ones")
     spacing = configuration.spacing or spacing
     checked = {"spacing": len(spacing) == 3, "patch_size": len(configuration.patch_size) == 3}
     checked["normalization_schemes (one channel)"] = len(configuration.normalization_schemes) == 1
@@ -194,7 +202,7 @@ def of_arguments(arguments: dict, at: str, spacing: tuple[float, ...]) -> Plans:
         in_file.transpose_forward,
         scheme,
         configuration.use_mask_for_norm[0],
-        intensities(plans, at) if scheme == "CTNormalization" else None,
+        intensities(in_file, at) if scheme == "CTNormalization" else None,
         functions[0],
         image,
         functions[1],
@@ -231,7 +239,7 @@ def of_configuration(configurations: dict, name: str, at: str) -> dict:
             raise Problem(f"{at}: its plans have no configuration {name}, or one that inherits from itself")
         visited.append(name)
         entries = configurations[name] | entries
-        name = configurations[name].get("inherits_from")
+        name = str(configurations[name].get("inherits_from") or "")
     return entries
 
 
@@ -248,13 +256,13 @@ def names_of(data: DataSet, at: str) -> list[str]:
     return sorted(numbers, key=numbers.get)
 
 
-def intensities(plans: dict, at: str) -> Intensities | None:
+def intensities(plans: InFile, at: str) -> Intensities | None:
     """Raises Problem where they are there but no numbers."""
-    channels = plans.get("foreground_intensity_properties_per_channel")
-    channels = plans.get("foreground_intensity_properties_by_modality") if channels is None else channels
+    channels = plans.foreground_intensity_properties_per_channel
+    channels = plans.foreground_intensity_properties_by_modality if channels is None else channels
     if channels is None:
         return None
-    if not isinstance(channels, dict) or "0" not in channels:
+    if "0" not in channels:
         raise Problem(f"{at}: its plans are not followed: foreground_intensity_properties_per_channel has no 0")
     values = msgspec.convert(channels["0"], Intensities, strict=False)
     if not all(map(math.isfinite, msgspec.structs.astuple(values))) or values.percentile_00_5 >= values.percentile_99_5:
