@@ -13,6 +13,7 @@ benchmark_results.csv and benchmark_plot.png. Some minutes for a synthetic CT, o
 """
 
 import itertools
+import math
 import subprocess
 import sys
 import tempfile
@@ -162,6 +163,9 @@ def check(settings: Settings) -> Path:
             raise Problem(f"--modes {name}: {reason}")
     if min(settings.voxels) < 8:
         raise Problem("--voxels are 8 or more on each side")
+    needed_gb, free_gb = 25 * math.prod(settings.voxels) / 1e9, machine.free_gb()  # FP64 while it is made
+    if not settings.volume and needed_gb > free_gb:
+        raise Problem(f"--voxels: a CT of {sides(settings.voxels)} needs {needed_gb:.0f} GB, {free_gb:.0f} GB are free")
     if settings.repeats < 1:
         raise Problem(f"--repeats {settings.repeats} is not positive")
     for flag, paths in {"volume": [settings.volume] if settings.volume else [], "weights": settings.weights}.items():
@@ -196,12 +200,10 @@ def main() -> None:
             raise Problem(f"{settings.out / 'runs'} holds no run; run without --report first")
     else:
         evidence = check(settings)
-        if settings.volume:
-            Scan(settings.volume)
         try:
             any_ran = measure(settings, evidence)
-        except OSError as error:
-            raise Problem(f"{error.strerror or error}: what ran to its end before is kept") from None
+        except (OSError, MemoryError) as error:
+            raise Problem(f"{error}: what ran to its end before is kept") from None
         if not any_ran:
             raise Problem("nothing was measured, see above")
         print(f"wrote {evidence}")
