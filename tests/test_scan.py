@@ -48,10 +48,12 @@ BROKEN = {
     "pixdim NaN": [("pixdim", 3, np.nan)],
     "pixdim inf": [("pixdim", 3, np.inf)],
     "pixdim 0": [("pixdim", 3, 0)],
+    "pixdim 0 and nothing else": [("pixdim", 3, 0), NONE, ("qform_code", None, 0)],
     "pixdim of another spacing": [("pixdim", 1, 1.6), ("pixdim", 2, 1.6)],
     "metres that are mm": [("xyzt_units", None, 1)],
     "a qform turned otherwise": [("quatern_d", None, 1)],
     "a tilted gantry": [("srow_y", 2, 1.2)],
+    "a slope of nothing": [("scl_slope", None, 1e-38)],
     "magic": [("magic", None, b"abc")],
     "slope NaN and inter 1e30": [("scl_slope", None, 1), ("scl_inter", None, 1e30)],
 }
@@ -109,6 +111,7 @@ READABLE = {
     "metres": {"affine": np.diag([0.0008, 0.0008, 0.005, 1]), "fields": [("xyzt_units", None, 1)]},
     "microns": {"affine": np.diag([800, 800, 5000, 1]), "fields": [("xyzt_units", None, 3)]},
     "4D of one volume": {"values": UNITS[..., None]},
+    "a negative pixdim": {"fields": [("pixdim", 3, -5)]},
     "no affine at all": {"codes": (0, 0)},
     "axes not quite at right angles": {"affine": SKEWED, "codes": (2, 0)},
 }

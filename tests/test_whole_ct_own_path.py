@@ -128,7 +128,13 @@ def test_labels_are_nnunets_own(tmp_path, monkeypatch, name):
     state = {"seg_outputs.4.weight": network.levels}
     read = plans.read(tmp_path / "a.pth", state, {"init_args": arguments}, 1.5, [])
     task = {"as_in": "nnunet", "model": "stunet_s", "plans": (read,), "resolution_mm": 1.5, "step": 0.5}
-    task |= {"mode": "baseline", "volume": file, "voxels": (1, 1, 1), "labels": str(tmp_path / "labels.npy")}
+    task |= {
+        "mode": "baseline",
+        "volume": file,
+        "voxels": (1,) * 3,
+        "spacing_mm": (1.0,) * 3,
+        "labels": str(tmp_path / "labels.npy"),
+    }
     for way in ("nnunet", "optimised"):
         segment.run(jobs.Job(way=way, export="scipy", exact=way == "nnunet", **task))
         labels = np.load(tmp_path / "labels.npy")
@@ -163,7 +169,12 @@ def test_labels_are_totalsegmentators_own(tmp_path, monkeypatch, orientation):
     read = plans.Plans((3.0,) * 3, names, (16, 16, 16), intensities=known)
     monkeypatch.setattr(common, "network_of", lambda job, number: Volume(net))
     task = {"as_in": "official", "model": "totalsegmentator", "plans": (read,), "resolution_mm": 3.0, "step": 0.8}
-    task |= {"mode": "baseline", "volume": str(Scan(tmp_path / "ct.nii.gz").file(tmp_path)), "voxels": (1, 1, 1)}
+    task |= {
+        "mode": "baseline",
+        "volume": str(Scan(tmp_path / "ct.nii.gz").file(tmp_path)),
+        "voxels": (1,) * 3,
+        "spacing_mm": (1.0,) * 3,
+    }
     task |= {"order": jobs.spline_order()}
     labels = {}
     for way in ("official", "optimised"):

@@ -38,6 +38,7 @@ class Job(msgspec.Struct):
     mode: str
     volume: str  # a NIfTI file, in Hounsfield units
     voxels: tuple[int, int, int]  # that it has, (D, H, W)
+    spacing_mm: tuple[float, float, float]
     labels: str  # a file to write them to, .npy
     weights: tuple[str, ...] = ()  # a checkpoint per network
     merge: tuple[tuple[int, ...], ...] = ()  # per network the label of each of its classes among all; or as they are
@@ -76,6 +77,7 @@ def jobs_of(settings: object, model: str, folder: Path, scan: "Scan") -> tuple[J
         "step": STEPS[kind],
         "volume": str(scan.file(folder)),
         "voxels": scan.values.shape,
+        "spacing_mm": scan.spacing_mm,
         "weights": tuple(str(path.resolve()) for path in settings.weights),
         "merge": tables_of_parts() if run.networks > 1 else (),
         "order": spline_order() if kind == "official" else 0,
@@ -131,8 +133,9 @@ def too_large(job: Job, free_gb: float) -> str:
     """Why nnU-Net's export will not fit: all logits at the original spacing in FP32, and those it makes them from."""
     if job.way != "nnunet":
         return ""
-    with_margin = 4 * np.prod(job.voxels, dtype=float) * 1.4
-    needed = len(job.plans[0].names) * with_margin / 1e9 + 2
+    voxels = np.prod(job.voxels, dtype=float)
+    of_network = voxels * np.prod(job.spacing_mm) / np.prod(job.plans[0].spacing_mm)
+    needed = len(job.plans[0].names) * (4 * voxels + 6 * of_network) / 1e9 + 2
     return f"needs about {needed:.0f} GB, {free_gb:.0f} GB are free" if needed > free_gb else ""
 
 
@@ -174,11 +177,9 @@ def of_checkpoint(model: str, path: Path, number: int, names: list[list[str]]) -
         states.put(volume.assemble(run.model, max(len(plans.names), 1)), state, path.name)
     except ValueError as error:
         raise Problem(f"{at}: {error}") from None
-    mirrored = checkpoint.get("inference_allowed_mirroring_axes") if isinstance(checkpoint, dict) else None
+    mirrored = simple(checkpoint.get("inference_allowed_mirroring_axes")) if isinstance(checkpoint, dict) else None
     if mirrored and kind == "nnunet":  # TotalSegmentator never does
-        problem = (
-            f"{at} asks for mirroring (inference_allowed_mirroring_axes {simple(mirrored)}), which is not followed"
-        )
+        problem = f"{at} asks for mirroring (inference_allowed_mirroring_axes {mirrored}), which is not followed"
         raise Problem(f"{problem}: set it to None in a copy")
     if kind == "official":
         check_part(at, plans, number, names)

@@ -156,9 +156,9 @@ def read(path: Path, state: dict, checkpoint: object, spacing_mm: float, names: 
     at = f"--weights {path.name}"
     heads = sorted((int(match[1]), key) for key in state if (match := HEAD.search(key)))
     classes = len(state[heads[-1][1]]) if heads and state[heads[-1][1]].dim() else 0
-    given = checkpoint.get("init_args") if isinstance(checkpoint, dict) else None
+    given = checkpoint.get("init_args", {}) if isinstance(checkpoint, dict) else {}
     try:
-        arguments = msgspec.convert(simple(given or {}), Arguments, strict=False)
+        arguments = msgspec.convert(simple(given), Arguments, strict=False)
         plans = of_arguments(arguments, at, (spacing_mm,) * 3)
     except msgspec.ValidationError as error:
         raise Problem(f"{at}: its plans are not followed: {error}") from None

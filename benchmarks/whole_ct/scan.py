@@ -13,6 +13,7 @@ SYNTHETIC = "synthetic"  # what the CT of inputs.hounsfield is called
 SYNTHETIC_MM = (1.5, 0.75, 0.75)
 UNITS_MM = {0: 1, 1: 1000, 2: 1, 3: 0.001}  # of a header's code: unknown, m, mm, µm
 SMALLEST_MM, LARGEST_MM, LARGEST_HU = 0.02, 100, 1e5  # what a voxel measures, and what it may hold
+SMALLEST_SLOPE = 1e-6
 SAME_SPACING = 0.01  # pixdim may be rounded
 SQUARE = 0.02  # cosine between two axes that rounding may leave; SimpleITK refuses more than 1e-6
 
@@ -26,11 +27,16 @@ class Scan:
 
         self.path, self.name, at = path, name or path.name, f"--volume {path}"
         try:
+            nibabel.imageglobals.logger.disabled = True  # it names what it mends
             self.image = nibabel.load(path)
             if not isinstance(self.image, nibabel.Nifti1Pair):
                 raise Problem(f"{at} is {type(self.image).__name__}, not NIfTI of a volume")
             shape, kind, affine = self.image.shape, self.image.get_data_dtype(), np.array(self.image.affine)
-            header = self.image.header
+            header, raw = self.image.header, raw_header(self.image)
+            if 0 in raw["pixdim"][1:4]:
+                raise Problem(f"{at}: its pixdim says voxels of 0 mm; mend its header")
+            if 0 < abs(raw["scl_slope"]) < SMALLEST_SLOPE:  # SimpleITK takes 1 for it
+                raise Problem(f"{at}: its scl_slope of {raw['scl_slope']:g} is not plausible; mend its header")
             unit = UNITS_MM.get(int(header["xyzt_units"]) & 7, 1)
             if len(shape) < 3 or min(shape, default=0) < 1 or any(side != 1 for side in shape[3:]):
                 raise Problem(f"{at} has {len(shape)} dimensions ({'x'.join(map(str, shape))}), not three")
@@ -52,6 +58,7 @@ class Scan:
         self.values = values.astype(np.float32).transpose(2, 1, 0)
         self.spacing_mm = tuple(float(side) for side in spacing_mm[::-1])
         plain = type(self.image) is nibabel.Nifti1Image and len(shape) == 3 and unit == 1
+        plain = plain and not type(header).diagnose_binaryblock(raw.binaryblock)
         plain &= path.name.endswith((".nii", ".nii.gz")) and not skew(affine) > 1e-6
         self.is_plain = bool(plain and (header["sform_code"] or header["qform_code"]))
         if name != SYNTHETIC and self.values.min() >= 0:
@@ -86,6 +93,13 @@ class Scan:
         nibabel.save(add_label_map_to_nifti(image, names), path)
 
 
+def raw_header(image):
+    """As it stands in the file: nibabel takes 1 for a pixdim of 0, and mends other fields."""
+    holder = image.file_map.get("header") or image.file_map["image"]
+    with holder.get_prepare_fileobj("rb") as file:
+        return type(image.header).from_fileobj(file, check=False)
+
+
 def check_geometry(at: str, header, spacing_mm: np.ndarray, affine: np.ndarray) -> None:
     """Raises Problem for a spacing that is none, or another one by each part of the header."""
     import nibabel
@@ -94,7 +108,7 @@ def check_geometry(at: str, header, spacing_mm: np.ndarray, affine: np.ndarray) 
     text = " x ".join(f"{side:g}" for side in spacing_mm)
     if not np.isfinite(affine).all() or not ((spacing_mm >= SMALLEST_MM) & (spacing_mm <= LARGEST_MM)).all():
         raise Problem(f"{at}: voxels of {text} mm are not plausible; mend its header")
-    if (np.abs(of_affine / spacing_mm - 1) > SAME_SPACING).any() or (header["pixdim"][1:4] <= 0).any():
+    if (np.abs(of_affine / spacing_mm - 1) > SAME_SPACING).any():
         of_affine = " x ".join(f"{side:g}" for side in of_affine)
         raise Problem(f"{at}: its pixdim says voxels of {text} mm, its affine {of_affine} mm; mend its header")
     if skew(affine) > SQUARE:
