@@ -253,7 +253,7 @@ def test_a_scan_all_the_way_with_weights_of_its_own(tmp_path, monkeypatch):
         assert labels.header[name] == image.header[name], name
     assert labels.get_data_dtype() == np.uint8 and np.unique(np.asarray(labels.dataobj)).size > 3
     assert b"spleen" in labels.header.extensions[0].get_content()
-    runs = pd.read_csv(next((tmp_path / "runs").iterdir()))
+    runs = pd.read_csv(next((tmp_path / "runs").glob("*.csv")))
     assert set(runs.way) == {"official", "optimised"} and runs.same_labels.min() > 0.99
     assert (tmp_path / "benchmark_plot.png").exists()
 
