@@ -82,13 +82,9 @@ ORGANS = {
 AIR, NOISE = -1000, 15  # Hounsfield units: outside the body, standard deviation
 
 
-def ct(size: tuple[int, int, int], batch_size: int = 1, channels: int = 1, seed: int = 0) -> Tensor:
-    """A synthetic chest and abdomen (B, C, D, H, W), FP32: air, a body of soft tissue, organs as ellipsoids, noise; the
-    same in every channel.
-
-    Normalised as nnU-Net does a CT ("nnU-Net", Isensee et al. 2021, Nature Methods 18, supplement): clipped to the 0.5
-    and 99.5 % quantiles of the foreground, here the body, then z-scored with its mean and standard deviation.
-    """
+def hounsfield(size: tuple[int, int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A synthetic chest and abdomen (D, H, W), FP32, in Hounsfield units: air, a body of soft tissue, organs as
+    ellipsoids, noise; and which voxels are of the body."""
     axes = np.meshgrid(*(np.linspace(-1, 1, side) for side in size), indexing="ij", sparse=True)
     volume = np.full(size, AIR, dtype=np.float32)
     body = np.zeros(size, dtype=bool)
@@ -97,6 +93,16 @@ def ct(size: tuple[int, int, int], batch_size: int = 1, channels: int = 1, seed:
         volume[inside] = units
         body = inside if name == "body" else body
     volume += np.random.default_rng(seed).normal(0, NOISE, size).astype(np.float32)
+    return volume, body
+
+
+def ct(size: tuple[int, int, int], batch_size: int = 1, channels: int = 1, seed: int = 0) -> Tensor:
+    """The synthetic CT (B, C, D, H, W), FP32, the same in every channel.
+
+    Normalised as nnU-Net does a CT ("nnU-Net", Isensee et al. 2021, Nature Methods 18, supplement): clipped to the 0.5
+    and 99.5 % quantiles of the foreground, here the body, then z-scored with its mean and standard deviation.
+    """
+    volume, body = hounsfield(size, seed)
     seen = volume[body]
     low, high = np.quantile(seen, (0.005, 0.995))
     volume = (volume.clip(low, high) - seen.mean()) / seen.std()

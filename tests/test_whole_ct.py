@@ -2,20 +2,22 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import msgspec
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from scipy.ndimage import zoom
+from skimage.transform import resize
 from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.official.costs import resampled
-from benchmarks.whole_ct import benchmark, common, jobs, optimised, report, segment, stock
-from benchmarks.whole_ct.scan import Scan
-from segbench import zoo
+from benchmarks.whole_ct import benchmark, common, jobs, optimised, plans, report, segment
 from segbench.models import volume
 from segbench.problem import Problem
 from segbench.settings import parse
@@ -25,18 +27,54 @@ from .conftest import ROOT
 FOLDER = ROOT / "benchmarks" / "whole_ct"
 
 
+def plans_of(classes: int, **changed) -> plans.Plans:
+    names = ["background", *(f"class {n}" for n in range(1, classes))]
+    return plans.Plans(**({"spacing_mm": (1.5,) * 3, "names": names, "patch": (16, 16, 16)} | changed))
+
+
 def job(**changed) -> jobs.Job:
-    given = {"way": "optimised", "as_in": "nnunet", "model": "stunet_s", "classes": (5,), "resolution_mm": 1.0}
-    given |= {"step": 0.5, "mode": "baseline", "voxels": (8, 8, 8), "spacing_mm": (1.0, 1.0, 1.0), "labels": ""}
+    given = {"way": "optimised", "as_in": "nnunet", "model": "stunet_s", "plans": (plans_of(5),), "volume": ""}
+    given |= {"step": 0.5, "mode": "baseline", "voxels": (8, 8, 8), "labels": "", "resolution_mm": 1.5}
+    given["spacing_mm"] = (1.5,) * 3
     return jobs.Job(**(given | changed))
 
 
-@pytest.mark.parametrize("kind", ["nnunet", "official"])
+def written(path: Path, values: np.ndarray, affine: np.ndarray) -> str:
+    """A NIfTI file of (D, H, W)."""
+    nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), affine), path)
+    return str(path)
+
+
 @pytest.mark.parametrize("size", [(20, 13, 31), (7, 40, 18)])
-def test_resampling_by_matrices_is_that_of_splines(kind, size):
+@pytest.mark.parametrize("order", [1, 3])
+def test_resampling_by_matrices_is_that_of_totalsegmentator(order, size):
     image = np.random.default_rng(0).normal(size=(20, 26, 18)).astype(np.float32)
-    expected = common.IMAGES[kind](image, size)
-    assert np.abs(optimised.by_matrices(image, size, common.IMAGES[kind]).numpy() - expected).max() < 1e-5
+    expected = zoom(image, np.divide(size, image.shape), order=order, mode="nearest")
+    for axis in range(3):
+        image = optimised.along(image, axis, optimised.zoom_matrix(image.shape[axis], size[axis], order))
+    assert np.abs(image - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("spacing", "wanted"),
+    [
+        ((5, 0.8, 0.8), (1.5, 1.5, 1.5)),
+        ((0.9, 3, 0.9), (1.5, 1.5, 1.5)),
+        ((1.5, 1.5, 1.5), (1.0, 1.0, 6.0)),
+        ((2.0, 0.9, 0.9), (1.5, 1.5, 1.5)),
+        ((5, 5, 0.8), (1.5, 1.5, 1.5)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("order", "order_z", "apart"), [(3, 0, None), (3, 1, None), (3, 3, True), (1, 0, None), (3, 0, False)]
+)
+def test_resampling_is_nnunets(spacing, wanted, order, order_z, apart):
+    image = np.random.default_rng(0).normal(size=(20, 30, 26)).astype(np.float32)
+    size = tuple(round(count * mm / to) for count, mm, to in zip(image.shape, spacing, wanted, strict=True))
+    keywords = {"order": order, "order_z": order_z, "force_separate_z": apart}
+    expected = resample_data_or_seg_to_shape(image[None], size, spacing, wanted, is_seg=False, **keywords)[0]
+    found = optimised.resampled(image, size, spacing, wanted, plans.Resampling(**keywords))
+    assert np.abs(found.numpy() - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(7, 19), (19, 7), (5, 5), (1, 4), (40, 61)])
@@ -48,9 +86,8 @@ def test_the_nearest_voxel_is_scipys(count, wanted):
 
 
 @pytest.fixture
-def network(monkeypatch):
-    """Small tiles, and a network of one layer that sees its neighbours: edges of tiles matter."""
-    monkeypatch.setattr(zoo, "TILE", (16, 16, 16))
+def network():
+    """One layer that sees its neighbours: edges of tiles matter."""
     torch.manual_seed(0)
     return nn.Conv3d(1, 5, 3, padding=1).requires_grad_(False)
 
@@ -79,73 +116,46 @@ def whole_logits(network: nn.Module, image: torch.Tensor, step: float) -> torch.
 def test_slabs_are_the_logits_of_the_whole(network, size, step):
     image = torch.randn(size, generator=torch.Generator().manual_seed(1))
     expected, seen = whole_logits(network, image, step), 0
-    for first, logits in optimised.slabs(job(step=step), image, common.Timed(network, 5), common.Laps()):
+    for first, logits in optimised.slabs(image, (16, 16, 16), step, 5, network, common.Laps()):
         assert first == max(seen - 1, 0), "a slab begins with the last plane of the one before"
         seen = first + logits.shape[1]
         assert (logits - expected[:, first:seen]).abs().max() < 1e-5
     assert seen == size[0]
 
 
-def test_optimised_labels_are_those_of_resampled_logits(network):
-    volume = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
-    task = job(resolution_mm=1.5, voxels=volume.shape)
-    labels = optimised.optimised(task, volume, common.Laps(), iter([common.Timed(network, 5)]))
-    size = resampled(volume.shape, (1, 1, 1), 1.5)
-    image = common.as_nnunet(volume, size).clip(volume.min(), volume.max())
+def test_labels_are_those_of_resampled_logits(network):
+    values = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
+    given = plans_of(5, scheme="NoNormalization")
+    labels = optimised.segmented(values, [1, 1, 1], given, 0.5, network, common.Laps())
+    size = resampled(values.shape, (1, 1, 1), 1.5)
+    image = resize(values, size, order=3, mode="edge", anti_aliasing=False)
     logits = whole_logits(network, torch.from_numpy(image).float(), 0.5)
-    expected = F.interpolate(logits[None], size=volume.shape, mode="trilinear").argmax(1)[0]
-    assert labels.shape == volume.shape and (labels == expected.numpy()).mean() > 0.9999
+    expected = F.interpolate(logits[None], size=values.shape, mode="trilinear").argmax(1)[0]
+    assert labels.shape == values.shape and (labels == expected.numpy()).mean() > 0.9999
 
 
-def test_both_ways_are_the_same_networks_on_the_same_tiles(network):
-    volume = np.random.default_rng(0).normal(size=(30, 40, 25)).astype(np.float32)
-    merge = ((0, 7, 8, 9, 1), (0, 2, 3, 4, 5))
-    labels = []
-    for way in ("official", "optimised"):
-        task = job(way=way, as_in="official", resolution_mm=1.5, voxels=volume.shape, merge=merge, classes=(5, 5))
-        torch.manual_seed(2)
-        both = iter([common.Timed(network, 5), common.Timed(nn.Sequential(network, nn.Conv3d(5, 5, 1)), 5)])
-        with torch.inference_mode():
-            run = optimised.optimised if way == "optimised" else stock.stock
-            labels.append(run(task, volume, common.Laps(), both))
-    # nnU-Net adds up in half precision: what is level within that may go either way.
-    assert (labels[0] == labels[1]).mean() > 0.99 and set(np.unique(labels[1])) <= {*range(10)}
-
-
-@pytest.mark.parametrize("way", ["official", "optimised"])
-def test_every_network_sees_the_scan_normalised_by_its_own_plans(monkeypatch, way):
+def test_every_network_sees_the_scan_normalised_by_its_own_plans(tmp_path, monkeypatch):
     """TotalSegmentator's five were trained on other structures, and clip at other HU."""
-    monkeypatch.setattr(zoo, "TILE", (16, 16, 16))
-    scan = np.random.default_rng(0).normal(0, 400, size=(16, 16, 16)).astype(np.float32)
-    plans = ((-900.0, 300.0, -80.0, 140.0), (-100.0, 1200.0, 60.0, 250.0))
+    values = np.random.default_rng(0).normal(0, 400, size=(16, 16, 16)).round().astype(np.float32)
+    known = [plans.Intensities(-900, 300, -80, 140), plans.Intensities(-100, 1200, 60, 250)]
     seen = []
 
     def network(tile):
         seen.append(tile[0, 0].clone())
         return torch.zeros(1, 5, 16, 16, 16)
 
-    task = job(way=way, as_in="official", voxels=scan.shape, classes=(5, 5), intensities=plans, merge=((0,) * 5,) * 2)
-    with torch.inference_mode():
-        run = optimised.optimised if way == "optimised" else stock.stock
-        run(task, scan, common.Laps(), iter([common.Timed(network, 5), common.Timed(network, 5)]))
-    for tile, (low, high, mean, std) in zip(seen, plans, strict=True):
-        assert np.allclose(tile, (np.clip(np.trunc(scan), low, high) - mean) / std, atol=1e-5)
-
-
-def test_plans_are_those_of_each_checkpoint(tmp_path):
-    known = {"percentile_00_5": -900.0, "percentile_99_5": 300.0, "mean": -80.0, "std": 140.0}
-    plans = {"foreground_intensity_properties_per_channel": {"0": known}}
-    torch.save({"init_args": {"plans": plans}}, tmp_path / "with.pth")
-    torch.save({"network_weights": {}}, tmp_path / "without.pth")
-    scan = np.array([-1000.0, 0.0, 100.0], np.float32)
-    first, second = jobs.intensities(scan, (tmp_path / "with.pth", tmp_path / "without.pth"), 2)
-    assert first == (-900, 300, -80, 140)
-    assert second == pytest.approx((0.5, 99.5, 50, 50))  # air is no foreground
+    monkeypatch.setattr(optimised, "prepared", lambda job, number: network)
+    volume = written(tmp_path / "ct.nii", values, np.diag([1.5, 1.5, 1.5, 1]))
+    both = tuple(plans_of(5, intensities=of_network) for of_network in known)
+    optimised.optimised(job(as_in="official", plans=both, merge=((0,) * 5,) * 2, volume=volume), common.Laps())
+    for tile, given in zip(seen, known, strict=True):
+        expected = (values.clip(given.percentile_00_5, given.percentile_99_5) - given.mean) / given.std
+        assert np.allclose(tile, expected, atol=1e-5)
 
 
 def test_a_later_part_wins_where_it_sees_something():
     merged = np.array([0, 3, 3, 0], np.uint8)
-    common.merge(merged, np.array([0, 0, 2, 1], np.uint8), (0, 5, 6))
+    optimised.merge(merged, np.array([0, 0, 2, 1], np.uint8), (0, 5, 6))
     assert merged.tolist() == [0, 3, 6, 5]
     parts = jobs.tables_of_parts()
     assert [len(part) for part in parts] == [25, 27, 19, 24, 27] and all(part[0] == 0 for part in parts)
@@ -196,17 +206,6 @@ def test_nothing_to_report_has_status_2():
     assert done.returncode == 2 and "holds no run" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
-@pytest.mark.parametrize(("broken", "says"), [("nan", "1 voxels are no numbers"), ("cut", "ct.nii.gz: ")])
-def test_a_scan_that_cannot_be_used_is_refused(tmp_path, broken, says):
-    path, values = tmp_path / "ct.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
-    values[4, 4, 4] = np.nan if broken == "nan" else 0
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
-    if broken == "cut":
-        path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(Problem, match=says):
-        Scan(path)
-
-
 def test_the_optimised_way_alone_has_no_ratio_and_another_scan_is_another_setting(tmp_path):
     row = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "voxels": "8x8x8", "step": 0.5, "repeat": 1}
     row |= {
@@ -230,33 +229,50 @@ def test_the_optimised_way_alone_has_no_ratio_and_another_scan_is_another_settin
 
 @pytest.mark.slow
 def test_a_scan_all_the_way_with_weights_of_its_own(tmp_path, monkeypatch):
-    """Voxels of 3 mm, turned as a scanner may: labels come back in its orientation, with the names of the classes. Runs
-    are made in this process, with tiles of 64 voxels a side."""
-    monkeypatch.setattr(zoo, "TILE", (64, 64, 64))
+    """Voxels of 3 mm, turned as a scanner may: labels come back in its orientation, with its header and the names of
+    the classes. Runs are made in this process, with tiles of 64 voxels a side."""
     monkeypatch.setattr(benchmark, "started", segment.run)
     torch.manual_seed(3)
     net = volume.assemble("totalsegmentator", 118)
-    torch.save({"network_weights": net.state_dict()}, tmp_path / "checkpoint.pth")
+    given = {"configurations": {"3d_fullres": {"patch_size": [64, 64, 64], "spacing": [3, 3, 3]}}}
+    checkpoint = {"network_weights": net.state_dict(), "init_args": {"plans": given, "configuration": "3d_fullres"}}
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
     units = np.random.default_rng(0).normal(0, 400, (40, 44, 36)).astype(np.int16)
     affine = np.array([[-3.0, 0, 0, 50], [0, 0, 3.0, -40], [0, 3.0, 0, 7], [0, 0, 0, 1]])
-    nibabel.save(nibabel.Nifti1Image(units, affine), tmp_path / "ct.nii.gz")
+    image = nibabel.Nifti1Image(units, affine)
+    image.set_qform(affine, 1)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "ct.nii.gz")
     flags = ["--models", "totalsegmentator_fast", "--volume", tmp_path / "ct.nii.gz", "--repeats", "1"]
     flags += ["--weights", tmp_path / "checkpoint.pth", "--modes", "baseline", "--labels", tmp_path / "labels.nii.gz"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, flags), "--out", str(tmp_path)])
     benchmark.main()
     labels = nibabel.load(tmp_path / "labels.nii.gz")
     assert labels.shape == units.shape and np.allclose(labels.affine, affine)
+    for name in ("sform_code", "qform_code", "xyzt_units"):
+        assert labels.header[name] == image.header[name], name
     assert labels.get_data_dtype() == np.uint8 and np.unique(np.asarray(labels.dataobj)).size > 3
     assert b"spleen" in labels.header.extensions[0].get_content()
-    runs = pd.read_csv(next((tmp_path / "runs").iterdir()))
+    runs = pd.read_csv(next((tmp_path / "runs").glob("*.csv")))
     assert set(runs.way) == {"official", "optimised"} and runs.same_labels.min() > 0.99
     assert (tmp_path / "benchmark_plot.png").exists()
 
 
 @pytest.mark.slow
 def test_a_run_in_a_process_of_its_own(tmp_path):
-    result = benchmark.started(job(labels=str(tmp_path / "labels.npy")))
+    values = np.random.default_rng(0).normal(0, 400, (8, 8, 8)).astype(np.float32)
+    given = plans_of(5, patch=(64, 64, 64), intensities=plans.Intensities(-900, 300, -80, 140))
+    task = job(plans=(given,), labels=str(tmp_path / "labels.npy"))
+    task.volume = written(tmp_path / "ct.nii", values, np.diag([1.5, 1.5, 1.5, 1]))
+    result = benchmark.started(task)
     assert np.load(tmp_path / "labels.npy").shape == (8, 8, 8) and result.tiles == 1
     assert result.whole_s == pytest.approx(sum(result.parts_s.values()), rel=0.2)
     with pytest.raises(Problem, match="ended with status 1"):
-        benchmark.started(job(labels=str(tmp_path / "labels.npy"), weights=(__file__,)))
+        benchmark.started(msgspec.structs.replace(task, weights=(__file__,)))
+
+
+def test_thick_slices_need_the_memory_of_the_networks_voxels():
+    """117 classes at 1.5 mm of 300 slices of 5 mm, 512 x 512 of 0.75 mm: 4 bytes each there, 6 here."""
+    task = job(way="nnunet", plans=(plans_of(117),), voxels=(300, 512, 512), spacing_mm=(5, 0.75, 0.75))
+    expected = 117 * 300 * 512 * 512 * (4 + 6 * 5 / 1.5 / 4) / 1e9 + 2
+    assert jobs.too_large(task, expected + 1) == "" and f"{expected:.0f} GB" in jobs.too_large(task, expected - 1)

@@ -13,6 +13,7 @@ benchmark_results.csv and benchmark_plot.png. Some minutes for a synthetic CT, o
 """
 
 import itertools
+import math
 import subprocess
 import sys
 import tempfile
@@ -23,11 +24,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 try:
+    import filelock
     import msgspec
     import numpy as np
 
-    from benchmarks.whole_ct.jobs import NETWORKS, RELEASED, Job, JobResult, check_weights, jobs_of, names_of, too_large
-    from benchmarks.whole_ct.scan import Scan, check_labels
+    from benchmarks.whole_ct.jobs import NETWORKS, RELEASED, Job, JobResult, jobs_of, names_of, plans_of, too_large
+    from benchmarks.whole_ct.scan import Scan, check_labels, synthetic
     from segbench import machine, modes, runtimes, zoo
     from segbench.cases import Case, sides
     from segbench.problem import Problem, exit_with
@@ -74,26 +76,25 @@ def started(job: Job) -> JobResult:
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=JobResult)
 
 
-def measure(settings: Settings, scan: Scan | None, evidence: Path) -> None:
-    """Every model in turn: labels to compare with, then each way, so often as asked for."""
-    from benchmarks.whole_ct import report
-
+def measure(settings: Settings, evidence: Path) -> bool:
+    """Every model in turn: labels to compare with, then each way, so often as asked for. Whether any ran."""
+    any_ran = False
     for model in settings.models:
         with tempfile.TemporaryDirectory() as folder:
-            if scan:
-                np.save(Path(folder) / "volume.npy", scan.values)
+            scan = Scan(settings.volume) if settings.volume else synthetic(settings.voxels, Path(folder))
             exact, timed = jobs_of(settings, model, Path(folder), scan)
-            reference = np.load(exact.labels) if exact and run_job(exact, "sums in FP32, for its labels") else None
-            ct = scan.name if scan else report.SYNTHETIC
-            before, last = turns_before(evidence, model, ct, sides(timed[0].voxels)), None
+            has_reference = exact and run_job(exact, "sums in FP32, for its labels")
+            reference = np.load(exact.labels) if has_reference else None
+            before, last = turns_before(evidence, model, scan.name, sides(timed[0].voxels)), None
             for turn, job in itertools.product(range(before + 1, before + settings.repeats + 1), timed):
                 if result := run_job(job, f"run {turn}"):
-                    row = {"model": model, "ct": ct, "repeat": turn}
+                    row = {"model": model, "ct": scan.name, "repeat": turn}
                     record(evidence, row | described(job, result, reference))
-                    last = job
+                    last, any_ran = job, True
             if settings.labels and last:
-                scan.save(np.load(last.labels), names_of(model), settings.labels)
+                scan.save(np.load(last.labels), names_of(last), settings.labels)
                 print(f"wrote {settings.labels}, labels of {model}, {last.way}, {last.mode}")
+    return any_ran
 
 
 def run_job(job: Job, what: str) -> JobResult | None:
@@ -113,7 +114,7 @@ def described(job: Job, result: JobResult, reference: np.ndarray | None) -> dict
     row = {"machine": here.name, "cpu": here.label, "threads": machine.usable_cores()}
     row |= machine.installed(("torch", "openvino", "onnxruntime", "nnunetv2", "totalsegmentator"))
     row |= {"way": job.way, "mode": job.mode, "export": job.export if job.way == "nnunet" else ""}
-    row |= {"voxels": sides(job.voxels), "step": job.step, "classes": sum(job.classes)}
+    row |= {"voxels": sides(job.voxels), "step": job.step, "classes": sum(len(plans.names) for plans in job.plans)}
     row["started"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     row |= {f"{part.replace(' ', '_')}_s": seconds for part, seconds in result.parts_s.items()}
     row |= {f"{part.replace(' ', '_')}_mb": peak for part, peak in result.peaks_mb.items()}
@@ -134,27 +135,37 @@ def turns_before(evidence: Path, model: str, ct: str, voxels: str) -> int:
 
 
 def record(evidence: Path, row: dict) -> None:
-    """Append a row; runs of other models have other parts."""
+    """Append a row; runs of other models have other parts. One process at a time; a lock goes with its process."""
     import pandas as pd
 
     from benchmarks.whole_ct import report
 
-    before = [report.read(evidence)] if evidence.exists() else []
-    with replacing(evidence) as draft:
-        pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
+    with filelock.FileLock(evidence.with_name(f".lock-{evidence.stem}")):
+        before = [report.read(evidence)] if evidence.exists() else []
+        with replacing(evidence) as draft:
+            pd.concat([*before, pd.DataFrame([row])], ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
 
 
 def check(settings: Settings) -> Path:
     """Where the evidence goes. Raises Problem for what cannot be run."""
     find_modes(settings.modes)
     here = machine.describe()
-    settings.modes = tuple(m for m in settings.modes if modes.MODES[m].precision != "bf16" or here.native_bf16)
+    for flag in ("models", "ways", "modes", "export"):
+        if not getattr(settings, flag):
+            raise Problem(f"--{flag} names nothing: there is nothing to measure")
+    asked = settings.modes
+    settings.modes = tuple(m for m in asked if modes.MODES[m].precision != "bf16" or here.native_bf16)
+    if not settings.modes and "optimised" in settings.ways:
+        raise Problem(f"--modes {' '.join(asked)}: this machine has no native BF16, and nothing else is asked for")
     for name in settings.modes:
         case = Case(model="stunet_s", mode=name, size=zoo.TILE)
         if reason := runtimes.of_mode(modes.MODES[name]).missing(modes.MODES[name], case, here):
             raise Problem(f"--modes {name}: {reason}")
     if min(settings.voxels) < 8:
         raise Problem("--voxels are 8 or more on each side")
+    needed_gb, free_gb = 25 * math.prod(settings.voxels) / 1e9, machine.free_gb()  # FP64 while it is made
+    if not settings.volume and needed_gb > free_gb:
+        raise Problem(f"--voxels: a CT of {sides(settings.voxels)} needs {needed_gb:.0f} GB, {free_gb:.0f} GB are free")
     if settings.repeats < 1:
         raise Problem(f"--repeats {settings.repeats} is not positive")
     for flag, paths in {"volume": [settings.volume] if settings.volume else [], "weights": settings.weights}.items():
@@ -171,8 +182,7 @@ def check(settings: Settings) -> Path:
         wanted = RELEASED[NETWORKS[model][1]].networks
         if settings.weights and len(settings.weights) != wanted:
             raise Problem(f"--weights: {model} has {wanted} networks, {len(settings.weights)} files are named")
-        if settings.weights:
-            check_weights(model, settings.weights)
+        plans_of(model, settings.weights)
     settings.out = settings.out or (OWN if settings.volume else HERE)
     from benchmarks import catalogue
 
@@ -190,7 +200,12 @@ def main() -> None:
             raise Problem(f"{settings.out / 'runs'} holds no run; run without --report first")
     else:
         evidence = check(settings)
-        measure(settings, Scan(settings.volume) if settings.volume else None, evidence)
+        try:
+            any_ran = measure(settings, evidence)
+        except (OSError, MemoryError) as error:
+            raise Problem(f"{error}: what ran to its end before is kept") from None
+        if not any_ran:
+            raise Problem("nothing was measured, see above")
         print(f"wrote {evidence}")
     for path in report.write(settings.out, settings.out):
         print(f"wrote {path}")

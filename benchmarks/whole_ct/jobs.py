@@ -1,12 +1,15 @@
 """What is run: the jobs of a model. Without torch, which is for the process of each run."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
+from benchmarks.whole_ct.plans import Intensities, Plans, read, simple
 from segbench import zoo
+from segbench.cases import sides
 from segbench.problem import Problem
 
 if TYPE_CHECKING:
@@ -29,18 +32,18 @@ class Job(msgspec.Struct):
     way: str  # nnunet, official or optimised
     as_in: str  # what the optimised way does the same as: nnunet or official
     model: str
-    classes: tuple[int, ...]  # of each network
-    resolution_mm: float
+    plans: tuple[Plans, ...]  # of each network
+    resolution_mm: float  # that TotalSegmentator resamples to
     step: float  # of a tile, from one to the next
     mode: str
-    voxels: tuple[int, int, int]  # of the synthetic CT, (D, H, W)
+    volume: str  # a NIfTI file, in Hounsfield units
+    voxels: tuple[int, int, int]  # that it has, (D, H, W)
     spacing_mm: tuple[float, float, float]
     labels: str  # a file to write them to, .npy
-    volume: str = ""  # .npy of (D, H, W), Hounsfield units; instead of the synthetic CT, which is normalised
     weights: tuple[str, ...] = ()  # a checkpoint per network
-    intensities: tuple[tuple[float, float, float, float], ...] = ()  # per network: HU at which it clips, mean and std
     merge: tuple[tuple[int, ...], ...] = ()  # per network the label of each of its classes among all; or as they are
-    export: str = "torch"  # of EXPORTS
+    order: int = 1  # of the splines that TotalSegmentator resamples a CT by
+    export: str = "torch"  # how nnU-Net resamples logits: by torch, all classes at once; anything else: as planned
     exact: bool = False  # nnU-Net's sums in FP32: for labels to compare with, not to be timed
 
 
@@ -53,30 +56,35 @@ class JobResult(msgspec.Struct):
     tiles: int
 
 
-def jobs_of(settings: object, model: str, folder: Path, scan: "Scan | None") -> tuple[Job | None, list[Job]]:
+def jobs_of(settings: object, model: str, folder: Path, scan: "Scan") -> tuple[Job | None, list[Job]]:
     """Of a model: what gives the labels to compare with, where the stock way is run, and what is run in each repeat.
+    Raises Problem for a CT that would have no voxels at a network's spacing, or billions.
 
     `settings`: those of benchmark.py.
     """
     kind, name = NETWORKS[model]
     run = RELEASED[name]
-    parts = tables_of_parts() if run.networks > 1 else ()
+    plans = plans_of(model, settings.weights)
+    for network_plans in plans:
+        if network_plans.scheme == "CTNormalization" and not network_plans.intensities:
+            network_plans.intensities = intensities(scan.values)
+        check_size(scan, run.resolution_mm if kind == "official" else 0, network_plans)
     common = {
         "as_in": kind,
         "model": run.model,
-        "classes": tuple(len(part) for part in parts) or (run.classes or CLASSES,),
+        "plans": plans,
         "resolution_mm": run.resolution_mm,
         "step": STEPS[kind],
-        "voxels": scan.values.shape if scan else settings.voxels,
-        "spacing_mm": scan.spacing_mm if scan else (1.5, 0.75, 0.75),
-        "volume": str(folder / "volume.npy") if scan else "",
+        "volume": str(scan.file(folder)),
+        "voxels": scan.values.shape,
+        "spacing_mm": scan.spacing_mm,
         "weights": tuple(str(path.resolve()) for path in settings.weights),
-        "intensities": intensities(scan.values, settings.weights, run.networks) if scan else (),
-        "merge": parts,
+        "merge": tables_of_parts() if run.networks > 1 else (),
+        "order": spline_order() if kind == "official" else 0,
     }
     exact, timed = None, []
     if "stock" in settings.ways:
-        exact = Job(way=kind, mode="baseline", labels=str(folder / "exact.npy"), exact=True, **common)
+        exact = Job(way=kind, mode="baseline", labels=str(folder / "exact.npy"), exact=True, export="scipy", **common)
         for export in settings.export if kind == "nnunet" else ("",):
             timed.append(Job(way=kind, mode="baseline", export=export, labels="", **common))
     if "optimised" in settings.ways:
@@ -86,58 +94,113 @@ def jobs_of(settings: object, model: str, folder: Path, scan: "Scan | None") -> 
     return exact, timed
 
 
+def spline_order() -> int:
+    """That the installed TotalSegmentator resamples a CT by."""
+    from inspect import signature
+
+    from totalsegmentator.python_api import totalsegmentator
+
+    return signature(totalsegmentator).parameters["resampling_order"].default
+
+
+def check_size(scan: "Scan", resolution_mm: float, plans: Plans) -> None:
+    """Raises Problem where nothing is left at a network's spacing, or far more than memory holds."""
+    order = plans.transpose if not resolution_mm else (0, 1, 2)
+    spacing = [resolution_mm] * 3 if resolution_mm else plans.spacing_mm
+    size = [round(scan.values.shape[n] * scan.spacing_mm[n] / mm) for n, mm in zip(order, spacing, strict=True)]
+    if min(size) < 1 or np.prod(size, dtype=float) > 2**31:
+        at = " x ".join(f"{mm:g}" for mm in spacing)
+        raise Problem(f"{scan.path} would have {sides(tuple(size))} voxels of {at} mm, which the network sees")
+
+
+def names_of_parts() -> list[list[str]]:
+    """Classes of each of TotalSegmentator's five networks, the background left out."""
+    from totalsegmentator.map_to_binary import class_map_5_parts, map_taskid_to_partname_ct
+
+    parts = [class_map_5_parts[map_taskid_to_partname_ct[task]] for task in TASKS]
+    return [[part[label] for label in sorted(part)] for part in parts]
+
+
 def tables_of_parts() -> tuple[tuple[int, ...], ...]:
     """Of TotalSegmentator's five networks: the label among all 117 of each of its classes, the background first."""
-    from totalsegmentator.map_to_binary import class_map, class_map_5_parts, map_taskid_to_partname_ct
+    from totalsegmentator.map_to_binary import class_map
 
     number = {name: label for label, name in class_map["total"].items()}
-    parts = [class_map_5_parts[map_taskid_to_partname_ct[task]] for task in TASKS]
-    return tuple((0, *(number[part[label]] for label in sorted(part))) for part in parts)
+    return tuple((0, *(number[name] for name in part)) for part in names_of_parts())
 
 
 def too_large(job: Job, free_gb: float) -> str:
     """Why nnU-Net's export will not fit: all logits at the original spacing in FP32, and those it makes them from."""
     if job.way != "nnunet":
         return ""
-    here = np.prod([count * mm / job.resolution_mm for count, mm in zip(job.voxels, job.spacing_mm, strict=True)])
-    needed = job.classes[0] * (4 * np.prod(job.voxels, dtype=float) + 6 * here) / 1e9 + 2
+    voxels = np.prod(job.voxels, dtype=float)
+    of_network = voxels * np.prod(job.spacing_mm) / np.prod(job.plans[0].spacing_mm)
+    needed = len(job.plans[0].names) * (4 * voxels + 6 * of_network) / 1e9 + 2
     return f"needs about {needed:.0f} GB, {free_gb:.0f} GB are free" if needed > free_gb else ""
 
 
-def intensities(values: np.ndarray, weights: tuple[Path, ...], networks: int) -> tuple[tuple[float, ...], ...]:
-    """HU at which each network clips, mean and standard deviation: quantiles and moments of the foreground that it saw
-    in training, by its checkpoint's plans; values that these lack are those of this CT above -500 HU."""
+def intensities(values: np.ndarray) -> Intensities:
+    """Where plans say none: quantiles and moments of this CT above -500 HU."""
     seen = values[values > -500] if (values > -500).any() else values
-    measured_here = (*np.quantile(seen, (0.005, 0.995)), seen.mean(), seen.std())
-    plans = [foreground(path) for path in weights] or [{}] * networks
-    fallback = dict(zip(("percentile_00_5", "percentile_99_5", "mean", "std"), measured_here, strict=True))
-    return tuple(tuple(float(plan.get(key, value)) for key, value in fallback.items()) for plan in plans)
+    low, high = np.quantile(seen, (0.005, 0.995))
+    return Intensities(float(low), float(max(high, low + 1)), float(seen.mean()), float(seen.std()))
 
 
-def foreground(weights: Path) -> dict[str, float]:
-    """Intensities that nnU-Net saw in training, from its checkpoint; {} for a state dict alone."""
-    from segbench.models import states
+def plans_of(model: str, weights: tuple[Path, ...]) -> tuple[Plans, ...]:
+    """Of each of its networks: those of the checkpoints, or as released. Raises Problem for a checkpoint that is not of
+    its network, and for plans that are not followed."""
+    from segbench.models.totalsegmentator import class_names
 
-    plans = states.read(weights)
-    for key in ("init_args", "plans", "foreground_intensity_properties_per_channel", "0"):
-        plans = plans.get(key, {}) if isinstance(plans, dict) else {}
+    run = RELEASED[NETWORKS[model][1]]
+    count = run.classes or CLASSES
+    whole = class_names() if count == len(class_names()) + 1 else [f"class {n}" for n in range(1, count)]
+    names = [["background", *part] for part in names_of_parts()] if run.networks > 1 else [["background", *whole]]
+    if not weights:
+        return tuple(Plans((run.resolution_mm,) * 3, part) for part in names)
+    return tuple(of_checkpoint(model, path, number, names) for number, path in enumerate(weights))
+
+
+def of_checkpoint(model: str, path: Path, number: int, names: list[list[str]]) -> Plans:
+    """Of the checkpoint of one of a model's networks, whose classes are called `names[number]`."""
+    from segbench.models import states, volume
+
+    kind, name = NETWORKS[model]
+    run, at = RELEASED[name], f"--weights {path.name}"
+    try:
+        checkpoint = states.read(path)
+        state = states.unwrapped(checkpoint)
+    except ValueError as error:
+        raise Problem(f"{at}: {error}") from None
+    plans = read(path, state, checkpoint, run.resolution_mm, names[number])
+    try:
+        volume.check_size(run.model, plans.patch)
+        states.put(volume.assemble(run.model, max(len(plans.names), 1)), state, path.name)
+    except ValueError as error:
+        raise Problem(f"{at}: {error}") from None
+    mirrored = simple(checkpoint.get("inference_allowed_mirroring_axes")) if isinstance(checkpoint, dict) else None
+    if mirrored and kind == "nnunet":  # TotalSegmentator never does
+        problem = f"{at} asks for mirroring (inference_allowed_mirroring_axes {mirrored}), which is not followed"
+        raise Problem(f"{problem}: set it to None in a copy")
+    if kind == "official":
+        check_part(at, plans, number, names)
     return plans
 
 
-def names_of(model: str) -> list[str]:
+def check_part(at: str, plans: Plans, number: int, names: list[list[str]]) -> None:
+    """Raises Problem for a checkpoint of another of TotalSegmentator's networks, by its classes or its data set."""
+    if len(plans.names) != len(names[number]):
+        raise Problem(f"{at} has {len(plans.names)} classes, {len(names[number])} are wanted")
+    expected, given = names[number][1:], plans.names[1:]
+    if given != expected and given != [f"class {n}" for n in range(1, len(names[number]))]:
+        first = next(pair for pair in zip(given, expected, strict=True) if pair[0] != pair[1])
+        raise Problem(f"{at} segments {first[0]} where {first[1]} is wanted: name the files in the order of the parts")
+    task = re.match(r"Dataset(\d+)_", plans.dataset)
+    if len(names) > 1 and task and int(task[1]) in TASKS and int(task[1]) != TASKS[number]:
+        raise Problem(f"{at} is of {plans.dataset}, not of data set {TASKS[number]}: name the files in order")
+
+
+def names_of(job: Job) -> list[str]:
+    """Of the labels of a job, the background left out."""
     from segbench.models.totalsegmentator import class_names
 
-    return class_names() if model.startswith("totalsegmentator") else [f"class {n}" for n in range(1, CLASSES)]
-
-
-def check_weights(model: str, weights: tuple[Path, ...]) -> None:
-    """Raises Problem for a checkpoint that is not of its network."""
-    from segbench.models import states, volume
-
-    run = RELEASED[NETWORKS[model][1]]
-    classes = [len(part) for part in tables_of_parts()] if run.networks > 1 else [run.classes or CLASSES]
-    for path, count in zip(weights, classes, strict=True):
-        try:
-            states.load(volume.assemble(run.model, count), path)
-        except ValueError as error:
-            raise Problem(f"--weights {error}") from None
+    return class_names() if job.as_in == "official" else job.plans[0].names[1:]

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from benchmarks import catalogue
+from benchmarks.whole_ct.scan import SYNTHETIC
 from segbench import modes
 from segbench.analysis import markdown, plots, stats, tables
 from segbench.analysis.markdown import Shown
 
-SYNTHETIC = "synthetic"  # the CT of inputs.ct
 SETTING = ["machine", "model", "ct", "voxels", "step"]  # what is compared within
 WAY = ["way", "mode", "export"]
 PARTS = {  # in the order of the work, as columns call them
@@ -29,6 +29,7 @@ PARTS = {  # in the order of the work, as columns call them
     "logits_resampled": "logits resampled",
     "labels": "resampled to labels",
     "labels_resampled": "labels resampled",
+    "other": "files and processes",  # of TotalSegmentator, between its steps
 }
 NAMES = {"nnunet": "nnU-Net", "official": "TotalSegmentator", "optimised": "optimised"}
 
@@ -149,7 +150,8 @@ def draw(frame: pd.DataFrame) -> Figure:
         panel.set_title(title, loc="left", fontsize=8)
         panel.set_xlim(0, group.whole_s.max() * 1.18)
     axes[-1, 0].set_xlabel("s per CT")
-    plots.key(figure, [Patch(color=shades[part], label=name) for part, name in PARTS.items()], 4)
+    known = {part: name for part, name in PARTS.items() if f"{part}_s" in frame}
+    plots.key(figure, [Patch(color=shades[part], label=name) for part, name in known.items()], 4)
     return figure
 
 

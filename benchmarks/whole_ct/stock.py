@@ -1,74 +1,127 @@
-"""The stock way: nnU-Net's or TotalSegmentator's own predictor and export, in eager FP32."""
+"""The stock way: nnU-Net's or TotalSegmentator's own path from the file, as its documentation calls it, in eager FP32.
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-from functools import partial
-from types import SimpleNamespace
+Neither is pointed at a folder of the user's, for both unpickle what they find there: weights were read without that
+(segbench/models/states.py).
+"""
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
-from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
-from scipy.ndimage import zoom
-from torch import Tensor
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from benchmarks.official.costs import resampled
-from benchmarks.whole_ct.common import IMAGES, Laps, Timed, finish, merge, normalised, small
+from benchmarks.whole_ct import common
+from benchmarks.whole_ct.common import Laps
 from benchmarks.whole_ct.jobs import Job
-from segbench import zoo
-
-# Both of nnU-Net: class by class, its default (with these flags), and by torch.
-EXPORTS = {
-    "scipy": partial(resample_data_or_seg_to_shape, is_seg=False, order=1, order_z=0, force_separate_z=None),
-    "torch": resample_torch_fornnunet,
-}
+from benchmarks.whole_ct.plans import CONFIGURATION
+from benchmarks.whole_ct.scan import undo_canonical
+from segbench.models import totalsegmentator
 
 
-def stock(job: Job, volume: np.ndarray, lap: Laps, networks: Iterator[Timed]) -> np.ndarray:
-    """Labels (D, H, W) of a volume (D, H, W)."""
-    size = resampled(volume.shape, job.spacing_mm, job.resolution_mm)
+def stock(job: Job, lap: Laps) -> np.ndarray:
+    """Labels (D, H, W) in the order of the job's file."""
+    with contextlib.ExitStack() as stack:
+        for target, name, part in (
+            (nnUNetPredictor, "predict_sliding_window_return_logits", "sliding window"),
+            (nnUNetPredictor, "_internal_maybe_mirror_and_predict", "network"),
+            (LabelManager, "convert_logits_to_segmentation", "argmax"),
+        ):
+            stack.enter_context(patch.object(target, name, lap.of(part, getattr(target, name))))
+        if job.exact:  # what nnU-Net calls the type of its sums
+            stack.enter_context(patch.object(torch, "half", torch.float32))
+        return official(job, lap) if job.way == "official" else nnunet(job, lap)
+
+
+def nnunet(job: Job, lap: Laps) -> np.ndarray:
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+    given, data_set = job.plans[0].for_nnunet(by_torch=job.export == "torch")
+    plans = PlansManager(given)
+    configuration = plans.get_configuration(CONFIGURATION)
+    with lap("preparing"):
+        network = common.network_of(job, 0).net
+        predictor = nnUNetPredictor(job.step, use_mirroring=False, device=torch.device("cpu"))
+        weights = [network.state_dict()]
+        predictor.manual_initialization(network, plans, configuration, weights, data_set, "nnUNetTrainer", None)
     with lap("resampling in"):
-        if job.way == "nnunet":
-            volume = normalised(torch.from_numpy(volume), job, 0).numpy()
-        image = torch.from_numpy(IMAGES[job.way](volume, size).astype(np.float32))[None]
-        finish(image, volume, job.way, job)
-    if job.way == "nnunet":
-        network = next(networks)
-        with lap("sliding window"):
-            logits = predicted(network, job, image)
-        with lap("logits resampled"):
-            options = {"num_threads": torch.get_num_threads()} if job.export == "torch" else {}
-            spacing_mm = [job.resolution_mm] * 3
-            logits = EXPORTS[job.export](logits, volume.shape, spacing_mm, list(job.spacing_mm), **options)
-        with lap("argmax"):
-            return small(torch.as_tensor(logits).argmax(0))
-    merged = np.zeros(size, np.uint8)
-    for number, network in enumerate(networks):
-        with lap("resampling in"):
-            network_image = normalised(image, job, number)
-        with lap("sliding window"):
-            logits = predicted(network, job, network_image)
-        with lap("argmax"):
-            labels = small(logits.argmax(0))
-            del logits
-        with lap("labels merged"):
-            merge(merged, labels, job.merge[number] if job.merge else ())
-    with lap("labels resampled"):
-        return zoom(merged, np.divide(volume.shape, size), order=0, mode="nearest")
+        preprocessor = configuration.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case([job.volume], None, plans, configuration, data_set)
+    logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+    with lap("logits resampled"):
+        labels = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, plans, configuration, predictor.label_manager, properties, num_threads_torch=torch.get_num_threads()
+        )
+    return undo_canonical(labels, job.volume) if job.plans[0].reader.endswith("WithReorient") else labels
 
 
-def predicted(network: Timed, job: Job, image: Tensor) -> Tensor:
-    """Logits (C, D, H, W) by nnU-Net's predictor, which calls the type of its sums torch.half."""
-    with patch.object(torch, "half", torch.float32) if job.exact else nullcontext():
-        return predictor_of(network, job).predict_sliding_window_return_logits(image)
+def official(job: Job, lap: Laps) -> np.ndarray:
+    """Its networks lie in a folder that is written here; it downloads nothing and reports nothing."""
+    from totalsegmentator import nnunet, python_api
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        with lap("preparing"):
+            write_networks(job, Path(folder))
+        environment = {"TOTALSEG_HOME_DIR": folder, "TOTALSEG_WEIGHTS_PATH": folder}
+        stack.enter_context(patch.dict("os.environ", environment))
+        for name in ("download_pretrained_weights", "send_usage_stats"):
+            stack.enter_context(patch.object(python_api, name, lambda *_, **__: None))
+        change_spacing, load = nnunet.change_spacing, nnUNetPredictor.initialize_from_trained_model_folder
+
+        def timed_change(*arguments, **keywords):
+            with lap("labels resampled" if len(arguments) > 2 else "resampling in"):
+                return change_spacing(*arguments, **keywords)
+
+        stack.enter_context(patch.object(nnunet, "change_spacing", timed_change))
+        stack.enter_context(
+            patch.object(nnUNetPredictor, "initialize_from_trained_model_folder", lap.of("preparing", load))
+        )
+        fast = len(job.plans) == 1
+        image = python_api.totalsegmentator(job.volume, None, ml=True, fast=fast, device="cpu", quiet=True)
+    return np.asarray(image.dataobj).transpose(2, 1, 0)
 
 
-def predictor_of(network: Timed, job: Job) -> nnUNetPredictor:
-    """nnU-Net's predictor around a network that it did not train."""
-    predictor = nnUNetPredictor(job.step, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=True)
-    predictor.network = network
-    predictor.configuration_manager = SimpleNamespace(patch_size=zoo.TILE)
-    predictor.label_manager = SimpleNamespace(num_segmentation_heads=network.classes)
-    return predictor
+def write_networks(job: Job, folder: Path) -> None:
+    """As nnU-Net's training leaves them, in the places where TotalSegmentator looks."""
+    from totalsegmentator.python_api import get_task_config
+
+    task = get_task_config("total", fast=len(job.plans) == 1, quiet=True)
+    tasks = task["task_id"] if isinstance(task["task_id"], list) else [task["task_id"]]
+    for number, (plans, identifier) in enumerate(zip(job.plans, tasks, strict=True)):
+        place = folder / f"Dataset{identifier}_of_job" / f"{task['trainer']}__nnUNetPlans__{CONFIGURATION}"
+        (place / "fold_0").mkdir(parents=True)
+        given, data_set = plans.for_nnunet(architecture(len(plans.names)))
+        (place / "plans.json").write_text(json.dumps(given))
+        (place / "dataset.json").write_text(json.dumps(data_set))
+        checkpoint = {"trainer_name": task["trainer"], "init_args": {"configuration": CONFIGURATION}}
+        weights = common.network_of(job, number).net.state_dict()
+        torch.save(checkpoint | {"network_weights": weights}, place / "fold_0" / "checkpoint_final.pth")
+
+
+def architecture(classes: int) -> dict:
+    """Of models/totalsegmentator.py's plain_conv_unet, as plans have it; nnU-Net adds channels and classes."""
+    stages = len(totalsegmentator.WIDTHS)
+    keywords = {
+        "n_stages": stages,
+        "features_per_stage": list(totalsegmentator.WIDTHS),
+        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "kernel_sizes": [[3, 3, 3]] * stages,
+        "strides": [[stride] * 3 for stride in totalsegmentator.STRIDES],
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "conv_bias": True,
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    name = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+    imported = ["conv_op", "norm_op", "dropout_op", "nonlin"]
+    return {"network_class_name": name, "arch_kwargs": keywords, "_kw_requires_import": imported}
