@@ -147,11 +147,10 @@ def test_what_is_not_followed_is_named_in_a_line(tmp_path, weights, name):
     assert says in text and "a.pth" in text and "\n" not in text and len(text) < 300, text
 
 
-def test_mirroring_is_refused_where_nnunet_would_mirror(tmp_path, weights):
-    path = checkpoint(tmp_path / "a.pth", weights, inference_allowed_mirroring_axes=(0, 1, 2))
-    with pytest.raises(Problem, match="mirroring"):
-        jobs.plans_of("stunet_s", (path,))
-    jobs.plans_of("stunet_s", (checkpoint(path, weights, inference_allowed_mirroring_axes=None),))
+@pytest.mark.parametrize(("axes", "mirrored"), [((0, 1, 2), True), ([0], True), (None, False), ((), False)])
+def test_mirroring_that_is_left_out_is_known(tmp_path, weights, axes, mirrored):
+    path = checkpoint(tmp_path / "a.pth", weights, inference_allowed_mirroring_axes=axes)
+    assert jobs.plans_of("stunet_s", (path,))[0].mirrored == mirrored
 
 
 def spoiled(weights: dict, change) -> dict:

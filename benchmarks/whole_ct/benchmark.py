@@ -182,7 +182,9 @@ def check(settings: Settings) -> Path:
         wanted = RELEASED[NETWORKS[model][1]].networks
         if settings.weights and len(settings.weights) != wanted:
             raise Problem(f"--weights: {model} has {wanted} networks, {len(settings.weights)} files are named")
-        plans_of(model, settings.weights)
+        for path, plans in zip(settings.weights, plans_of(model, settings.weights), strict=False):
+            if plans.mirrored:
+                print(f"{path.name}: no way averages over mirrored tiles, as with nnU-Net's --disable_tta")
     settings.out = settings.out or (OWN if settings.volume else HERE)
     from benchmarks import catalogue
 

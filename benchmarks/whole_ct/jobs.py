@@ -177,10 +177,8 @@ def of_checkpoint(model: str, path: Path, number: int, names: list[list[str]]) -
         states.put(volume.assemble(run.model, max(len(plans.names), 1)), state, path.name)
     except ValueError as error:
         raise Problem(f"{at}: {error}") from None
-    mirrored = simple(checkpoint.get("inference_allowed_mirroring_axes")) if isinstance(checkpoint, dict) else None
-    if mirrored and kind == "nnunet":  # TotalSegmentator never does
-        problem = f"{at} asks for mirroring (inference_allowed_mirroring_axes {mirrored}), which is not followed"
-        raise Problem(f"{problem}: set it to None in a copy")
+    mirrored = checkpoint.get("inference_allowed_mirroring_axes") if isinstance(checkpoint, dict) else None
+    plans.mirrored = kind == "nnunet" and bool(simple(mirrored))  # TotalSegmentator never does
     if kind == "official":
         check_part(at, plans, number, names)
     return plans

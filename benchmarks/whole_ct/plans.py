@@ -112,6 +112,7 @@ class Plans(msgspec.Struct):
     logits: Resampling = Resampling(order=1, force_separate_z=None)
     reader: READERS = "SimpleITKIO"
     dataset: str = ""
+    mirrored: bool = False  # nnU-Net would average over mirrored tiles, which neither way does
 
     @property
     def backward(self) -> tuple[int, ...]:

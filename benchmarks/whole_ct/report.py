@@ -43,7 +43,7 @@ def evidence(folder: Path) -> pd.DataFrame:
 
 
 def read(path: Path) -> pd.DataFrame:
-    frame = pd.read_csv(path)
+    frame = catalogue.read_table(path)
     ct = frame.ct.fillna(SYNTHETIC) if "ct" in frame else SYNTHETIC
     return frame.assign(export=frame.export.astype(object).fillna(""), ct=ct)
 
