@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
 
 from segbench import cli
 from segbench.measure import server, sweep
@@ -24,6 +25,8 @@ from segbench.settings import parse
 # Every script that a test starts imports torch: 3 s from bytecode, 10 s where none may be written.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Two workers of pytest share two cores: more threads would spin for one another.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"
