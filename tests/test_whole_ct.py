@@ -235,6 +235,8 @@ def test_a_scan_all_the_way_with_weights_of_its_own(tmp_path, monkeypatch):
     torch.manual_seed(3)
     net = volume.assemble("totalsegmentator", 118)
     given = {"configurations": {"3d_fullres": {"patch_size": [64, 64, 64], "spacing": [3, 3, 3]}}}
+    known = {"percentile_00_5": -900, "percentile_99_5": 300, "mean": -80, "std": 140}
+    given["foreground_intensity_properties_per_channel"] = {"0": known}
     checkpoint = {"network_weights": net.state_dict(), "init_args": {"plans": given, "configuration": "3d_fullres"}}
     torch.save(checkpoint, tmp_path / "checkpoint.pth")
     units = np.random.default_rng(0).normal(0, 400, (40, 44, 36)).astype(np.int16)
