@@ -26,7 +26,6 @@ class Scan:
         import nibabel
 
         self.path, self.name, at = path, name or path.name, f"--volume {path}"
-        check_name("volume", path)
         try:
             nibabel.imageglobals.logger.disabled = True  # it names what it mends
             self.image = nibabel.load(path)
@@ -182,10 +181,10 @@ def check_labels(path: Path) -> None:
     """Raises Problem where labels cannot be written, before anything runs for them."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise Problem(f"--labels {path} is not named as NIfTI, .nii or .nii.gz")
-    if path.exists():
-        raise Problem(f"--labels {path} is there already: nothing is overwritten")
     try:
+        if path.exists():
+            raise Problem(f"--labels {path} is there already: nothing is overwritten")
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
-    except OSError as error:
-        raise Problem(f"--labels {path} cannot be written ({error.strerror})") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: of a link to itself
+        raise Problem(f"--labels {path} cannot be written ({getattr(error, 'strerror', error)})") from None
