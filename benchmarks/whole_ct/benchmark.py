@@ -14,7 +14,6 @@ benchmark_results.csv and benchmark_plot.png. Some minutes for a synthetic CT, o
 
 import itertools
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ try:
     import numpy as np
 
     from benchmarks.whole_ct.jobs import NETWORKS, RELEASED, Job, JobResult, jobs_of, names_of, plans_of, too_large
-    from benchmarks.whole_ct.scan import Scan, check_labels, check_name, synthetic
+    from benchmarks.whole_ct.scan import Scan, check_file, check_labels, synthetic
     from segbench import machine, modes, runtimes, zoo
     from segbench.cases import Case, sides
     from segbench.problem import Problem, exit_with
@@ -171,9 +170,7 @@ def check(settings: Settings) -> Path:
         raise Problem(f"--repeats {settings.repeats} is not positive")
     for flag, paths in {"volume": [settings.volume] if settings.volume else [], "weights": settings.weights}.items():
         for path in paths:
-            check_name(flag, path)
-            if not os.path.isfile(path):  # unlike Path's never an error
-                raise Problem(f"--{flag} {path} is {'a folder' if os.path.isdir(path) else 'no such file'}")
+            check_file(flag, path)
     if settings.labels and not settings.volume:
         raise Problem("--labels is for a CT of --volume")
     if settings.labels and len(settings.models) > 1:

@@ -200,7 +200,8 @@ def of_arguments(arguments: Arguments, at: str, spacing: tuple[float, ...], patc
     image, logits = configuration.resampling_fn_data_kwargs, configuration.resampling_fn_probabilities_kwargs
     image, logits = map(with_defaults, functions, (image, logits))
     if logits.order != 1 or logits.order_z > 1:
-        raise Problem(f"{at}: its plans resample logits by splines of order {logits.order}, {logits.order_z} along z: whole_ct follows 1, and 0 or 1")
+        orders = f"{logits.order}, {logits.order_z} along z"
+        raise Problem(f"{at}: its plans resample logits by order {orders}: whole_ct follows 1, 0 or 1 along z")
     return Plans(
         spacing,
         names_of(data, at),

@@ -102,12 +102,16 @@ def raw_header(image):
         return type(image.header).from_fileobj(file, check=False)
 
 
-def check_name(flag: str, path: Path) -> None:
-    """Raises Problem for a name that is no text: SimpleITK aborts at it, and a job cannot say it."""
+def check_file(flag: str, path: Path) -> None:
+    """Raises Problem for what is no file, and for a name that is no text: SimpleITK aborts at it."""
     try:
         str(path.absolute()).encode()
+        if not path.is_file():
+            raise Problem(f"--{flag} {path} is {'a folder' if path.is_dir() else 'no such file'}")
     except UnicodeEncodeError:
         raise Problem(f"--{flag} {str(path)!r} is not named in UTF-8: rename it") from None
+    except OSError as error:
+        raise Problem(f"--{flag} {path} cannot be read ({error.strerror})") from None
 
 
 def check_values(at: str, path: Path, values: np.ndarray) -> None:
