@@ -1,6 +1,7 @@
 """benchmarks/whole_ct: the pieces against independent computations, and a scan all the way."""
 
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from benchmarks.official.costs import resampled
 from benchmarks.whole_ct import benchmark, common, jobs, optimised, plans, report, segment
-from segbench.models import volume
+from segbench.models import totalsegmentator, volume
 from segbench.problem import Problem
 from segbench.settings import parse
 
@@ -233,7 +234,18 @@ def test_the_optimised_way_alone_has_no_ratio_and_another_scan_is_another_settin
 def test_a_scan_all_the_way_with_weights_of_its_own(tmp_path, monkeypatch):
     """Voxels of 3 mm, turned as a scanner may: labels come back in its orientation, with its header and the names of
     the classes. Runs are made in this process, with tiles of 64 voxels a side."""
-    monkeypatch.setattr(benchmark, "started", segment.run)
+    stock = []
+
+    def started(job):
+        if job.way == "official" and stock:  # once is enough: its runs differ by the precision of their sums alone
+            shutil.copy(stock[0], job.labels)
+            return stock[1]
+        result = segment.run(job)
+        stock.extend([job.labels, result] if job.way == "official" else [])
+        return result
+
+    monkeypatch.setattr(benchmark, "started", started)
+    monkeypatch.setattr(totalsegmentator, "WIDTHS", (4,) * 6)
     torch.manual_seed(3)
     net = volume.assemble("totalsegmentator", 118)
     given = {"configurations": {"3d_fullres": {"patch_size": [64, 64, 64], "spacing": [3, 3, 3]}}}
