@@ -54,6 +54,8 @@ BROKEN = {
     "a qform turned otherwise": [("quatern_d", None, 1)],
     "a tilted gantry": [("srow_y", 2, 1.2)],
     "a slope of nothing": [("scl_slope", None, 1e-38)],
+    "no slope but an intercept": [("scl_slope", None, 0), ("scl_inter", None, -1024)],
+    "voxels that begin with the header": [("vox_offset", None, 0)],
     "magic": [("magic", None, b"abc")],
     "slope NaN and inter 1e30": [("scl_slope", None, 1), ("scl_inter", None, 1e30)],
 }
@@ -104,6 +106,22 @@ def test_a_plain_file_is_used_itself(tmp_path, suffix):
     assert read.file(tmp_path) == path
     assert np.array_equal(read.values, SimpleITK.GetArrayFromImage(image))
     assert read.spacing_mm == pytest.approx(image.GetSpacing()[::-1])
+
+
+def test_a_file_is_read_by_the_name_of_its_link(tmp_path):
+    """As data stores have it: the file itself is named by its digest."""
+    written(tmp_path / "ct.nii.gz").rename(tmp_path / "d41d8cd9")
+    (tmp_path / "ct.nii.gz").symlink_to(tmp_path / "d41d8cd9")
+    assert np.array_equal(scan.read(str(Scan(tmp_path / "ct.nii.gz").file(tmp_path)), False)[0], UNITS.T)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    path = written(tmp_path / "ct.nii.gz")
+    damaged = bytearray(path.read_bytes())
+    damaged[-6] ^= 255  # of its checksum, which nibabel does not read
+    path.write_bytes(damaged)
+    with pytest.raises(Problem, match="SimpleITK"):
+        Scan(path)
 
 
 SKEWED = AFFINE + np.array([[0, 0, 0, 0], [0, 0, 0.02, 0], [0, 0, 0, 0], [0, 0, 0, 0]])

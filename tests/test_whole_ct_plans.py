@@ -1,6 +1,7 @@
 """Checkpoints of other people: their plans are followed or refused in a line, and nothing else comes of them."""
 
 import copy
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from benchmarks.whole_ct import jobs, plans
-from segbench.models import states, volume
+from segbench.models import states, stunet, volume
 from segbench.problem import Problem
 
 SCIPY = "resample_data_or_seg_to_shape"
@@ -43,8 +44,15 @@ ARGUMENTS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    """Channels that are few, for files that are small."""
+    with patch.dict(stunet.VARIANTS, stunet_s=stunet.Variant(1, 1)):
+        yield
+
+
 @pytest.fixture(scope="module")
-def weights() -> dict:
+def weights(narrow) -> dict:
     return volume.assemble("stunet_s", 3).state_dict()
 
 
@@ -92,6 +100,7 @@ FOLLOWED = {
     "numpy's numbers": (CHANNELS, {"0": {name: np.float64(value) for name, value in KNOWN.items()}}),
     "no labels": ("dataset_json", {}),
     "labels in lists, and one to ignore": ("dataset_json/labels", {n: [v] for n, v in LABELS.items()} | {"ignore": 3}),
+    "an order of regions that are none": ("dataset_json/regions_class_order", [1, 2]),
     "by torch": (f"{FULL}/resampling_fn_probabilities", "resample_torch_fornnunet"),
 }
 
@@ -107,7 +116,6 @@ REFUSED = {
     "cascade": (f"{FULL}/previous_stage", "3d_lowres", "of a cascade"),
     "2D": (f"{FULL}/patch_size", [96, 128], "2D configuration"),
     "regions": ("dataset_json/labels", {"background": 0, "whole": [1, 2], "core": 2}, "regions"),
-    "region order": ("dataset_json/regions_class_order", [1, 2], "regions"),
     "two channels": ("dataset_json/channel_names", {"0": "CT", "1": "PET"}, "one channel"),
     "two schemes": (f"{FULL}/normalization_schemes", ["CTNormalization"] * 2, "one channel"),
     "unknown scheme": (f"{FULL}/normalization_schemes", ["MyNormalization"], "MyNormalization"),
@@ -120,6 +128,16 @@ REFUSED = {
     "percentile missing": (CHANNELS, {"0": {"mean": 1, "std": 2}}, "percentile_00_5"),
     "mean NaN": (CHANNELS, {"0": KNOWN | {"mean": float("nan")}}, "nan"),
     "another channel": (CHANNELS, {"1": KNOWN}, "has no 0"),
+    "no intensities": (CHANNELS, None, "foreground_intensity_properties_per_channel"),
+    "no deviation": (CHANNELS, {"0": KNOWN | {"std": 0.0}}, "'std': 0.0"),
+    "plans of nnU-Net 1": ("plans", {"num_modalities": 1, "plans_per_stage": {0: {}}}, "not followed: spacing"),
+    "no patch": (FULL, {"spacing": [3, 2, 2.5]}, "not followed: patch_size"),
+    "logits by cubic splines along z": (
+        f"{FULL}/resampling_fn_probabilities_kwargs",
+        RULE | {"order": 1, "order_z": 3},
+        "3 along z",
+    ),
+    "a negative label": ("dataset_json/labels", {"background": 0, "a": -1, "b": 2}, "background 0"),
     "a tensor": (CHANNELS, {"0": torch.zeros(3)}, "Expected `object`"),
     "no permutation": ("plans/transpose_forward", [0, 0, 1], "transpose_forward"),
     "another way back": ("plans/transpose_backward", [2, 0, 1], "transpose_backward"),
@@ -163,6 +181,8 @@ WRONG_WEIGHTS = {
     "sparse": (lambda w: spoiled(w, torch.Tensor.to_sparse), "without plain values"),
     "meta": (lambda w: spoiled(w, lambda t: t.to("meta")), "without plain values"),
     "NaN": (lambda w: spoiled(w, lambda t: t.fill_(torch.nan)), "1 not finite (seg_outputs.4.bias)"),
+    "integers": (lambda w: {name: (10 * t).to(torch.int8) for name, t in w.items()}, "without plain values"),
+    "one class": (lambda w: volume.assemble("stunet_s", 1).state_dict(), "has one class"),
     "integer key": (lambda w: {0: torch.zeros(3)}, "no state dict"),
     "another network": (lambda w: {"a": torch.zeros(3)}, "missing"),
     "a head of no dimension": (lambda w: w | {"seg_outputs.4.weight": torch.tensor(1.0)}, "of another shape"),
@@ -181,6 +201,7 @@ def test_weights_that_are_none_are_one_line(tmp_path, weights, name):
 def test_weights_in_half_precision_and_in_themselves_are_read(tmp_path, weights):
     round_about = {"state_dict": {name: tensor.half() for name, tensor in weights.items()}}
     round_about["model"] = round_about
+    round_about["state_dict"]["n_averaged"] = torch.tensor(3)
     torch.save(round_about, tmp_path / "a.pth")
     network = volume.assemble("stunet_s", 3)
     states.load(network, tmp_path / "a.pth")

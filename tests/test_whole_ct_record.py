@@ -51,20 +51,48 @@ def ended(tmp_path, *flags) -> subprocess.CompletedProcess:
     return subprocess.run([*map(str, command), "--out", str(tmp_path)], capture_output=True, text=True)
 
 
+def test_nothing_to_measure_has_status_2(tmp_path):
+    done = ended(tmp_path, "--models", "stunet_s", "--ways", "stock", "--voxels", "5000", "5000", "5000")
+    assert done.returncode == 2 and "GB are free" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert "wrote" not in done.stdout and not any(tmp_path.glob("*/*.csv"))
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--models", "stunet_s", "--ways", "stock", "--voxels", "5000", "5000", "5000"), "GB are free"),
         (("--ways",), "--ways names nothing"),
         (("--models",), "--models names nothing"),
         (("--export",), "--export names nothing"),
         (("--modes",), "--modes names no mode"),
     ],
 )
-def test_nothing_to_measure_is_one_line_and_status_2(tmp_path, flags, says):
-    done = ended(tmp_path, *flags)
-    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert "wrote" not in done.stdout and not any(tmp_path.glob("*/*.csv"))
+def test_flags_that_name_nothing_are_one_line(tmp_path, flags, says):
+    with pytest.raises(Problem, match=says):
+        benchmark.check(parse(benchmark.Settings(), "", [*flags, "--out", str(tmp_path)]))
+    assert not any(tmp_path.iterdir())
+
+
+ROW = {"machine": "m", "cpu": "c", "threads": 2, "model": "stunet_s", "voxels": "8x8x8", "step": 0.5, "way": "nnunet"}
+ROW |= {"mode": "baseline", "export": "torch", "repeat": 1, "classes": 5, "tiles": 1, "whole_s": 9.5, "prepare_s": 1}
+ROW |= {"preparing_mb": 9, "same_labels": 1}
+TABLE = pd.DataFrame([ROW]).to_csv(index=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (TABLE * 2, "text in the column threads"),
+        (TABLE.replace("model", "network"), "no column model"),
+        (TABLE.replace("nnunet", "speedy"), "no way called speedy"),
+        (TABLE[:-30], "row 2"),
+        ("", "does not name the columns"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_known_before_anything_runs(tmp_path, text, says):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "m.csv").write_text(text)
+    with pytest.raises(Problem, match=says):
+        benchmark.check(parse(benchmark.Settings(), "", ["--out", str(tmp_path)]))
 
 
 def test_modes_without_native_bf16_leave_nothing(monkeypatch, tmp_path):

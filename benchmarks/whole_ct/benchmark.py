@@ -29,7 +29,7 @@ try:
     import numpy as np
 
     from benchmarks.whole_ct.jobs import NETWORKS, RELEASED, Job, JobResult, jobs_of, names_of, plans_of, too_large
-    from benchmarks.whole_ct.scan import Scan, check_labels, synthetic
+    from benchmarks.whole_ct.scan import Scan, check_file, check_labels, synthetic
     from segbench import machine, modes, runtimes, zoo
     from segbench.cases import Case, sides
     from segbench.problem import Problem, exit_with
@@ -129,7 +129,7 @@ def turns_before(evidence: Path, model: str, ct: str, voxels: str) -> int:
 
     if not evidence.exists():
         return 0
-    runs = report.read(evidence)
+    runs = report.checked(evidence)
     same = runs[(runs.model == model) & (runs.ct == ct) & (runs.voxels == voxels)]
     return 0 if same.empty else int(same["repeat"].max())
 
@@ -170,8 +170,7 @@ def check(settings: Settings) -> Path:
         raise Problem(f"--repeats {settings.repeats} is not positive")
     for flag, paths in {"volume": [settings.volume] if settings.volume else [], "weights": settings.weights}.items():
         for path in paths:
-            if not path.is_file():
-                raise Problem(f"--{flag} {path} is {'a folder' if path.is_dir() else 'no such file'}")
+            check_file(flag, path)
     if settings.labels and not settings.volume:
         raise Problem("--labels is for a CT of --volume")
     if settings.labels and len(settings.models) > 1:
@@ -187,8 +186,11 @@ def check(settings: Settings) -> Path:
                 print(f"{path.name}: no way averages over mirrored tiles, as with nnU-Net's --disable_tta")
     settings.out = settings.out or (OWN if settings.volume else HERE)
     from benchmarks import catalogue
+    from benchmarks.whole_ct import report
 
-    return catalogue.evidence_path(settings.out, "runs", here.name)
+    evidence = catalogue.evidence_path(settings.out, "runs", here.name)
+    report.evidence(settings.out)  # what cannot be read is known before anything runs
+    return evidence
 
 
 def main() -> None:

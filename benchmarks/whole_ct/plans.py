@@ -48,7 +48,7 @@ class Configuration(msgspec.Struct):
     """A configuration of nnU-Net's plans as they stand in a file; what is not there is as nnU-Net plans by default."""
 
     spacing: tuple[Millimetres, ...] = ()
-    patch_size: tuple[Annotated[int, Meta(ge=1, le=1024)], ...] = (128, 128, 128)
+    patch_size: tuple[Annotated[int, Meta(ge=1, le=1024)], ...] = ()
     normalization_schemes: tuple[SCHEMES, ...] = ("CTNormalization",)
     use_mask_for_norm: tuple[bool, ...] = (False,)
     previous_stage: str | None = None
@@ -76,7 +76,6 @@ class DataSet(msgspec.Struct, frozen=True):
     labels: dict[str, int | list[int]] = {}
     channel_names: dict[str, Any] | None = None
     modality: dict[str, Any] | None = None
-    regions_class_order: list[int] | None = None
 
 
 class Arguments(msgspec.Struct):
@@ -160,9 +159,14 @@ def read(path: Path, state: dict, checkpoint: object, spacing_mm: float, names: 
     given = checkpoint.get("init_args", {}) if isinstance(checkpoint, dict) else {}
     try:
         arguments = msgspec.convert(simple(given), Arguments, strict=False)
-        plans = of_arguments(arguments, at, (spacing_mm,) * 3)
+        alone = not (isinstance(given, dict) and given.get("plans"))
+        plans = of_arguments(arguments, at, (spacing_mm,) * 3 if alone else (), (128,) * 3 if alone else ())
     except msgspec.ValidationError as error:
         raise Problem(f"{at}: its plans are not followed: {error}") from None
+    if not alone and plans.scheme == "CTNormalization" and not plans.intensities:
+        raise Problem(f"{at}: its plans are not followed: no foreground_intensity_properties_per_channel")
+    if classes == 1:
+        raise Problem(f"{at} has one class: whole_ct follows networks of a background and more")
     if len(plans.names) not in (0, classes):
         raise Problem(f"{at} has {classes} classes, its plans name {len(plans.names)}")
     if not plans.names:
@@ -170,8 +174,9 @@ def read(path: Path, state: dict, checkpoint: object, spacing_mm: float, names: 
     return plans
 
 
-def of_arguments(arguments: Arguments, at: str, spacing: tuple[float, ...]) -> Plans:
-    """Raises Problem, or msgspec's ValidationError."""
+def of_arguments(arguments: Arguments, at: str, spacing: tuple[float, ...], patch: tuple[int, ...]) -> Plans:
+    """`spacing`, `patch`: of a state dict alone; empty where plans have to say them. Raises Problem, or msgspec's
+    ValidationError."""
     in_file, name, data = arguments.plans, arguments.configuration, arguments.dataset_json
     entries = of_configuration(in_file.configurations, name, at)
     configuration = msgspec.convert(entries, Configuration, strict=False)
@@ -179,8 +184,8 @@ def of_arguments(arguments: Arguments, at: str, spacing: tuple[float, ...]) -> P
         raise Problem(f"{at} is of a cascade ({name} comes after {inside}): whole_ct follows 3d_fullres and 3d_lowres")
     if 2 in (len(configuration.spacing), len(configuration.patch_size)):
         raise Problem(f"{at} is of a 2D configuration ({name}): whole_ct follows 3D ones")
-    spacing = configuration.spacing or spacing
-    checked = {"spacing": len(spacing) == 3, "patch_size": len(configuration.patch_size) == 3}
+    spacing, patch = configuration.spacing or spacing, configuration.patch_size or patch
+    checked = {"spacing": len(spacing) == 3, "patch_size": len(patch) == 3}
     checked["normalization_schemes (one channel)"] = len(configuration.normalization_schemes) == 1
     checked["use_mask_for_norm (one channel)"] = len(configuration.use_mask_for_norm) == 1
     checked["channel_names (one channel)"] = len(data.channel_names or data.modality or {"0": "CT"}) == 1
@@ -195,11 +200,12 @@ def of_arguments(arguments: Arguments, at: str, spacing: tuple[float, ...]) -> P
     image, logits = configuration.resampling_fn_data_kwargs, configuration.resampling_fn_probabilities_kwargs
     image, logits = map(with_defaults, functions, (image, logits))
     if logits.order != 1 or logits.order_z > 1:
-        raise Problem(f"{at}: its plans resample logits by splines of order {logits.order}: whole_ct follows order 1")
+        orders = f"{logits.order}, {logits.order_z} along z"
+        raise Problem(f"{at}: its plans resample logits by order {orders}: whole_ct follows 1, 0 or 1 along z")
     return Plans(
         spacing,
         names_of(data, at),
-        configuration.patch_size,
+        patch,
         in_file.transpose_forward,
         scheme,
         configuration.use_mask_for_norm[0],
@@ -247,12 +253,11 @@ def of_configuration(configurations: dict, name: str, at: str) -> dict:
 def names_of(data: DataSet, at: str) -> list[str]:
     """Of the classes, by label; nnU-Net numbers its classes in that order."""
     labels = {name: label for name, label in data.labels.items() if name != "ignore"}
-    if data.regions_class_order or any(isinstance(label, list) and len(label) > 1 for label in labels.values()):
+    if any(isinstance(label, list) and len(label) > 1 for label in labels.values()):
         raise Problem(f"{at} was trained with regions (labels that overlap): whole_ct follows plain labels")
     numbers = {name: label[0] if isinstance(label, list) and label else label for name, label in labels.items()}
-    if labels and (
-        [] in numbers.values() or len(set(numbers.values())) < len(numbers) or numbers.get("background") != 0
-    ):
+    unlike = [] not in numbers.values() and len(set(numbers.values())) == len(numbers)
+    if labels and not (unlike and numbers.get("background") == 0 == min(numbers.values())):
         raise Problem(f"{at}: its labels are no numbers of their own with background 0")
     return sorted(numbers, key=numbers.get)
 
@@ -266,7 +271,8 @@ def intensities(plans: InFile, at: str) -> Intensities | None:
     if "0" not in channels:
         raise Problem(f"{at}: its plans are not followed: foreground_intensity_properties_per_channel has no 0")
     values = msgspec.convert(channels["0"], Intensities, strict=False)
-    if not all(map(math.isfinite, msgspec.structs.astuple(values))) or values.percentile_00_5 >= values.percentile_99_5:
+    sound = all(map(math.isfinite, msgspec.structs.astuple(values))) and values.std > 0
+    if not sound or values.percentile_00_5 >= values.percentile_99_5:
         raise Problem(f"{at}: its plans are not followed: intensities {msgspec.structs.asdict(values)}")
     return values
 

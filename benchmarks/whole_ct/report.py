@@ -17,6 +17,7 @@ from benchmarks.whole_ct.scan import SYNTHETIC
 from segbench import modes
 from segbench.analysis import markdown, plots, stats, tables
 from segbench.analysis.markdown import Shown
+from segbench.problem import Problem
 
 SETTING = ["machine", "model", "ct", "voxels", "step"]  # what is compared within
 WAY = ["way", "mode", "export"]
@@ -31,6 +32,7 @@ PARTS = {  # in the order of the work, as columns call them
     "labels_resampled": "labels resampled",
     "other": "files and processes",  # of TotalSegmentator, between its steps
 }
+NUMBERS = ["threads", "repeat", "step", "classes", "tiles", "whole_s", "prepare_s", "preparing_mb", "same_labels"]
 NAMES = {"nnunet": "nnU-Net", "official": "TotalSegmentator", "optimised": "optimised"}
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +40,7 @@ HERE = Path(__file__).resolve().parent
 
 def evidence(folder: Path) -> pd.DataFrame:
     """Of all machines; empty where there is none."""
-    frames = [read(path) for path in sorted((folder / "runs").glob("*.csv"))]
+    frames = [checked(path) for path in sorted((folder / "runs").glob("*.csv"))]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -46,6 +48,20 @@ def read(path: Path) -> pd.DataFrame:
     frame = catalogue.read_table(path)
     ct = frame.ct.fillna(SYNTHETIC) if "ct" in frame else SYNTHETIC
     return frame.assign(export=frame.export.astype(object).fillna(""), ct=ct)
+
+
+def checked(path: Path) -> pd.DataFrame:
+    """Runs that can be compared. Raises Problem where a column is missing or holds something else, as where two files
+    were joined with the header of both."""
+    frame = read(path)
+    missing = {*SETTING, *WAY, "cpu", *NUMBERS} - {*frame}
+    numbers = [name for name in frame if name in NUMBERS or name.endswith(("_s", "_mb"))]
+    words = [] if frame.empty else [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
+    unknown = set() if missing else {*frame.way} - {*NAMES}
+    for problem, names in {"no column": missing, "text in the column": words, "no way called": unknown}.items():
+        if names:
+            raise Problem(f"{path} is no table of whole CTs: {problem} {', '.join(map(str, names))}; mend or move it")
+    return frame
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:

@@ -60,6 +60,8 @@ class Scan:
         plain = plain and not type(header).diagnose_binaryblock(raw.binaryblock)
         plain &= path.name.endswith((".nii", ".nii.gz")) and not skew(affine) > 1e-6
         self.is_plain = bool(plain and (header["sform_code"] or header["qform_code"]))
+        if self.is_plain:
+            check_values(at, path, self.values)
         if name != SYNTHETIC and self.values.min() >= 0:
             problem = f"values of {self.values.min():g} to {self.values.max():g}: Hounsfield units of air are -1000"
             print(f"warning: {at} has {problem}; labels are wrong where these are no Hounsfield units", file=sys.stderr)
@@ -70,7 +72,7 @@ class Scan:
         import nibabel
 
         if self.is_plain:
-            return self.path.resolve()
+            return self.path.absolute()  # a link's target may be named otherwise
         left, _, right = np.linalg.svd(self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0))
         affine = self.affine.copy()
         affine[:3, :3] = left @ right * self.spacing_mm[::-1]
@@ -97,6 +99,31 @@ def raw_header(image):
     holder = image.file_map.get("header") or image.file_map["image"]
     with holder.get_prepare_fileobj("rb") as file:
         return type(image.header).from_fileobj(file, check=False)
+
+
+def check_file(flag: str, path: Path) -> None:
+    """Raises Problem for what is no file, and for a name that is no text: SimpleITK aborts at it."""
+    try:
+        str(path.absolute()).encode()
+        if not path.is_file():
+            raise Problem(f"--{flag} {path} is {'a folder' if path.is_dir() else 'no such file'}")
+    except UnicodeEncodeError:
+        raise Problem(f"--{flag} {str(path)!r} is not named in UTF-8: rename it") from None
+    except OSError as error:
+        raise Problem(f"--{flag} {path} cannot be read ({error.strerror})") from None
+
+
+def check_values(at: str, path: Path, values: np.ndarray) -> None:
+    """Raises Problem where SimpleITK, which nnU-Net reads with, cannot read a plain file or sees other values."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        seen = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    except RuntimeError as error:
+        raise Problem(f"{at} cannot be read by SimpleITK: {str(error).strip().splitlines()[-1]}") from None
+    if seen.shape != values.shape or not np.allclose(seen, values, rtol=1e-5, atol=1e-3):
+        raise Problem(f"{at}: SimpleITK reads other values than nibabel; mend its scl_slope, scl_inter or vox_offset")
 
 
 def check_geometry(at: str, header, spacing_mm: np.ndarray, affine: np.ndarray) -> None:
@@ -159,10 +186,10 @@ def check_labels(path: Path) -> None:
     """Raises Problem where labels cannot be written, before anything runs for them."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise Problem(f"--labels {path} is not named as NIfTI, .nii or .nii.gz")
-    if path.exists():
-        raise Problem(f"--labels {path} is there already: nothing is overwritten")
     try:
+        if path.exists():
+            raise Problem(f"--labels {path} is there already: nothing is overwritten")
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
-    except OSError as error:
-        raise Problem(f"--labels {path} cannot be written ({error.strerror})") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: of a link to itself
+        raise Problem(f"--labels {path} cannot be written ({getattr(error, 'strerror', error)})") from None

@@ -25,11 +25,11 @@ def put(net: nn.Module, state: dict[str, Tensor], name: str) -> None:
     """Put a state dict into the network; `name` is what its problems are reported for."""
     expected = net.state_dict()
     common = expected.keys() & state.keys()
-    without_values = {k for k in common if not has_values(state[k])}
+    without_values = {k for k in common if not has_values(state[k], expected[k])}
     wrong = {
         "missing": expected.keys() - state.keys(),
         "unexpected": state.keys() - expected.keys(),
-        "without plain values (sparse, meta, quantized or nested)": without_values,
+        "without plain values (integer, complex, sparse, meta, quantized or nested)": without_values,
         "of another shape": {k for k in common - without_values if expected[k].shape != state[k].shape},
         "not finite": {k for k in common - without_values if not state[k].isfinite().all()},
     }
@@ -43,8 +43,9 @@ def put(net: nn.Module, state: dict[str, Tensor], name: str) -> None:
     net.load_state_dict(state)
 
 
-def has_values(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+def has_values(tensor: Tensor, expected: Tensor) -> bool:
+    plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+    return plain and (tensor.is_floating_point() or not expected.is_floating_point())
 
 
 def read(weights: Path | str) -> object:
@@ -67,6 +68,7 @@ def unwrapped(state: object) -> dict[str, Tensor]:
     tensors = {}
     if isinstance(state, dict):
         tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        tensors.pop("n_averaged", None)  # of torch's AveragedModel
     if not tensors:
         raise ValueError(
             f"the file holds no state dict but {type(state).__name__}: torch.save(network.state_dict(), ...)"
