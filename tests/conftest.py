@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from segbench import cli
@@ -30,6 +31,8 @@ settings.load_profile("short")
 # Every script that a test starts imports torch: 3 s from bytecode, 10 s where none may be written.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Two workers of pytest share two cores: more threads would spin for one another.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 ENCODER_ONLY = ROOT / "benchmarks" / "encoder_only" / "benchmark.py"

@@ -49,6 +49,7 @@ def test_stages_are_measured_and_drawn_beside_whole_cts(tmp_path, monkeypatch):
     out = tmp_path / "benchmarks" / "labels"
     monkeypatch.setattr(parts, "Case", lambda **given: Case(**given | {"size": (64, 64), "classes": 5}))
     monkeypatch.setattr(parts, "set_up", lambda threads: None)
+    monkeypatch.setattr(parts.machine, "usable_cores", lambda: 1)
     monkeypatch.setattr(sys, "argv", ["parts.py", "--model", "lcnet_100", "--turns", "3", "--out", str(out)])
     parts.main()
     (path,) = (out / "parts").glob("*.csv")
