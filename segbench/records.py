@@ -75,9 +75,7 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", ta
     decoder_gmacs: float = 0  # of one batch
     per_sample: int = 1  # back-to-back inferences in one sample
     samples_ms: list[Positive] = []  # per inference
-    reference_ms: list[
-        tuple[Positive, Positive]
-    ] = []  # (convolution, GEMM), one more than samples: before and after each
+    reference_ms: list[tuple[Positive, Positive]] = []  # (convolution, GEMM), before and after each sample
     page_faults: float = 0  # minor faults per timed inference
     others_cpus: float = 0  # CPUs that other processes used meanwhile, beyond those that the threads leave free
     throttled_cpus: float = 0  # CPUs that the quota of a control group took away meanwhile

@@ -238,10 +238,8 @@ def lines_of(path: Path) -> list[bytes]:
         target = f", a link to {path.readlink()}," if path.is_symlink() else ""
         raise Problem(f"{path}{target} cannot be read: {error.strerror}; move it, or get the file") from None
     lines = text.splitlines()
-    torn = (
-        not text.endswith((b"\n", b"\r")) and lines and lines[-1].startswith((b"{", b"\0")) and not is_json(lines[-1])
-    )
-    return lines[:-1] if torn else lines
+    torn = not text.endswith((b"\n", b"\r")) and lines and lines[-1].startswith((b"{", b"\0"))
+    return lines[:-1] if torn and not is_json(lines[-1]) else lines
 
 
 def is_json(line: bytes) -> bool:
