@@ -1,5 +1,6 @@
 """Taking samples and memory, on real calls; repeating what others disturbed."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -64,8 +65,11 @@ def test_a_run_that_others_disturb_is_repeated_once_and_within_bounds(tmp_path, 
     case = Case(model="lcnet_100", mode="baseline", size=(64, 64))
     seen, clock = iter([*looks, *[QUIET] * 9]), iter(range(1000))
     runs = iter([BUSY, *([BUSY] if rounds.count(1) > 1 else []), QUIET])
+    starts = map(str, count())
     monkeypatch.setattr(
-        sweep.Sweep, "run_case", lambda *_: Run(case=case, others_cpus=next(runs) / 2, throttled_cpus=0.11)
+        sweep.Sweep,
+        "run_case",
+        lambda *_: Run(case=case, started=next(starts), others_cpus=next(runs) / 2, throttled_cpus=0.11),
     )
     load = SimpleNamespace(cpus=lambda: (next(seen), 0.0, 0.0))
     monkeypatch.setattr(machine, "BackgroundLoad", lambda threads: load)

@@ -17,11 +17,8 @@ from benchmarks.repeatability import benchmark as repeatability
 from segbench import machine
 from segbench.machine import usable_cores
 from segbench.run_log import RunLog
-from segbench.session import Session
-from segbench.settings import Settings
 
 from .conftest import COMPARE, MODELS
-from .test_run_log import header
 
 
 @pytest.mark.slow
@@ -134,12 +131,6 @@ def test_repetitions_of_both_protocols_beside_background_load(script, run_here):
     assert max(run.others_cpus for run in run_log.runs) > 0.01, "the background load is seen"
     children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
     assert not [command for command in children if "background_load" in command], "it is over"
-
-
-@pytest.mark.parametrize("until", ["", "5%"])
-def test_a_sweep_keeps_samples_only_where_they_decide_how_long_it_is(tmp_path, until):
-    session = Session("test", [], Settings(out=tmp_path, until=until), header())
-    assert session.run_log.samples == bool(until)
 
 
 def test_somebody_elses_damaged_run_log_is_left_as_it_is(script):

@@ -96,7 +96,7 @@ def parent():
 @pytest.mark.slow
 def test_too_large_for_memory_is_oom(parent):
     case = Case(model="lcnet_100", mode="baseline", size=(64, 64), batch_size=10**8)
-    run = parent.run(Order(1, case, (0, 0), samples_wanted=1, budget_s=1)).run
+    run = parent.run(Order(1, case, (0, 0), samples_wanted=1, budget_s=1))
     assert run.status == "oom", run.reason
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from segbench import inputs
 from segbench.problem import Problem
 
 SYNTHETIC = "synthetic"  # what the CT of inputs.hounsfield is called
@@ -146,6 +145,8 @@ def undo_canonical(labels: np.ndarray, path: str) -> np.ndarray:
 def synthetic(voxels: tuple[int, int, int], folder: Path) -> Scan:
     """The synthetic CT (D, H, W) as a file, which both ways start from."""
     import nibabel
+
+    from segbench import inputs  # torch, which --help does not need
 
     values = inputs.hounsfield(voxels)[0].round().astype(np.int16)
     image = nibabel.Nifti1Image(values.transpose(2, 1, 0), np.diag([*SYNTHETIC_MM[::-1], 1]))
