@@ -1,5 +1,7 @@
 """What is measured: a case is a row of every table."""
 
+from typing import Annotated
+
 import msgspec
 
 # A run ends ok, timeout, oom, error, wrong or skipped; each but ok has its reason, and no row is ever dropped.
@@ -39,7 +41,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: str
     size: tuple[int, ...]  # (H, W) in pixels, or (D, H, W) in voxels
     in_chans: int = 3  # of an image; see `channels`
-    batch_size: int = 1
+    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 1  # checked where a run log is read
     threads: int = 1
     allocator: str = "retained"  # or "default", see timing.retain_memory
     protocol: str = "project"  # or "fixed-iteration", see timing.fixed_iterations

@@ -52,15 +52,11 @@ def main(benchmark: Benchmark) -> NoReturn:
 
 
 def tame_terminal() -> None:
-    """No terminal, locale, closed stream or notebook's picture window costs a measurement."""
+    """No terminal, locale or notebook's picture window costs a measurement."""
     os.environ.pop("MPLBACKEND", None)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that cannot be written to
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the shell
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
-        else:
-            stream.reconfigure(errors="replace")
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")
 
 
 def run(benchmark: Benchmark, settings: Settings) -> int:

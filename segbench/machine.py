@@ -34,6 +34,7 @@ MICROARCHITECTURES = {
         (0xA0, 0xAF, "Zen 4c"),
     ),
     ("amd", 0x1A): ((0x00, 0xFF, "Zen 5"),),
+    ("apple", 8): ((0x22, 0x29, "M1"), (0x32, 0x39, "M2")),
     ("intel", 6): (
         (0x3F, 0x3F, "Haswell"),
         (0x4F, 0x4F, "Broadwell"),
@@ -48,7 +49,10 @@ MICROARCHITECTURES = {
         (0xCF, 0xCF, "Emerald Rapids"),
     ),
 }
-VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "0x41": "arm", "0x61": "apple"}
+VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "HygonGenuine": "hygon", "IBM/S390": "ibm"}
+VENDORS |= {"CentaurHauls": "zhaoxin", "Shanghai": "zhaoxin", "0x41": "arm", "0x43": "cavium", "0x46": "fujitsu"}
+VENDORS |= {"0x48": "hisilicon", "0x4e": "nvidia", "0x51": "qualcomm", "0x61": "apple", "0xc0": "ampere"}
+EFFICIENT = 0.75  # of the largest capacity: below are Apple's E-cores (0.47) and Arm's little ones (0.2 to 0.5)
 # What to call an instruction set -> the flags of /proc/cpuinfo (x86-64, aarch64) that show it.
 ISA = {
     "AVX2": ("avx2",),
@@ -118,9 +122,10 @@ def free_gb(root: Path = Path("/")) -> float:
 
 
 def cached(folder: Path) -> int:
-    """Bytes of a control group's page cache that the kernel gives to whoever needs memory."""
-    counts = dict(re.findall(r"^(\w+) (\d+)$", read(folder / "memory.stat") or "", re.MULTILINE))
-    return int(counts.get("total_inactive_file") or counts.get("inactive_file") or 0)  # v1 with its children, v2
+    """Bytes of a control group's caches that the kernel gives to whoever needs memory."""
+    counts = dict(re.findall(r"^(\w+) (\d{1,30})$", read(folder / "memory.stat") or "", re.MULTILINE))
+    kinds = ("inactive_file", "active_file", "slab_reclaimable")
+    return sum(int(counts.get(f"total_{kind}") or counts.get(kind) or 0) for kind in kinds)  # v1 with its children, v2
 
 
 def describe(root: Path = Path("/")) -> Machine:
@@ -130,13 +135,15 @@ def describe(root: Path = Path("/")) -> Machine:
             f"{platform.system()} is not supported: page faults, memory and cores are read from Linux's /proc"
         )
     info = next(iter(processors(root).values()), {})
-    vendor = VENDORS.get(info.get("vendor_id") or info.get("CPU implementer", ""), "unknown")
+    called = next(filter(None, map(info.get, ("model name", "Model Name", "cpu", "uarch"))), "")  # x86, Loong, POWER, V
+    vendor = VENDORS.get(info.get("vendor_id") or info.get("CPU implementer", ""))
+    vendor = vendor or re.sub("[^a-z0-9]", "", called.split(", ")[0].lower())[:20] or "unknown"
     architecture = info.get("CPU architecture", "").replace("AArch64", "8")  # as older kernels call it
     family = number(info.get("cpu family") or architecture)
-    model = number(info.get("model") or info.get("CPU part"))
+    model = number(info.get("model") or info.get("CPU part") or info.get("processor 0", "").rpartition("machine = ")[2])
     flags = set((info.get("flags") or info.get("Features") or "").split())
     isa = [name for name, any_of in ISA.items() if flags & set(any_of)]
-    brand = re.sub(r"\((R|TM)\)|\d+-Core|Processor|CPU|@.*", "", info.get("model name") or vendor).strip()
+    brand = re.sub(r"\((R|TM)\)|\d+-Core|Processor|CPU|@.*", "", called or vendor).strip()
     performance, efficient = usable_by_kind(root)
     if on_efficient_cores(root):
         cores, kinds = f"{performance}e", {"E-core": performance}
@@ -164,21 +171,21 @@ def describe(root: Path = Path("/")) -> Machine:
 
 
 def processors(root: Path = Path("/")) -> dict[int, dict[str, str]]:
-    """CPU -> its lines of /proc/cpuinfo, those of this process's affinity mask first."""
+    """CPU -> its lines of /proc/cpuinfo, those of this process's affinity mask first, and of these the P-cores."""
     blocks = {}
     for number_from_0, text in enumerate((read(root / "proc/cpuinfo") or "").split("\n\n")):
         lines = (line.partition(":") for line in text.splitlines())
         block = {key.strip(): value.strip() for key, _, value in lines}
         blocks[number(block.get("processor"), number_from_0)] = block
-    mask = os.sched_getaffinity(0)
-    return dict(sorted(blocks.items(), key=lambda item: (item[0] not in mask, item[0])))
+    mask, efficient = os.sched_getaffinity(0), efficient_cpus(root)
+    return dict(sorted(blocks.items(), key=lambda item: (item[0] not in mask, item[0] in efficient, item[0])))
 
 
 def number(text: str | None, missing: float = 0) -> float:
     """That which a text begins with, a whole one or 0x12 as an int; `missing` where it begins with none."""
-    if found := re.match(r"0x[0-9a-fA-F]+", text or ""):
+    if found := re.match(r"0x[0-9a-fA-F]{1,16}", text or ""):
         return int(found[0], 16)
-    found = re.match(r"-?\d+(\.\d+)?", text or "")
+    found = re.match(r"-?\d{1,30}(\.\d+)?", text or "")
     return missing if not found else float(found[0]) if found[1] else int(found[0])
 
 
@@ -187,7 +194,7 @@ def microarchitecture(vendor: str, family: int, model: int) -> str:
     for first, last, name in MICROARCHITECTURES.get((vendor, family), ()):
         if first <= model <= last:
             return name
-    if vendor in ("arm", "apple"):
+    if vendor not in ("amd", "intel"):
         from archspec.cpu import TARGETS
 
         for name, target in TARGETS.items():
@@ -243,8 +250,12 @@ def physical_cores(root: Path = Path("/")) -> tuple[int, int]:
 
 
 def efficient_cpus(root: Path) -> set[int]:
-    """The E-cores of Intel's hybrid CPUs."""
-    return {*listed(read(root / "sys/devices/cpu_atom/cpus"))}
+    """The E-cores of hybrid CPUs: Intel's, and on Arm those to which the kernel gives much less capacity."""
+    capacity = {}
+    for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpu_capacity"):
+        capacity[number(path.parent.name[3:])] = number(read(path))
+    small = {cpu for cpu, points in capacity.items() if points < EFFICIENT * max(capacity.values())}
+    return {*listed(read(root / "sys/devices/cpu_atom/cpus"))} or small
 
 
 def on_efficient_cores(root: Path) -> bool:
@@ -254,7 +265,7 @@ def on_efficient_cores(root: Path) -> bool:
 
 def listed(cpus: str | None) -> list[int]:
     """`0-2,7` as numbers."""
-    ends = re.findall(r"(\d+)(?:-(\d+))?", cpus or "")
+    ends = re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", cpus or "")
     return [cpu for first, last in ends for cpu in range(int(first), int(last or first) + 1)]
 
 
@@ -285,7 +296,7 @@ def throttled_s(root: Path = Path("/")) -> float:
     """Seconds for which quotas have stopped CPUs of this process's control groups and their ancestors."""
     seconds = 0.0
     for folder in control_groups("cpu", root):
-        counts = dict(re.findall(r"^(\w+) (\d+)$", read(folder / "cpu.stat") or "", re.MULTILINE))
+        counts = dict(re.findall(r"^(\w+) (\d{1,30})$", read(folder / "cpu.stat") or "", re.MULTILINE))
         seconds += int(counts.get("throttled_usec", 0)) / 1e6 + int(counts.get("throttled_time", 0)) / 1e9  # v2, v1
     return seconds
 
@@ -309,7 +320,9 @@ def control_groups(controller: str, root: Path = Path("/")) -> list[Path]:
     for line in (read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if path and (not controllers or controller in controllers.split(",")):
-            top = root / "sys/fs/cgroup" / (controller if controllers else "")
+            base = root / "sys/fs/cgroup"
+            top = base / controller if controllers else base
+            top = top if top.is_dir() else base / controllers  # cpu,cpuacct without a link of the name cpu
             group = top / path.lstrip("/")
             folders += [group, *(parent for parent in group.parents if parent.is_relative_to(top))]
     return list(dict.fromkeys(folders))

@@ -1,13 +1,15 @@
 """The lines of a run log: the header of a session, the speed of the machine at its start, and every run."""
 
 from functools import cache
+from typing import Annotated
 
 import msgspec
 
-from .cases import Case
+from .cases import MEASURED, Case
 from .machine import Machine
 
 SCHEMA = 2
+Positive = Annotated[float, msgspec.Meta(gt=0)]  # checked where a file is read
 
 # Names in the code -> names in the files of run logs. The files keep their first names: every committed one is valid.
 FILE_NAMES = {
@@ -72,8 +74,8 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", ta
     decoder_params: int = 0
     decoder_gmacs: float = 0  # of one batch
     per_sample: int = 1  # back-to-back inferences in one sample
-    samples_ms: list[float] = []  # per inference
-    reference_ms: list[tuple[float, float]] = []  # (convolution, GEMM), one more than samples: before and after each
+    samples_ms: list[Positive] = []  # per inference
+    reference_ms: list[tuple[Positive, Positive]] = []  # (convolution, GEMM), before and after each sample
     page_faults: float = 0  # minor faults per timed inference
     others_cpus: float = 0  # CPUs that other processes used meanwhile, beyond those that the threads leave free
     throttled_cpus: float = 0  # CPUs that the quota of a control group took away meanwhile
@@ -82,6 +84,11 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", ta
     argmax_agreement: float | None = None  # share of the pixels with the class that FP32 eager gives them
     output_std: float | None = None  # standard deviation of the first output in FP32 eager
     ran: dict[str, str] = {}  # read back from the runtime: output dtype, threads, denormals
+
+    def __post_init__(self):
+        """Raises ValueError where it could not be evaluated."""
+        if self.status in MEASURED and self.reference_ms and not 1 < len(self.reference_ms) == len(self.samples_ms) + 1:
+            raise ValueError(f"{len(self.samples_ms)} samples between {len(self.reference_ms)} reference times")
 
     @property
     def busy_cpus(self) -> float:
@@ -94,8 +101,8 @@ class MachineSpeed(msgspec.Struct, kw_only=True, tag_field="kind", tag=FILE_NAME
 
     threads: int
     started: str = ""  # UTC, ISO 8601
-    reference_ms: list[tuple[float, float]]
-    peak_gflops: dict[str, float]  # by precision
+    reference_ms: list[tuple[Positive, Positive]]
+    peak_gflops: dict[str, Positive]  # by precision
     seconds: float = 0  # wall time, with the start of the server where that was needed
     session: str = ""
 

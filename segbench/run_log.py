@@ -5,9 +5,11 @@ speed of the machine with one number of threads, or a run with all of its raw sa
 requests never write into one file.
 """
 
+import codecs
 import contextlib
 import os
 import secrets
+import stat
 from collections import Counter
 from datetime import UTC, datetime
 from itertools import chain
@@ -19,6 +21,7 @@ from .cases import MEASURED, Case
 from .problem import Problem
 from .records import CODE_NAMES, FILE_NAMES, SCHEMA, Header, MachineSpeed, Run, renamed
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LATER = {"in_chans": 3}  # settings that older sessions do not name, and what they had
 
 
@@ -46,11 +49,11 @@ class RunLog:
             lines = lines_of(path)
             session, known = sessions.setdefault(lines[0], (path.stem, set())) if lines else ("", set())
             for number, text in enumerate(lines, 1):
-                if text in known:
+                if text in known or not text.strip():
                     continue
                 try:
                     line = renamed(decoder.decode(text), CODE_NAMES)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                except UNREADABLE as error:
                     problem = f"{path}, line {number} is not a run log's: {error}; mend or move the file"
                     raise Problem(problem) from None
                 if (number == 1) != isinstance(line, Header):
@@ -63,6 +66,8 @@ class RunLog:
 
     def check(self, path: Path, header: Header) -> None:
         """Raises Problem where a session does not belong to those that were read before."""
+        if not self.name.isprintable():
+            raise Problem(f"{str(self.folder)!r}: rename it, tables and pages cannot show that name")
         if header.schema != SCHEMA:
             raise Problem(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
         machine = header.machine.name
@@ -112,7 +117,7 @@ class RunLog:
     @property
     def name(self) -> str:
         """Its name in tables: the machine, and the label where it has one."""
-        return self.folder.name
+        return Path(os.path.abspath(self.folder)).name  # noqa: PTH100 (of `.` too, and a link's own)
 
     def begin(self, header: Header) -> None:
         """Begin a session in a file of its own."""
@@ -189,45 +194,67 @@ class RunLog:
         return {case: list(chain.from_iterable(rounds.values())) for case, rounds in rounds_of_case.items()}
 
 
-def read_all(root: Path, benchmark: str = "") -> list[RunLog]:
-    """Every run log of a folder, by name. Raises Problem, also where one is not of `benchmark`."""
-    run_logs = (RunLog.read(folder, benchmark) for folder in sorted(root.glob("[!.]*/")))
+def read_all(root: Path, benchmark: str = "", without: Path | None = None) -> list[RunLog]:
+    """Every run log of a folder, by name, but for the one of the folder `without`. Raises Problem, also where one is
+    not of `benchmark`, or a session lies in two of them."""
+    run_logs = [RunLog.read(folder, benchmark) for folder in listed(root) if folder.is_dir() and folder != without]
+    places: dict[bytes, Path] = {}
+    for run_log in run_logs:
+        for session, header in run_log.headers.items():
+            path = run_log.folder / f"{session}.jsonl"
+            first = places.setdefault(msgspec.json.encode(header), path)
+            if first != path:
+                raise Problem(f"{path} is a copy of {first}: remove one of them, or it counts twice")
     return [run_log for run_log in run_logs if run_log.headers]
 
 
 def session_files(folder: Path) -> list[Path]:
     """The files of a run log, in the order of their starts, a copy after what it was made of; drafts are hidden."""
-    return sorted(folder.glob("[!.]*.jsonl"), key=lambda path: path.stem)
+    return sorted((path for path in listed(folder) if path.suffix == ".jsonl"), key=lambda path: path.stem)
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is not hidden in a folder, by name; nothing where there is none. Raises Problem where it cannot be read,
+    which glob would take for empty."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Problem(f"{folder} cannot be read: {error.strerror}; it should be a folder of run logs") from None
 
 
 def lines_of(path: Path) -> list[bytes]:
     """A session's lines, with whatever an editor or git ends them. Raises Problem for what is no file.
 
-    A last line that is not whole was torn by a kill, and stays, for no session appends to another's file; of a file
-    without any other line, a crash of the machine left nothing.
+    A last line that is not whole was torn by a kill or filled with zero bytes by a crash, and stays, for no session
+    appends to another's file; of a file without any other line, a crash of the machine left nothing.
     """
     try:
-        text = path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise OSError(0, "Not a file")  # to read a named pipe is to wait for ever
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         target = f", a link to {path.readlink()}," if path.is_symlink() else ""
         raise Problem(f"{path}{target} cannot be read: {error.strerror}; move it, or get the file") from None
     lines = text.splitlines()
-    whole = text.endswith((b"\n", b"\r")) or is_json(lines[-1:])
-    return lines if whole else lines[:-1]
+    torn = not text.endswith((b"\n", b"\r")) and lines and lines[-1].startswith((b"{", b"\0"))
+    return lines[:-1] if torn and not is_json(lines[-1]) else lines
 
 
-def is_json(lines: list[bytes]) -> bool:
+def is_json(line: bytes) -> bool:
     try:
-        return all(isinstance(msgspec.json.decode(line), dict) for line in lines)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        msgspec.json.decode(line)
+    except UNREADABLE:
         return False
+    return True
 
 
 def of_another_host(path: Path, header: Header) -> bool:
     """Whether a session is of another host than `header`; not where that cannot be read."""
     try:
         return not msgspec.json.decode(lines_of(path)[0], type=Header).host_ids & header.host_ids
-    except (IndexError, Problem, msgspec.MsgspecError, UnicodeDecodeError):
+    except (IndexError, Problem, *UNREADABLE):
         return False
 
 

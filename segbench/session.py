@@ -28,12 +28,11 @@ class Session:
     def __init__(self, benchmark: str, cases: Sequence[Case], settings: Settings, header: Header):
         """Raises Problem where this machine's run log is of other settings, or another one cannot be read."""
         self.settings, self.header = settings, header
-        self.run_log = RunLog(settings.out / "run_logs" / header.folder)
-        for folder in settings.out.glob("run_logs/[!.]*"):
-            if folder != self.run_log.folder:
-                RunLog.read(folder, benchmark)  # the report will need it
-            elif not settings.restart:  # else it is archived, whatever it holds
-                self.run_log = RunLog.read(folder, benchmark)
+        root = settings.out / "run_logs"
+        archived = root / header.folder if settings.restart else None  # whatever it holds
+        run_logs = read_all(root, benchmark, archived)  # the report will need all of them
+        of_folder = {run_log.folder: run_log for run_log in run_logs}
+        self.run_log = of_folder.get(root / header.folder, RunLog(root / header.folder))
         if difference := self.run_log.difference(header):
             raise Problem(
                 f"{self.run_log.folder} was measured with {difference}: --label NAME begins a run log of its own, "

@@ -178,12 +178,20 @@ def resolve(settings: Settings, folder: Path, defaults: Settings, quick: dict[st
         wanted = modes.without_emulation(wanted, machine.describe().native_bf16)
     return dataclasses.replace(
         changed,
-        out=(settings.out or changed.folder(folder)).expanduser(),  # a shell leaves the ~ of --out=~/x as it is
+        out=expanded(settings.out or changed.folder(folder)),
         size=tuple(changed.size),
         modes=wanted,
         models=find_models(changed.models),
         allocator=tuple(dict.fromkeys(changed.allocator)),
     )
+
+
+def expanded(path: Path) -> Path:
+    """With the home folder for ~, which a shell leaves in --out=~/x as it is. Raises Problem where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise Problem(f"{path}: there is no such home folder; name another one") from None
 
 
 EXCLUDING = {

@@ -45,6 +45,36 @@ def test_a_queue_with_a_blank_line_and_latin_1(tool, records):
     assert job.alive and job.state.startswith("running caf") and job.state.endswith(" 4")
 
 
+def test_tasks_of_an_array_in_brackets_wait(tool, records):
+    """Else the same command would submit them again."""
+    tool("squeue", "echo '7_[0,2-3%1] PENDING (Priority)'")
+    assert [job.alive for job in fleet_jobs.of_folder(records.parent)] == [True]
+    assert fleet_jobs.in_queue() == dict.fromkeys(("7_0", "7_2", "7_3"), "pending (priority)")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("#!/bin/sh\nwhile :; do :; done", "has not answered for 0.2 s"), ("#!/nowhere", "cannot be run: No such file")],
+)
+def test_a_tool_that_hangs_or_does_not_run(tool, records, monkeypatch, text, says):
+    monkeypatch.setattr(fleet_jobs, "ANSWER_S", 0.2)
+    tool("squeue", "")
+    (records.parent / "bin" / "squeue").write_text(text)
+    with pytest.raises(Problem, match=f"^squeue {says}"):
+        fleet_jobs.of_folder(records.parent)
+
+
+def test_records_that_are_no_files(tool, records):
+    tool("squeue", "exit 0")
+    for name in ("7_0.ended", "node-1"):
+        (records / name).mkdir()
+    os.mkfifo(records / "7_0_0_log.err")
+    assert fleet_jobs.status([str(records.parent)]) == 0
+    os.mkfifo(records / "8.json")
+    with pytest.raises(Problem, match=r"8.json is no record of a job .*move it"):
+        fleet_jobs.status([str(records.parent)])
+
+
 @pytest.mark.parametrize(
     ("text", "said"), [("exit 3", "sbatch ends with 3: nothing was said"), ("echo no >&2; exit 1", "1: no")]
 )

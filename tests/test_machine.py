@@ -77,6 +77,11 @@ def test_a_machine_is_known_by_its_cpuinfo(tmp_path, text, name, label, isa, nat
         (AMD.replace("2596.096", ""), "amd-26.2"),
         (AMD.encode("utf-16").decode("latin-1"), "unknown-0.0"),
         ("", "unknown-0.0"),
+        ("processor : 0\ncpu : POWER9, altivec supported\n\nplatform : PowerNV\nmodel : 9006-12P\n", "power9-0.0"),
+        ("processor : 0\nhart : 1\nisa : rv64imafdcv\nuarch : spacemit,x60\n", "spacemitx60-0.0"),
+        ("vendor_id : IBM/S390\nprocessor 0: version = 00,  machine = 3931\n\ncpu number : 0\n", "ibm-0.3931"),
+        ("processor : 0\nCPU Family : Loongson-64bit\nModel Name : Loongson-3A6000\n", "loongson3a6000-0.0"),
+        (ARM.replace("0x41", "0xc0").replace("0xd4f", "0xac3"), "ampere-8.2755"),
     ],
 )
 def test_odd_cpuinfo_still_names_a_machine(tmp_path, text, name):
@@ -127,6 +132,7 @@ def group(root: Path, self_cgroup: str, **files: str) -> Path:
         ("0::/outer/job\n", {"outer__job__cpu--max": "max 100000", "outer__cpu--max": "250000 100000"}, 2.5),
         ("0::/outer/job\n", {"outer__job__cpu--max": "100000 100000", "outer__cpu--max": "250000 100000"}, 1),
         ("4:cpu:/outer/job\n", {"cpu__outer__cpu--cfs_quota_us": "150000"}, 1.5),
+        ("4:cpu,cpuacct:/job\n", {"cpu,cpuacct__cpu--cfs_quota_us": "150000"}, 1.5),
         (
             "4:cpu,cpuacct:/job\n",
             {"cpu__job__cpu--cfs_quota_us": "300000", "cpu__job__cpu--cfs_period_us": "100000"},
@@ -158,7 +164,7 @@ def test_quotas_of_both_kinds_of_control_groups(tmp_path, cgroup, files, quota):
             {
                 "job__memory--max": "3000000000",
                 "job__memory--current": "2900000000",
-                "job__memory--stat": "anon 1000000000\ninactive_file 1900000000\nactive_file 0\n",
+                "job__memory--stat": "anon 1000000000\ninactive_file 900000000\nactive_file 1000000000\n",
             },
         ),
         (
@@ -245,6 +251,22 @@ def test_a_hybrid_cpu_computes_on_its_p_cores(tmp_path, monkeypatch, mask, quota
     here = machine.describe(tmp_path)
     assert here.name == f"intel-6.158-{name}" and here.label.endswith(f", {cores}")
     assert here.cores == machine.usable_cores(tmp_path) == int(name[0])
+
+
+def test_e_cores_of_arm_are_those_of_less_capacity(tmp_path, monkeypatch):
+    """Apple's: cores of two kinds; the machine is named by the P-cores."""
+    blocks = [ARM.replace("0x41", "0x61").replace("0xd4f", part) for part in ("0x022", "0x023")]
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"{blocks[0]}\n{blocks[1].replace(': 0', ': 1', 1)}")
+    for cpu, capacity in ((0, 485), (1, 1024)):
+        path = tmp_path / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{capacity}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    here = machine.describe(tmp_path)
+    assert (here.name, here.cores) == ("apple-8.35-1p1e", 1) and "(M1, " in here.label
+    (tmp_path / "sys/devices/system/cpu/cpu0/cpu_capacity").write_text("1024")
+    assert machine.describe(tmp_path).name == "apple-8.34-2c"
 
 
 @pytest.mark.parametrize(("threads", "others"), [(2, 0.5), (1, 0.0)], ids=["on all cores", "a core is free"])

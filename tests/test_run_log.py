@@ -1,5 +1,6 @@
 """What the run log promises: nothing lost, nothing foreign taken in, every measured run counts."""
 
+import os
 import shutil
 import uuid
 
@@ -172,6 +173,61 @@ def test_a_link_that_leads_nowhere_and_a_folder_are_named(run_log):
     path.unlink()
     path.mkdir()
     with pytest.raises(Problem, match=r"0000.jsonl cannot be read: Is a directory; move it"):
+        RunLog.read(run_log.folder)
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(run_log):
+    """A named pipe is open for ever, a device never ends; a folder that cannot be listed is not taken for empty."""
+    path = run_log.folder / "20260102T000000-000000.jsonl"
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path.name)):
+        make(path)
+        with pytest.raises(Problem, match=r"0000.jsonl.* cannot be read: .*; move it"):
+            RunLog.read(run_log.folder)
+        path.unlink()
+    with pytest.raises(Problem, match="cannot be read: Not a directory"):
+        read_all(run_log.path)
+
+
+def test_blank_lines_a_mark_of_byte_order_and_the_zeros_of_a_crash_cost_no_run(run_log):
+    whole = run_log.path.read_bytes()
+    for text in (whole.replace(b"\n", b"\n\n"), b"\xef\xbb\xbf" + whole, whole + b"\0" * 512, whole + b" \n"):
+        run_log.path.write_bytes(text)
+        assert RunLog.read(run_log.folder).runs == run_log.runs
+    for text in (whole + b">>>>>>> theirs", b"[1]", b"PK\3\4"):
+        run_log.path.write_bytes(text)
+        with pytest.raises(Problem, match="is not a run log's"):
+            RunLog.read(run_log.folder)
+
+
+def test_a_copy_of_a_session_under_another_label_is_named(run_log):
+    other = run_log.folder.with_name(f"{run_log.name}-copy")
+    shutil.copytree(run_log.folder, other)
+    with pytest.raises(Problem, match=f"{other.name}/.* is a copy of .*/{run_log.name}/.*: remove one"):
+        read_all(run_log.folder.parent)
+    assert [one.folder for one in read_all(run_log.folder.parent, without=other)] == [run_log.folder]
+    other.rename(run_log.folder.with_name("a\nb"))
+    with pytest.raises(Problem, match=r"a\\nb': rename it"):
+        read_all(run_log.folder.parent)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b"[1.5]", b"[-1.5]", "line 3 .* > 0.0"),
+        (b"[1.5]", b"[1e400]", "line 3 .*out of range"),
+        (b"[1.5]", b"[1.5,1.5]", "line 3 .*2 samples between 2 reference times"),
+        (b"[1.5]", b"[]", "line 3 .*0 samples between 2"),
+        (b"[3.0,1.0]", b"[0,1.0]", "line 3 .* > 0.0"),
+        (b'"fp32":90', b'"fp32":0', "line 2 .* > 0.0"),
+        (b'"case":{', b'"case":{"batch_size":0,', "line 3 .* >= 1"),
+        (b'"round":1,', b'"new":' + b"[" * 9999 + b"]" * 9999 + b",", "line 3 .*recursion"),
+    ],
+)
+def test_what_could_not_be_evaluated_is_named(run_log, old, new, says):
+    whole = run_log.path.read_bytes()
+    assert old in whole
+    run_log.path.write_bytes(whole.replace(old, new, 1))
+    with pytest.raises(Problem, match=says):
         RunLog.read(run_log.folder)
 
 

@@ -25,6 +25,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from segbench import machine
 from segbench.problem import Problem, exit_with
+from segbench.settings import expanded
 from tools import fleet_jobs
 from tools.fleet_jobs import Shard, Submitted, last_line
 
@@ -41,7 +42,7 @@ def submit(given: argparse.Namespace, flags: list[str]) -> int:
     for flag in flags:
         if flag.split("=")[0] in NOT_IN_SHARDS:
             raise Problem(f"{flag} is not for jobs that measure side by side: give it to {script.name} itself")
-    out = given.out.expanduser().resolve() if given.out else script.parent
+    out = expanded(given.out).resolve() if given.out else script.parent
     command = [sys.executable, str(script), *flags, *(["--out", str(out)] if given.out else [])]
     threads = [] if given.threads is None else [f"--threads={given.threads}"]
     threads_here = threads if (given.threads or 1) <= machine.usable_cores() else []  # nodes may have more cores
@@ -112,10 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
     option("--threads", type=int, help="the script's, also more than this machine has cores (default: all cores)")
     option("--out", type=Path, help="folder that all jobs write to (default: the script's)")
     given, flags = parser.parse_known_args(arguments)
-    if given.script == "status":
-        return fleet_jobs.status(flags)
     try:
-        return submit(given, flags)
+        return fleet_jobs.status(flags) if given.script == "status" else submit(given, flags)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         raise Problem(" ".join(str(error).split())) from None
 

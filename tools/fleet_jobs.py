@@ -23,10 +23,12 @@ from submitit.helpers import Checkpointable
 from segbench import machine
 from segbench.measure.worker import die_with_parent
 from segbench.problem import Problem
-from segbench.run_log import read_all
+from segbench.run_log import UNREADABLE, read_all
+from segbench.settings import expanded
 
 HERE = "here"  # the nodes of --local
 NAME = "segbench"  # of all jobs, in the queue
+ANSWER_S = 120  # that a tool of SLURM may take; a busy controller is asked again for up to 90 s
 
 
 class Submitted(msgspec.Struct):
@@ -89,11 +91,13 @@ def of_folder(folder: Path) -> list[Job]:
     """Every job that waits or runs, and otherwise the latest of every shard. Raises Problem for records of others."""
     jobs: dict[object, Job] = {}
     queue: dict[str, str] | None = None
-    for path in sorted(folder.glob("fleet/*.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(folder.glob("fleet/[!.]*.json"), key=lambda path: path.lstat().st_mtime):
         name = path.stem
         try:
+            if not path.is_file():
+                raise OSError("it is no file")
             submitted = msgspec.json.decode(path.read_bytes(), type=Submitted)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise Problem(f"{path} is no record of a job of fleet.py ({error}); move it") from None
         if submitted.nodes == HERE:
             state = "running" if is_running(name) else ""
@@ -115,16 +119,27 @@ def in_queue() -> dict[str, str]:
     if asked.returncode:
         raise Problem(f"the queue does not answer, squeue ends with {asked.returncode}: {last_line(asked.stderr)}")
     lines = (line.strip().partition(" ") for line in asked.stdout.splitlines())
-    return {name: state.strip().lower() for name, _, state in lines if name}
+    return {job: state.strip().lower() for name, _, state in lines for job in tasks(name)}
+
+
+def tasks(name: str) -> list[str]:
+    """`7_[0,2-3%1]`, tasks of an array that wait, one by one."""
+    array, bracket, numbers = name.partition("_[")
+    return [f"{array}_{number}" for number in machine.listed(numbers.split("%")[0])] if bracket else [name]
 
 
 def run(*command: str) -> subprocess.CompletedProcess:
-    """What a tool of SLURM prints, in whatever encoding."""
-    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    """What a tool of SLURM prints, in whatever encoding. Raises Problem where it cannot be run, or does not end."""
+    try:
+        return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S)
+    except OSError as error:
+        raise Problem(f"{command[0]} cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise Problem(f"{command[0]} has not answered for {ANSWER_S} s: try later") from None
 
 
 def is_running(name: str) -> bool:
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, ValueError):
         return any("submitit" in part for part in psutil.Process(int(name)).cmdline())
     return False
 
@@ -132,14 +147,14 @@ def is_running(name: str) -> bool:
 def progress(path: Path, name: str) -> str:
     """The latest state of the script's progress bar, where there is one."""
     log = path.with_name(f"{name}_0_log.err")
-    bars = re.findall(r"[^\r\n]* gone,[^\r\n]*", log.read_text(errors="replace")) if log.exists() else []
+    bars = re.findall(r"[^\r\n]* gone,[^\r\n]*", log.read_text(errors="replace")) if log.is_file() else []
     return f", {bars[-1]}" if bars else ""
 
 
 def ended(records: Path, name: str) -> str:
     """`done`, or why a job that neither waits nor runs gave no result."""
     ending = records / f"{name}.ended"
-    text = last_line(ending.read_text(errors="replace")) if ending.exists() else "stopped without a result"
+    text = last_line(ending.read_text(errors="replace")) if ending.is_file() else "stopped without a result"
     return text if text == "done" else f"{text}, see {name}_0_log.err; the same command continues"
 
 
@@ -148,9 +163,10 @@ def status(arguments: list[str]) -> int:
     is neither."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise Problem("status takes a folder, and nothing else")
-    folder = Path(arguments[0]).expanduser().resolve()
+    folder = expanded(Path(arguments[0])).resolve()
     roots = {path.parent.parent for path in folder.glob("**/run_logs/**/*.jsonl") if "old" not in path.parts}
-    nodes = {path.name[5:13]: path.read_text(errors="replace") for path in folder.glob("fleet/node-*")}
+    notes = (path for path in folder.glob("fleet/node-*") if path.is_file())
+    nodes = {path.name[5:13]: path.read_text(errors="replace") for path in notes}
     for run_log in (run_log for root in sorted(roots) for run_log in read_all(root)):
         cases = [*run_log.by_case().values()]
         counts = [len(runs) for runs in cases] or [0]

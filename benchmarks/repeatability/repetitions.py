@@ -141,7 +141,7 @@ def of_run_log(run_log: RunLog) -> Iterator[dict]:
 
 def preparing(run: Run) -> float:
     """Seconds of compiling, which are counted apart."""
-    return run.phases_s["prepare"] if run.cache else 0.0
+    return run.phases_s.get("prepare", 0.0) if run.cache else 0.0
 
 
 def start_s(run_log: RunLog, complete: dict) -> dict[tuple[str, int], float]:

@@ -246,13 +246,14 @@ def decoder_share(case: Case, estimate: CaseEstimate, alone: dict[Case, CaseEsti
 def costs(case: Case, runs: list[Run]) -> dict[str, float]:
     """What successful runs needed beside time."""
     memory = [run.memory_mb for run in runs if run.memory_mb is not None]
+    timed = [run for run in runs if "prepare" in run.phases_s]
     warm = [run for run in runs if run.cache != "cold"]  # exporting and compiling leave much in memory
     return {
         "page_faults": mean(run.page_faults for run in runs),
         "memory_mb_img": min(memory, default=NAN) / case.batch_size,  # a heap's fragments only ever add
         "loaded_mb": min((run.loaded_mb for run in warm if run.loaded_mb is not None), default=NAN),
-        "prepare_s": mean(run.phases_s["prepare"] + run.saved_s for run in runs if run.cache != "warm" or run.saved_s),
-        "prepare_warm_s": mean(run.phases_s["prepare"] for run in runs if run.cache == "warm"),
+        "prepare_s": mean(run.phases_s["prepare"] + run.saved_s for run in timed if run.cache != "warm" or run.saved_s),
+        "prepare_warm_s": mean(run.phases_s["prepare"] for run in timed if run.cache == "warm"),
     }
 
 
