@@ -1,7 +1,5 @@
 """Both ways of whole_ct against nnU-Net's and TotalSegmentator's own, called here as their documentation does."""
 
-from unittest.mock import patch
-
 import nibabel
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.whole_ct import common, jobs, optimised, plans, segment
+from benchmarks.whole_ct import common, jobs, optimised, plans, segment, stock
 from benchmarks.whole_ct.scan import Scan
 from segbench import inputs
 from segbench.models import totalsegmentator
@@ -106,7 +104,7 @@ def own_labels(file: str, given: dict, data_set: dict, network: nn.Module) -> np
     manager = PlansManager(given)
     configuration, weights = manager.get_configuration("3d_fullres"), [network.state_dict()]
     predictor.manual_initialization(network, manager, configuration, weights, data_set, "nnUNetTrainer", None)
-    with patch.object(torch, "half", torch.float32):  # its sums: half precision decides ties by chance
+    with stock.sums_in_fp32():  # its sums: half precision decides ties by chance
         return predictor.predict_from_files_sequential([[file]], None)[0]
 
 

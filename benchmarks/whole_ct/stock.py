@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -33,9 +34,24 @@ def stock(job: Job, lap: Laps) -> np.ndarray:
             (LabelManager, "convert_logits_to_segmentation", "argmax"),
         ):
             stack.enter_context(patch.object(target, name, lap.of(part, getattr(target, name))))
-        if job.exact:  # what nnU-Net calls the type of its sums
-            stack.enter_context(patch.object(torch, "half", torch.float32))
+        if job.exact:
+            stack.enter_context(sums_in_fp32())
         return official(job, lap) if job.way == "official" else nnunet(job, lap)
+
+
+class TorchWithoutHalf:
+    """torch for one module, which adds tiles up in torch.half."""
+
+    half = torch.float32
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(torch, name)
+
+
+def sums_in_fp32() -> contextlib.AbstractContextManager:
+    """nnU-Net's predictor with sums in FP32 meanwhile. Only its own name of torch is changed: torch's tables of types
+    would be made wrong for good."""
+    return patch.object(predict_from_raw_data, "torch", TorchWithoutHalf())
 
 
 def nnunet(job: Job, lap: Laps) -> np.ndarray:
