@@ -151,6 +151,8 @@ def two_machines(tmp_path_factory) -> tuple[Path, list[Path], Path]:
                     shortened(run_log, run_logs, 2 if repeated else 3, native)
                 if run_log.name == AMD and not repeated:  # a run log with a label beside it
                     shutil.copytree(run_logs / AMD, run_logs / LABELLED)
+                    for path in run_logs.glob(f"{LABELLED}/*.jsonl"):  # sessions of its own
+                        path.write_bytes(path.read_bytes().replace(b'"boot_id":"', b'"boot_id":"1', 1))
     tables = [f"<!-- table: {name} -->\n<!-- end -->\n" for name in render.all_tables()]
     (root / "README.md").write_text("before\n" + "".join(tables) + "after\n")
     return out, render.render(root, out, draw=False), root

@@ -13,6 +13,7 @@ SYNTHETIC_MM = (1.5, 0.75, 0.75)
 UNITS_MM = {0: 1, 1: 1000, 2: 1, 3: 0.001}  # of a header's code: unknown, m, mm, µm
 SMALLEST_MM, LARGEST_MM, LARGEST_HU = 0.02, 100, 1e5  # what a voxel measures, and what it may hold
 SMALLEST_SLOPE = 1e-6
+FARTHEST_MM = 1e5  # from the scanner's origin
 SAME_SPACING = 0.01  # pixdim may be rounded
 SQUARE = 0.02  # cosine between two axes that rounding may leave; SimpleITK refuses more than 1e-6
 
@@ -134,6 +135,8 @@ def check_geometry(at: str, header, spacing_mm: np.ndarray, affine: np.ndarray) 
     text = " x ".join(f"{side:g}" for side in spacing_mm)
     if not np.isfinite(affine).all() or not ((spacing_mm >= SMALLEST_MM) & (spacing_mm <= LARGEST_MM)).all():
         raise Problem(f"{at}: voxels of {text} mm are not plausible; mend its header")
+    if np.abs(affine[:3, 3]).max() > FARTHEST_MM:
+        raise Problem(f"{at}: an origin at {' '.join(f'{mm:g}' for mm in affine[:3, 3])} mm is not plausible")
     if (np.abs(of_affine / spacing_mm - 1) > SAME_SPACING).any():
         of_affine = " x ".join(f"{side:g}" for side in of_affine)
         raise Problem(f"{at}: its pixdim says voxels of {text} mm, its affine {of_affine} mm; mend its header")
