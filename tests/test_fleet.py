@@ -177,6 +177,7 @@ class Sweep:
                 self.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
             return all((self.out / "fleet" / f"{job}_0_result.pkl").exists() for job in jobs)
 
+        time.sleep(2)  # a node refuses a job that comes back in the second in which it was killed
         wait(ended, 240, self.cluster)
         runs = self.runs()
         assert {run.status for run in runs} == {"ok"}
