@@ -13,6 +13,7 @@ from .problem import Problem
 from .settings import ask
 
 DESCRIBE = "from segbench import custom_network; custom_network.describe_to_parent()"
+ANSWER = "segbench describes: "
 
 
 class Description(NamedTuple):
@@ -25,14 +26,20 @@ def describe(case: Case, folder: str) -> Description:
     """Of the network that a case names. A child builds and runs it once, so that this process never imports torch.
     Raises Problem where it cannot be built or does not take the case's input."""
     check_name(case.model)
-    answer = ask(f"--network {case.model}:", DESCRIBE, msgspec.json.encode(case).decode(), folder)
-    return Description(**json.loads(answer.splitlines()[-1]))  # the module may have printed before
+    complaint = f"--network {case.model}:"
+    answer = ask(complaint, DESCRIBE, msgspec.json.encode(case).decode(), folder)
+    for line in answer.splitlines():  # the module may have printed, too
+        if line.startswith(ANSWER):
+            return Description(**json.loads(line.removeprefix(ANSWER)))
+    raise Problem(f"{complaint} it ended its process before it returned an output")
 
 
 def check_name(network: str) -> None:
     """Raises Problem for what is no function of a module."""
     if not re.fullmatch(r"[\w.]+:[\w.]+", network):
-        raise Problem(f"--network {network!r} is no function of a module: say package.module:function")
+        raise Problem(
+            f"--network {network!r} is no function of a module: say package.module:function, in letters, digits and _"
+        )
     module, _, function = network.partition(":")
     if module.endswith(".py"):
         raise Problem(f"--network {network}: a module has no .py, say {module.removesuffix('.py')}:{function}")
@@ -48,15 +55,24 @@ def describe_to_parent() -> None:
     case, folder = msgspec.json.decode(sys.argv[1], type=Case), sys.argv[2]
     network, image = models.build(case, folder), inputs.picture(case)
     shape = tuple(image.shape)
+    weights = [*network.parameters(), *network.buffers()]
+    if elsewhere := {weight.device.type for weight in weights} - {"cpu"}:
+        sys.exit(f"its weights are on the device {elsewhere.pop()}: return it on the CPU, with weights")
     try:
         with torch.inference_mode():
             outputs = network(image)
     except Exception as error:
         text = (str(error).strip() or "no message").splitlines()[0]
-        sys.exit(f"{type(error).__name__}, {text[:200]} (it was given {shape}: --size and --in-chans choose another)")
+        types = {str(weight.dtype) for weight in weights if weight.is_floating_point()} - {"torch.float32"}
+        hint = (
+            f"its weights are {types.pop()}: return network.float()"
+            if types
+            else "--size and --in-chans choose another"
+        )
+        sys.exit(f"{type(error).__name__}, {text[:200]} (it was given float32 of {shape}: {hint})")
     if not outputs:
         sys.exit(f"it returned no tensor for an input of {shape}")
     first = outputs[0]
     is_map = first.dim() == image.dim() and first.shape[1] > 1
     description = Description(conversion.fingerprint(network, image, {}), first.shape[1] if is_map else 0)
-    print(f"\n{json.dumps(description._asdict())}")
+    print(f"\n{ANSWER}{json.dumps(description._asdict())}")

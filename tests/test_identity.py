@@ -186,3 +186,16 @@ def test_hooks_count_and_their_number_in_the_process_does_not():
     again.register_forward_hook(lambda module, args, output: output + 1)
     names = [conversion.fingerprint(network, IMAGE, {}) for network in (plain, hooked, again)]
     assert names[0] != names[1] == names[2]
+
+
+def test_torchscript_has_one_identity_in_every_process():
+    code = (
+        "import torch; from segbench.runtimes.identity import fingerprint; torch.manual_seed(0);"
+        "print(fingerprint(torch.jit.script(torch.nn.Conv2d(3, 4, 3)), torch.zeros(1, 3, 8, 8), {}))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    digests = {
+        subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}).stdout
+        for seed in "12"
+    }
+    assert len(digests) == 1 and len(digests.pop().strip()) == 24

@@ -194,7 +194,8 @@ def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
     figure, axes = plots.panels(heights, 2, width_ratios=(5, 2))
     for (left, right), (machine, rows) in zip(axes, machines.items(), strict=True):
         heat(left, rows[rows.allocator == "retained"])
-        left.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
+        if left.get_legend_handles_labels()[0]:  # none where no mode computed what it should
+            left.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
         most_common = rows[rows["size"] == rows["size"].mode()[0]]
         left.set_title(plots.caption(most_common, dates[machine]), loc="left", fontsize=9)
         waterfall(right, rows)

@@ -37,7 +37,7 @@ def check_values(run: Run, outputs: Sequence[torch.Tensor], expected: Sequence[t
     if not all(bool(output.isfinite().all()) for output in outputs):
         return "the output holds NaN or infinity"
     alike = [pair for pair in zip(outputs, expected, strict=False) if pair[0].shape == pair[1].shape]
-    run.rel_error = max((relative_error(*pair) for pair in alike if pair[1].is_floating_point()), default=None)
+    run.rel_error = max((relative_error(*pair) for pair in alike if has_norm(pair[1])), default=None)
     reason = difference(outputs, expected, run.case.mode)
     return f"{reason} against FP32 eager" if reason else ""
 
@@ -52,7 +52,7 @@ def difference(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]
         which = f"output {number}: " if len(expected) > 1 else ""
         if output.shape != wanted.shape:
             return f"{which}shape {tuple(output.shape)} instead of {tuple(wanted.shape)}"
-        if not wanted.is_floating_point():
+        if not has_norm(wanted):
             if wanted.numel() and (share := float((output == wanted).double().mean())) < least:
                 return f"{which}{share:.3%} of the values are the same, less than {least:.2%},"
         elif (error := relative_error(output, wanted)) > bound:
@@ -87,6 +87,11 @@ def fp32_error() -> float:
     return max(relative_error(call(a, b), call(a.double(), b.double())) for call, a, b in pairs)
 
 
+def has_norm(output: torch.Tensor) -> bool:
+    return output.is_floating_point() or output.is_complex()
+
+
 def relative_error(output: torch.Tensor, expected: torch.Tensor) -> float:
     """L2 norm of the difference over that of what is expected; where that is 0 everywhere, the former alone."""
-    return float((output.float() - expected).norm() / (expected.norm() or 1))
+    difference = output.to(torch.promote_types(expected.dtype, torch.float32)) - expected
+    return float(difference.norm() / (expected.norm() or 1))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import collections
 import hashlib
+import io
 import operator
 import sys
 import sysconfig
 import types
 import uuid
 import weakref
+import zipfile
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -109,7 +111,7 @@ class Walk:
             case weakref.ReferenceType():
                 return [self.digest(value())]
             case torch.jit.ScriptModule():
-                return [value.save_to_buffer()]
+                return of_archive(value.save_to_buffer())
             case torch.fx.Graph():
                 code = value.python_code("self")
                 return [code.src, self.digest(code.globals)]
@@ -182,6 +184,16 @@ class Walk:
         for file in sorted(files):
             yield file.name
             yield file.read_bytes()
+
+
+def of_archive(script: bytes) -> Iterator[bytes | str]:
+    """What TorchScript saved; it writes the constants of a class in another order in every process."""
+    with zipfile.ZipFile(io.BytesIO(script)) as archive:
+        for name in archive.namelist():
+            if not name.endswith("/serialization_id"):
+                data = archive.read(name)
+                yield name
+                yield b"\n".join(sorted(data.splitlines())) if name.endswith(".py") else data
 
 
 def by_name(value: type | types.FunctionType) -> object:
