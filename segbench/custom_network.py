@@ -13,6 +13,7 @@ from .problem import Problem
 from .settings import ask
 
 DESCRIBE = "from segbench import custom_network; custom_network.describe_to_parent()"
+SHAPES = "--size and --in-chans choose another"
 ANSWER = "segbench describes: "
 
 
@@ -69,7 +70,7 @@ def describe_to_parent() -> None:
             if types
             else "--size and --in-chans choose another"
         )
-        sys.exit(f"{type(error).__name__}, {text[:200]} (it was given float32 of {shape}: {hint})")
+        sys.exit(f"{type(error).__name__}, {text[:200]} (it was given {shape} in float32: {hint})")
     if not outputs:
         sys.exit(f"it returned no tensor for an input of {shape}")
     first = outputs[0]

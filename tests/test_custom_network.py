@@ -17,6 +17,9 @@ from segbench.problem import Problem
 from .conftest import ROOT
 
 MODULE = """
+import dataclasses
+import sys
+
 import torch
 from torch import nn
 
@@ -35,6 +38,30 @@ def flat():
 
 def deep():
     return Dictionary(2, nn.Conv3d)
+
+@dataclasses.dataclass
+class Outputs:
+    logits: object
+    more: list
+
+class Structured(Dictionary):
+    def forward(self, x):
+        return Outputs(self.conv(x), [x])
+
+def structured():
+    return Structured()
+
+def exported():
+    return torch.export.export(nn.Conv2d(1, 4, 3, padding=1), (torch.zeros(1, 1, 8, 12),)).module()
+
+def leaves():
+    sys.exit(0)
+
+def meta():
+    return Dictionary().to("meta")
+
+def double():
+    return Dictionary().double()
 
 def nothing():
     return "no network"
@@ -60,11 +87,19 @@ def test_whatever_holds_the_tensors_they_come_out_in_order(folder):
     assert build(case("deep", 4, 8, 12), folder)(torch.randn(1, 2, 4, 8, 12))[0].shape == (1, 4, 4, 8, 12)
 
 
+def test_dataclasses_and_exported_programs_run(folder):
+    image = torch.randn(1, 1, 8, 12)
+    first, second = build(case("structured", 8, 12), folder)(image)
+    assert first.shape == (1, 4, 8, 12) and torch.equal(second, image)
+    assert build(case("exported", 8, 12), folder)(image)[0].shape == (1, 4, 8, 12)
+
+
 def describe_here(case: Case, folder, monkeypatch, capsys) -> custom_network.Description:
     """What the child does, in this process."""
     monkeypatch.setattr(sys, "argv", ["-c", msgspec.json.encode(case).decode(), str(folder)])
     custom_network.describe_to_parent()
-    return custom_network.Description(**json.loads(capsys.readouterr().out.splitlines()[-1]))
+    answer = capsys.readouterr().out.splitlines()[-1]
+    return custom_network.Description(**json.loads(answer.removeprefix(custom_network.ANSWER)))
 
 
 def test_classes_and_digest_are_known_before_it_is_measured(folder, monkeypatch, capsys):
@@ -76,9 +111,13 @@ def test_classes_and_digest_are_known_before_it_is_measured(folder, monkeypatch,
 
 
 def test_bad_networks_are_one_line(folder, monkeypatch, capsys):
-    with pytest.raises(SystemExit, match=r"given \(1, 3, 8, 12\): --size and --in-chans"):
+    with pytest.raises(SystemExit, match=r"given \(1, 3, 8, 12\) in float32: --size and --in-chans"):
         describe_here(case("flat", 8, 12, in_chans=3), folder, monkeypatch, capsys)
+    for function, says in (("meta", "device meta"), ("double", r"network\.float\(\)")):
+        with pytest.raises(SystemExit, match=says):
+            describe_here(case(function, 8, 12), folder, monkeypatch, capsys)
     for name, says in (
+        ("mine:leaves", r"it calls sys\.exit: 0"),
         ("nowhere_at_all:f", "No module named 'nowhere_at_all'"),
         ("mine", "say package.module:function"),
     ):

@@ -16,6 +16,7 @@ result is compared with torch's.
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -224,6 +225,8 @@ def write_check(network, exported, image, case: Case, draft: Path) -> tuple:
 
     with torch.inference_mode():
         outputs, again = exported(image.clone()), exported(image.clone())
+        if any(output.is_complex() for output in outputs):
+            raise Problem("no runtime returns complex numbers: return torch.view_as_real of them; nothing is written")
         if unsteady := check.difference(again, outputs, BASELINE):
             raise Problem(f"the network differs from call to call: {unsteady} on the same input; nothing is written")
         expected = {"labels": network(image)[0].argmax(1).numpy().astype(np.int16)} if case.output == "labels" else {}
@@ -350,9 +353,14 @@ def main() -> int:
         return 1
     print(f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     needed = ", ".join((out / "requirements.txt").read_text().split())
-    print(f"{text}; python {out / 'run.py'} checks it again")
-    print(f"it needs {needed}: pip install -r {out / 'requirements.txt'}")
+    print(f"{text}; python {typed(out / 'run.py')} checks it again")
+    print(f"it needs {needed}: pip install -r {typed(out / 'requirements.txt')}")
     return 0
+
+
+def typed(path: Path) -> str:
+    """As a shell and a program take it: in quotes where it holds a space, never like a flag."""
+    return f"{'./' * str(path).startswith('-')}{shlex.quote(str(path))}"
 
 
 if __name__ == "__main__":
