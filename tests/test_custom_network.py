@@ -51,6 +51,9 @@ class Structured(Dictionary):
 def structured():
     return Structured()
 
+def compiled():
+    return torch.compile(Dictionary())
+
 def exported():
     return torch.export.export(nn.Conv2d(1, 4, 3, padding=1), (torch.zeros(1, 1, 8, 12),)).module()
 
@@ -92,6 +95,7 @@ def test_dataclasses_and_exported_programs_run(folder):
     first, second = build(case("structured", 8, 12), folder)(image)
     assert first.shape == (1, 4, 8, 12) and torch.equal(second, image)
     assert build(case("exported", 8, 12), folder)(image)[0].shape == (1, 4, 8, 12)
+    assert type(build(case("compiled", 8, 12), folder).encoder).__name__ == "Dictionary"  # else baseline is compiled
 
 
 def describe_here(case: Case, folder, monkeypatch, capsys) -> custom_network.Description:

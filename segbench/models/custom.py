@@ -49,6 +49,7 @@ def build_custom(name: str, folder: str, seed: int = 0, image: Tensor | None = N
         raise RuntimeError(f"it calls sys.exit: {error.code}") from None
     if not isinstance(network, nn.Module):
         raise TypeError(f"{name} returned {type(network).__name__}, not a torch.nn.Module")
+    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps: modes say what is compiled
     custom = CustomNetwork(network, make)
     with contextlib.suppress(NotImplementedError):  # what torch.export returned has one mode only
         custom.eval()
