@@ -14,7 +14,7 @@ from .settings import ask
 
 DESCRIBE = "from segbench import custom_network; custom_network.describe_to_parent()"
 SHAPES = "--size and --in-chans choose another"
-ANSWER = "segbench describes: "
+ANSWER = "segbench describes: "  # before what the child tells, for the user's module may print
 
 
 class Description(NamedTuple):
@@ -29,7 +29,7 @@ def describe(case: Case, folder: str) -> Description:
     check_name(case.model)
     complaint = f"--network {case.model}:"
     answer = ask(complaint, DESCRIBE, msgspec.json.encode(case).decode(), folder)
-    for line in answer.splitlines():  # the module may have printed, too
+    for line in answer.splitlines():
         if line.startswith(ANSWER):
             return Description(**json.loads(line.removeprefix(ANSWER)))
     raise Problem(f"{complaint} it ended its process before it returned an output")
@@ -65,11 +65,7 @@ def describe_to_parent() -> None:
     except Exception as error:
         text = (str(error).strip() or "no message").splitlines()[0]
         types = {str(weight.dtype) for weight in weights if weight.is_floating_point()} - {"torch.float32"}
-        hint = (
-            f"its weights are {types.pop()}: return network.float()"
-            if types
-            else "--size and --in-chans choose another"
-        )
+        hint = f"its weights are {types.pop()}: return network.float()" if types else SHAPES
         sys.exit(f"{type(error).__name__}, {text[:200]} (it was given {shape} in float32: {hint})")
     if not outputs:
         sys.exit(f"it returned no tensor for an input of {shape}")

@@ -358,7 +358,8 @@ def main() -> int:
 
 def typed(path: Path) -> str:
     """As a shell and a program take it: in quotes where it holds a space, never like a flag."""
-    return f"{'./' * str(path).startswith('-')}{shlex.quote(str(path))}"
+    text = shlex.quote(str(path))
+    return f"./{text}" if text.startswith("-") else text
 
 
 if __name__ == "__main__":
