@@ -4,6 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from .modes import BASELINE
+
 # A run ends ok, timeout, oom, error, wrong or skipped; each but ok has its reason, and no row is ever dropped.
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
 # What a command sets once for all of its cases. Cases that differ in one of these are not comparable.
@@ -43,7 +45,6 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     in_chans: int = 3  # of an image; see `channels`
     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 1  # checked where a run log is read
     threads: int = 1
-    allocator: str = "retained"  # or "default", see timing.retain_memory
     protocol: str = "project"  # or "fixed-iteration", see timing.fixed_iterations
     decoder: str = ""  # one of DECODERS
     classes: int = 0  # of the decoder, or of a 3D network
@@ -71,15 +72,19 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def name(self) -> str:
         """What a progress bar shows: `resnet18 compile`."""
-        allocator = self.allocator if self.allocator != "retained" else ""
         protocol = self.protocol if self.protocol != "project" else ""
         batch = f"batch {self.batch_size}" if self.batch_size > 1 else ""
         channels = f"in_chans {self.in_chans}" if self.in_chans != 3 else ""
         output = "" if self.output == "logits" else f"({OUTPUTS[self.output]})"
-        return " ".join(filter(None, (self.network, self.mode, output, channels, batch, allocator, protocol)))
+        return " ".join(filter(None, (self.network, self.mode, output, channels, batch, protocol)))
 
     @property
     def group(self) -> "Case":
-        """The same case without mode, decoder, output, batch and allocator: the cases of a group are compared, so they
-        are measured next to each other, while the machine is in one state."""
-        return msgspec.structs.replace(self, mode="", allocator="", decoder="", classes=0, output="", batch_size=0)
+        """The same case without mode, decoder, output and batch: the cases of a group are compared, so they are
+        measured next to each other, while the machine is in one state."""
+        return msgspec.structs.replace(self, mode="", decoder="", classes=0, output="", batch_size=0)
+
+    @property
+    def baseline(self) -> "Case":
+        """What its speedup is over."""
+        return msgspec.structs.replace(self, mode=BASELINE)

@@ -1,4 +1,8 @@
-"""The modes: data only. To add a mode, add its line; what its options mean, its runtime knows (segbench/runtimes)."""
+"""The modes: data only. To add a mode, add its line; what its options mean, its runtime knows (segbench/runtimes).
+
+A name may end in variants: `+nhwc`, where the runtime can deliver maps with their channels innermost, and an allocator
+of ALLOCATORS.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -28,31 +32,48 @@ class Mode(NamedTuple):
     options: Mapping[str, bool] = MappingProxyType({})  # read by the runtime alone
     max_error: float | None = None  # where it is not the precision's
     min_agreement: float | None = None
+    allocator: str = ""  # one of ALLOCATORS
 
 
-BASELINE = "baseline"  # eager FP32: what speedups are over
+BASELINE = "baseline"  # eager FP32 with nothing set: what speedups are over
+RETAINED = "retained"  # glibc's allocator, which keeps freed memory, see timing.retain_memory
+ALLOCATORS = ("", RETAINED, "jemalloc", "tcmalloc")  # "" is glibc's as it comes
+NHWC = "nhwc"
 # fmt: off
-MODES = {
-    mode.name: mode
-    for mode in (
-        #    name                              runtime        precision  options
-        Mode(BASELINE,                         "torch",       "fp32"),
-        Mode("autocast",                       "torch",       "bf16"),
-        Mode("compile",                        "torch",       "fp32", {"compile": True}),
-        Mode("autocast+compile",               "torch",       "bf16", {"compile": True}),
-        Mode("channels_last",                  "torch",       "fp32", {"channels_last": True}),
-        Mode("compile+freezing",               "torch",       "fp32", {"compile": True, "freezing": True}),
-        Mode("autocast+compile+freezing",      "torch",       "bf16", {"compile": True, "freezing": True}),
-        Mode("onnxruntime",                    "onnxruntime", "fp32"),
-        Mode("openvino",                       "openvino",    "fp32"),
-        Mode("openvino-bf16",                  "openvino",    "bf16"),
-        Mode("ncnn",                           "ncnn",        "fp32", {}, 5e-3, 0.999),  # Winograd's transforms round
-        Mode("mnn",                            "mnn",         "fp32", {}, 5e-3, 0.999),  # ... more
-        Mode("onnxruntime-int8",               "onnxruntime", "int8"),
-        Mode("openvino-int8",                  "openvino",    "int8"),
-    )
-}
+BASES = (
+    #    name                              runtime        precision  options
+    Mode(BASELINE,                         "torch",       "fp32"),
+    Mode("autocast",                       "torch",       "bf16"),
+    Mode("compile",                        "torch",       "fp32", {"compile": True}),
+    Mode("autocast+compile",               "torch",       "bf16", {"compile": True}),
+    Mode("channels_last",                  "torch",       "fp32", {"channels_last": True}),
+    Mode("compile+freezing",               "torch",       "fp32", {"compile": True, "freezing": True}),
+    Mode("autocast+compile+freezing",      "torch",       "bf16", {"compile": True, "freezing": True}),
+    Mode("onnxruntime",                    "onnxruntime", "fp32"),
+    Mode("openvino",                       "openvino",    "fp32"),
+    Mode("openvino-bf16",                  "openvino",    "bf16"),
+    Mode("ncnn",                           "ncnn",        "fp32", {}, 5e-3, 0.999),  # Winograd's transforms round
+    Mode("mnn",                            "mnn",         "fp32", {}, 5e-3, 0.999),  # ... more
+    Mode("onnxruntime-int8",               "onnxruntime", "int8"),
+    Mode("openvino-int8",                  "openvino",    "int8"),
+)
 # fmt: on
+WITH_NHWC = ("onnxruntime", "openvino", "mnn")  # runtimes; of torch the networks with a decoder deliver it anyway
+
+
+def variants(base: Mode) -> list[Mode]:
+    """It, with each layout of the output and each allocator."""
+    layouts = [base]
+    if base.runtime in WITH_NHWC:
+        layouts.append(base._replace(name=f"{base.name}+{NHWC}", options=MappingProxyType({**base.options, NHWC: True})))
+    return [
+        mode._replace(name="+".join(filter(None, (mode.name, allocator))), allocator=allocator)
+        for mode in layouts
+        for allocator in ALLOCATORS
+    ]
+
+
+MODES = {mode.name: mode for base in BASES for mode in variants(base)}
 DEFAULT = (BASELINE, "autocast", "compile", "autocast+compile")  # as the reference project defined them
 
 
@@ -61,14 +82,24 @@ def without_emulation(names: Iterable[str], native_bf16: bool) -> tuple[str, ...
     90 times slower than FP32 (pytorch issue 183815; measured on Zen 3)."""
     if native_bf16:
         return tuple(names)
-    in_fp32 = {(mode.runtime, *mode.options): mode.name for mode in MODES.values() if mode.precision == "fp32"}
+
+    def key(mode: Mode) -> tuple:
+        return mode.runtime, *mode.options, mode.allocator
+
+    in_fp32 = {key(mode): mode.name for mode in MODES.values() if mode.precision == "fp32"}
     chosen = [MODES[name] for name in names]
-    return tuple(dict.fromkeys(m.name if m.precision != "bf16" else in_fp32[m.runtime, *m.options] for m in chosen))
+    return tuple(dict.fromkeys(mode.name if mode.precision != "bf16" else in_fp32[key(mode)] for mode in chosen))
 
 
 def find(name: str) -> Mode:
     """The mode of that name; for one that only a run log knows, a mode without runtime and precision."""
     return MODES.get(name) or Mode(name, "", "")
+
+
+def process(name: str) -> str:
+    """What kind of process runs a mode, for its reference times: `torch`, `openvino`, `torch+retained`."""
+    mode = find(name)
+    return "+".join(filter(None, (mode.runtime, mode.allocator)))
 
 
 def order(name: str) -> int:

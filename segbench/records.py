@@ -5,10 +5,11 @@ from typing import Annotated
 
 import msgspec
 
+from . import modes
 from .cases import MEASURED, Case
 from .machine import Machine
 
-SCHEMA = 2
+SCHEMA = 3
 Positive = Annotated[float, msgspec.Meta(gt=0)]  # checked where a file is read
 
 # Names in the code -> names in the files of run logs. The files keep their first names: every committed one is valid.
@@ -16,8 +17,6 @@ FILE_NAMES = {
     "Run": "visit",
     "MachineSpeed": "floor",
     "reference_ms": "readings_ms",
-    "retained": "pinned",
-    "default": "plain",
     "project": "quiet",
     "fixed-iteration": "usual",
     "samples": "iterations",
@@ -70,6 +69,7 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind", ta
     params: int = 0
     gmacs: float = 0  # of one batch, from torch's FLOP counter
     model_mb: float | None = None  # of a converted model on disk
+    unpack_ms: float | None = None  # of an inference: copying outputs from a runtime's own layout, where it does
     loaded_mb: float | None = None  # MB that preparing added to the resident set: what was loaded and packed
     decoder_params: int = 0
     decoder_gmacs: float = 0  # of one batch
@@ -119,5 +119,36 @@ def renamed(line: Header | MachineSpeed | Run, names: dict[str, str]) -> Header 
 @cache
 def renamed_case(case: Case, for_file: bool) -> Case:
     names = FILE_NAMES if for_file else CODE_NAMES
-    values = {field: getattr(case, field) for field in ("allocator", "protocol")}
-    return msgspec.structs.replace(case, **{field: names.get(value, value) for field, value in values.items()})
+    return msgspec.structs.replace(case, protocol=names.get(case.protocol, case.protocol))
+
+
+class CaseOfSchema2(Case, frozen=True, kw_only=True, omit_defaults=True):
+    allocator: str = "pinned"  # or "plain", glibc's as it comes
+
+
+class RunOfSchema2(Run, kw_only=True, tag_field="kind", tag=FILE_NAMES["Run"], rename=FILE_NAMES):
+    case: CaseOfSchema2
+
+
+DECODERS = {  # by schema, of a line of a run log
+    2: msgspec.json.Decoder(Header | MachineSpeed | RunOfSchema2),
+    SCHEMA: msgspec.json.Decoder(Header | MachineSpeed | Run),
+}
+
+
+def decoded(text: bytes, schema: int) -> Header | MachineSpeed | Run:
+    """A line of a run log, with the code's names. Raises msgspec.MsgspecError."""
+    line = DECODERS.get(schema, DECODERS[SCHEMA]).decode(text)
+    if isinstance(line, RunOfSchema2):
+        fields = {name: getattr(line, name) for name in Run.__struct_fields__}
+        line = Run(**fields | {"case": of_schema_2(line.case)})
+    return renamed(line, CODE_NAMES)
+
+
+@cache
+def of_schema_2(case: CaseOfSchema2) -> Case:
+    """There the allocator was a field of its own, retained where it was not named, and OpenVINO delivered images' maps
+    with their channels innermost."""
+    nhwc = modes.find(case.mode).runtime == "openvino" and len(case.size) == 2
+    parts = [case.mode, *[modes.NHWC] * nhwc, *[modes.RETAINED] * (case.allocator == "pinned")]
+    return Case(**{name: getattr(case, name) for name in Case.__struct_fields__} | {"mode": "+".join(parts)})

@@ -19,7 +19,7 @@ import msgspec
 
 from .cases import MEASURED, Case
 from .problem import Problem
-from .records import CODE_NAMES, FILE_NAMES, SCHEMA, Header, MachineSpeed, Run, renamed
+from .records import DECODERS, FILE_NAMES, SCHEMA, Header, MachineSpeed, Run, decoded, renamed
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LATER = {"in_chans": 3}  # settings that older sessions do not name, and what they had
@@ -43,22 +43,23 @@ class RunLog:
         """Raises Problem for anything but sessions of one benchmark on one kind of machine, with the same settings
         and versions. A session counts once, however many copies of its file there are."""
         run_log = cls(folder, benchmark)
-        decoder = msgspec.json.Decoder(Header | MachineSpeed | Run)
         sessions: dict[bytes, tuple[str, set[bytes]]] = {}  # header -> name and lines, whatever copies are called
         for path in session_files(folder):
             lines = lines_of(path)
             session, known = sessions.setdefault(lines[0], (path.stem, set())) if lines else ("", set())
+            schema = SCHEMA
             for number, text in enumerate(lines, 1):
                 if text in known or not text.strip():
                     continue
                 try:
-                    line = renamed(decoder.decode(text), CODE_NAMES)
+                    line = decoded(text, schema)
                 except UNREADABLE as error:
                     problem = f"{path}, line {number} is not a run log's: {error}; mend or move the file"
                     raise Problem(problem) from None
                 if (number == 1) != isinstance(line, Header):
                     raise Problem(f"{path}, line {number}: a header is the first line, and no other; move the file")
                 if number == 1:
+                    schema = line.schema
                     run_log.check(path, line)
                 run_log.take(line, session)
                 known.add(text)
@@ -68,8 +69,9 @@ class RunLog:
         """Raises Problem where a session does not belong to those that were read before."""
         if not self.name.isprintable():
             raise Problem(f"{str(self.folder)!r}: rename it, tables and pages cannot show that name")
-        if header.schema != SCHEMA:
-            raise Problem(f"{path} has schema {header.schema}, this version reads {SCHEMA}; move it")
+        if header.schema not in DECODERS:
+            known = " and ".join(map(str, DECODERS))
+            raise Problem(f"{path} has schema {header.schema}, this version reads {known}; move it")
         machine = header.machine.name
         if self.name != machine and not self.name.startswith(f"{machine}-"):
             raise Problem(f"{path} is of {machine}: move it to a folder of that name, or {machine}-LABEL")

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -39,8 +39,10 @@ class WhatToMeasure:
     'twelve' (small and large ones of most families), or 'all' that segbench/zoo.py lists. Other names and patterns are
     looked up in timm."""
     modes: tuple[str, ...] = ()
-    """How networks are run: names of segbench/modes.py, or 'all'. A mode in BF16 that this CPU would have to emulate
-    is left out unless it is named here."""
+    """How networks are run: names of segbench/modes.py, or 'all' of those. Behind a name may stand +nhwc, for outputs
+    with channels last, and an allocator: +retained (glibc's, which keeps freed memory), +jemalloc or +tcmalloc.
+    baseline is always measured, in the same rounds. A mode in BF16 that this CPU would have to emulate is left out
+    unless it is named here."""
     size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="H W")] = (512, 512)
     """Height and width of the input in pixels."""
     in_chans: int = 3
@@ -91,9 +93,6 @@ class Advanced:
     threads: int = field(default_factory=machine.usable_cores)
     """Threads per inference: at most the physical cores that this process may use (of a hybrid CPU by default the
     P-cores)."""
-    allocator: tuple[Literal["retained", "default"], ...] = ("retained",)
-    """Memory that is freed stays in the process (retained), or glibc's defaults apply (default). Both are compared in
-    the same rounds."""
     seed: int = 0
     """Seed of the random weights and of the order of the runs."""
     shard: Annotated[str, default_is("all rounds")] = ""
@@ -131,14 +130,9 @@ class Settings(Advanced, WhereTo, HowLong, WhatToMeasure):
         """Raises Problem for what a script's own flags cannot mean."""
 
     def cases(self, **particular: object) -> Sequence[Case]:
-        """A case per model, mode and allocator, with what a script sets of the other fields."""
+        """A case per model and mode, with what a script sets of the other fields."""
         fields = {field: getattr(self, field) for field in SHARED} | particular
-        return [
-            Case(**{"model": model, "mode": mode, "allocator": allocator, **fields})
-            for model in self.models
-            for mode in self.modes
-            for allocator in self.allocator
-        ]
+        return [Case(model=model, mode=mode, **fields) for model in self.models for mode in self.modes]
 
 
 def parse(defaults: object, description: str, args: Sequence[str] | None = None) -> object:
@@ -182,7 +176,6 @@ def resolve(settings: Settings, folder: Path, defaults: Settings, quick: dict[st
         size=tuple(changed.size),
         modes=wanted,
         models=find_models(changed.models),
-        allocator=tuple(dict.fromkeys(changed.allocator)),
     )
 
 
@@ -224,8 +217,6 @@ def check(settings: Settings) -> None:
         raise Problem(f"--until {settings.until!r} is no percentage: say 5% or 0.05")
     if settings.until and settings.max_rounds < settings.rounds:
         raise Problem(f"--max-rounds {settings.max_rounds} is less than --rounds {settings.rounds}")
-    if not settings.allocator:
-        raise Problem("--allocator names none: retained, default")
     if len(settings.size) not in settings.dimensions() or min(settings.size) <= 0:
         raise Problem(f"--size {' '.join(map(str, settings.size))}: height and width in pixels, both positive")
     if settings.label and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?", settings.label):
@@ -252,11 +243,14 @@ def shard(text: str) -> tuple[int, int]:
 
 def find_modes(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        if name not in (known := [*modes.MODES, "all"]):
-            raise Problem(f"unknown mode {name!r}{did_you_mean(name, known)}; modes: {', '.join(known)}")
+        if name not in modes.MODES and name != "all":
+            known = ", ".join(mode.name for mode in modes.BASES)
+            hint = did_you_mean(name, [*modes.MODES, "all"])
+            raise Problem(f"unknown mode {name!r}{hint}; modes: {known}, all; --help names what can stand behind them")
     if not names:
         raise Problem("--modes names no mode")
-    return tuple(modes.in_order(modes.MODES if "all" in names else names))
+    everything = [mode.name for mode in modes.BASES] if "all" in names else []
+    return tuple(modes.in_order([modes.BASELINE, *everything, *(name for name in names if name != "all")]))
 
 
 def find_models(names: tuple[str, ...], hint: str = "; --list shows the encoders") -> tuple[str, ...]:

@@ -38,9 +38,8 @@ class Settings(Load, settings.Settings):
 
 
 def cases(settings: Settings) -> list[Case]:
-    """Every model and mode under both protocols, the fixed-iteration one with glibc's default allocator."""
-    project = settings.cases(protocol="project", allocator="retained")
-    fixed_iteration = settings.cases(protocol="fixed-iteration", allocator="default")
+    """Every model and mode under both protocols."""
+    project, fixed_iteration = settings.cases(protocol="project"), settings.cases(protocol="fixed-iteration")
     return [*dict.fromkeys(case for pair in zip(project, fixed_iteration, strict=True) for case in pair)]
 
 

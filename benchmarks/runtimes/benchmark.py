@@ -13,7 +13,6 @@ Writes, from the run logs of all machines:
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
-TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")
+TORCH = ("baseline", "baseline+retained", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")
 RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn", "onnxruntime-int8", "openvino-int8")
 
 
@@ -89,18 +88,12 @@ def cases(settings: Settings) -> list[Case]:
     if settings.network:
         custom = settings.custom_network()
         settings = dataclasses.replace(settings, models=(settings.network,))
-        return with_default_allocator(settings.cases(classes=custom.classes, weights=custom.weights))
+        return settings.cases(classes=custom.classes, weights=custom.weights)
     images = [*settings.cases()]  # encoders with their classifiers: nobody deploys feature maps
     for decoder in ("fpn", "unet"):
         images += settings.cases(decoder=decoder, classes=settings.num_classes)
     volumes = dataclasses.replace(settings, models=settings.volumes, size=zoo.PATCH)
-    return [*with_default_allocator(images), *volumes.cases(classes=settings.num_classes)]
-
-
-def with_default_allocator(cases: Sequence[Case]) -> list[Case]:
-    """Adds eager mode with glibc's default allocator, from which the picture counts torch's steps."""
-    eager = [msgspec.structs.replace(case, allocator="default") for case in cases if case.mode == BASELINE]
-    return [*dict.fromkeys([*cases, *eager])]
+    return [*images, *volumes.cases(classes=settings.num_classes)]
 
 
 def beside(settings: Settings) -> AbstractContextManager:

@@ -210,8 +210,8 @@ def taken_cpus(run: Run) -> float:
 
 
 def kind_of_process(host: str, case: Case) -> tuple[str, int, str]:
-    """Host, threads and runtime, whose idle threads lengthen reference times."""
-    return host, case.threads, modes.find(case.mode).runtime
+    """Host, threads, and what else changes reference times: a runtime's idle threads, an allocator."""
+    return host, case.threads, modes.process(case.mode)
 
 
 def correct_drift(runs: list[RunEstimate]) -> None:

@@ -31,8 +31,9 @@ class Plan:
         return [run for run in runs if run.session not in self.others]
 
     def steps(self, runs: Iterable[Run]) -> list[Step]:
-        """What is left: per round the models in a new order, each with its modes next to each other."""
+        """What is left: per round the models in a new order, the modes of each network next to each other."""
         runs, settings = self.counted(runs), self.settings
+        begun = {(run.round, run.case) for run in runs}
         done = {(run.round, run.case) for run in runs if not self.retried(run)}
         stuck = {run.case for run in runs if run.status == "timeout" and not self.retried(run)}
         order = []
@@ -41,7 +42,10 @@ class Plan:
             ends_repetition = number % settings.rounds == 0  # the fixed-iteration protocol has one run per repetition
             due = [case for case in self.cases if ends_repetition or case.protocol != "fixed-iteration"]
             order += [(number, case) for case in shuffled(due, f"{settings.seed}/{number}")]
-        return [(number, case) for number, case in order if (number, case) not in done and case not in stuck]
+        left = {step for step in order if step not in done and step[1] not in stuck}
+        # A mode that joins a round later is compared with a baseline of its own session.
+        left |= {(number, case.baseline) for number, case in left - begun}
+        return [step for step in order if step in left and step[1] not in stuck]
 
     def retried(self, run: Run) -> bool:
         """Whether the same command runs the case again: after a failure, after a timeout under a larger budget."""
@@ -56,7 +60,8 @@ class Plan:
         known = estimates.of_run_log(run_log, run_log.host_of().get(run_log.session, ""))
         candidates = [case for case in self.cases if case.protocol != "fixed-iteration"]
         estimate_of = {case: known.get(case, estimates.NOTHING) for case in candidates}
-        wide = [case for case in candidates if self.is_wide(estimate_of[case])]
+        wide = {case for case in candidates if self.is_wide(estimate_of[case])}
+        wide = [case for case in candidates if case in wide or any(other.baseline == case for other in wide)]
         number = max((run.round for run in self.counted(run_log.runs)), default=1)
         rest = [case for case in wide if number not in {run.round for run in self.counted(estimate_of[case].raw)}]
         number, wide = (number, rest) if rest else (number + 1, wide)
@@ -71,7 +76,7 @@ class Plan:
 
 
 def shuffled(cases: list[Case], seed: str) -> list[Case]:
-    """Models in a random order, the cases of each next to each other."""
+    """Models in a random order, of each its networks, and of each network its modes."""
     groups = defaultdict(list)
     for case in cases:
         groups[case.group].append(case)
@@ -79,7 +84,9 @@ def shuffled(cases: list[Case], seed: str) -> list[Case]:
     shuffle.shuffle(order)
     for group in order:
         shuffle.shuffle(group)
-        group.sort(key=lambda case: case.batch_size)  # small batches show whether large ones fit into memory
+        networks = [*dict.fromkeys(case.network for case in group)]
+        # Small batches first, which show whether large ones fit into memory.
+        group.sort(key=lambda case: (case.batch_size, networks.index(case.network)))
     return [case for group in order for case in group]
 
 

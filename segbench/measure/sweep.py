@@ -29,7 +29,7 @@ class Sweep:
         counted = plan.counted(run_log.runs)
         self.repetition = 0
         self.servers: dict[tuple, Server] = {}  # by what their processes need set
-        # In this session, by number of threads and runtime: a runtime's threads may lengthen reference times.
+        # In this session, by number of threads and kind of process: a runtime's threads may lengthen reference times.
         self.reference_times: dict[tuple[int, str], list[tuple[float, float]]] = {}
         self.wait_s = self.settings.wait_s()  # that is left
         self.failed: set[Case] = set()  # not measured again by this command
@@ -75,7 +75,7 @@ class Sweep:
         if case in self.failed:
             return
         mode = modes.MODES[case.mode]
-        missing = runtimes.of_mode(mode).missing(mode, case, self.header.machine)
+        missing = runtimes.missing(mode, case, self.header.machine)
         reason = missing or too_large(case, self.run_log.runs)
         if (case, number, reason) in self.skips:
             self.give_up(case, "skipped", reason)
@@ -162,8 +162,8 @@ class Sweep:
         return run
 
     def server(self, mode: str, threads: int) -> Server:
-        """The server whose environment is what the mode's runtime needs."""
-        environment = runtimes.of_mode(modes.MODES[mode]).environment(threads)
+        """The server whose environment is what the mode needs."""
+        environment = runtimes.environment(modes.MODES[mode], threads)
         key = tuple(sorted(environment.items()))
         if key not in self.servers:
             self.servers[key] = Server(environment)
@@ -194,8 +194,8 @@ class Sweep:
 
 
 def reference_key(case: Case) -> tuple[int, str]:
-    """What reference times depend on beside the machine: number of threads and runtime."""
-    return case.threads, modes.MODES[case.mode].runtime
+    """What reference times depend on beside the machine: number of threads, runtime and allocator."""
+    return case.threads, modes.process(case.mode)
 
 
 def too_large(case: Case, runs: list[Run]) -> str:

@@ -27,7 +27,7 @@ def set_malloc(**options: int) -> None:
     numbers = {"trim_threshold": -1, "mmap_threshold": -3, "mmap_max": -4}  # from glibc's malloc.h
     for name, value in options.items():
         if not hasattr(libc, "mallopt") or not libc.mallopt(numbers[name], value):
-            raise RuntimeError("freed memory cannot be retained: this C library is not glibc; use --allocator default")
+            raise RuntimeError("freed memory cannot be retained: this C library is not glibc; leave +retained out")
 
 
 def spread_allocator() -> None:

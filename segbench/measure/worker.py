@@ -10,6 +10,7 @@ import gc
 import importlib
 import os
 import signal
+import statistics
 import sys
 import time
 import warnings
@@ -121,7 +122,8 @@ def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
     from . import check, timing
 
     case, watch = run.case, Stopwatch(run.phases_s)
-    if case.allocator == "retained":
+    mode = modes.MODES[case.mode]
+    if mode.allocator == modes.RETAINED:
         timing.spread_allocator()  # until memory is measured
     # Beside a busy process, threads that spin for one another take a hundred times as long, one thread twice.
     untimed_threads = 1 if len(case.size) == 2 and case.batch_size == 1 else case.threads
@@ -141,7 +143,6 @@ def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
 
     say("prepare")
     before_mb = timing.resident_mb()
-    mode = modes.MODES[case.mode]
     timed, last_step = models.labelled(network, case.output, case.size, case.threads)
     prepared = runtimes.of_mode(mode).prepare(timed, image, mode, case.threads, machine.cache_folder())
     prepared = prepared.then(last_step) if last_step else prepared
@@ -157,7 +158,7 @@ def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
 
     say("memory")
     run.memory_mb = timing.memory(prepared.call)
-    if case.allocator == "retained":
+    if mode.allocator == modes.RETAINED:
         # By how much the heap is grown beforehand. With twice what an inference needs it still grew by an output of
         # 117 MB between samples. Where an inference takes gigabytes, faulting in three times as much takes as long as
         # the inference, and may not fit.
@@ -165,11 +166,16 @@ def measure_case(run: Run, order: Order, say: Callable[[str], None]) -> None:
         timing.retain_memory(min(3 * needed_mb, needed_mb + 2000, 500 * machine.free_gb()))
     watch.lap("memory")
     result = take_samples(run, order, prepared.call, say, watch)
+    if prepared.unpack:
+        run.unpack_ms = shortened([statistics.median(timing.seconds(prepared.unpack) * 1e3 for _ in range(5))])[0]
 
     say("check")
     run.ran = prepared.ran()
     torch.set_num_threads(untimed_threads)
     outputs = prepared.outputs(result)
+    run.ran |= {"output": described(outputs[0]), "allocator": loaded_allocator() or mode.allocator}
+    if run.ran["allocator"] != mode.allocator:
+        raise RuntimeError(f"the allocator is {run.ran['allocator'] or 'the C library'}'s, not {mode.allocator}'s")
     if case.own:
         outputs = [output.clone() for output in outputs]
         reason = check.on_another_input(network, image, prepared, case.mode)
@@ -198,6 +204,20 @@ def take_samples(run: Run, order: Order, call: Callable, say: Callable[[str], No
     return samples.output
 
 
+def described(output) -> str:
+    """`float32 NHWC`: dtype of a tensor, and how a map lies in memory."""
+    dtype = str(output.dtype).removeprefix("torch.")
+    if output.dim() != 4 or output.is_contiguous():
+        return f"{dtype} NCHW" if output.dim() == 4 else dtype
+    return f"{dtype} {'NHWC' if output.permute(0, 2, 3, 1).is_contiguous() else 'strided'}"
+
+
+def loaded_allocator() -> str:
+    """The one that was preloaded, "" for the C library's own."""
+    mapped = Path("/proc/self/maps").read_text()
+    return next((name for name, (file, _) in runtimes.PRELOADED.items() if f"lib{file}.so" in mapped), "")
+
+
 def too_large_volume(case: Case) -> str:
     """Why a 3D network will not fit into memory, by a count on torch's meta device; "" where it will."""
     if len(case.size) < 3 or case.own:
@@ -217,12 +237,12 @@ def measure_speed(order: Order) -> MachineSpeed:
 
     from . import timing
 
-    timing.retain_memory()
     torch.set_num_threads(order.threads)
     reference_workload = timing.ReferenceWorkload()
     reference_times, end = [], time.perf_counter() + min(SPEED_S, order.budget_s)
     while time.perf_counter() < end:
         reference_times.append(tuple(shortened(reference_workload.read())))
+    timing.retain_memory()
     dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if order.native_bf16 else {})
     peaks = {precision: shortened([timing.peak_gflops(dtype)])[0] for precision, dtype in dtypes.items()}
     return MachineSpeed(threads=order.threads, reference_ms=reference_times, peak_gflops=peaks)

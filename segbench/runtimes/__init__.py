@@ -13,6 +13,8 @@ mode, add its line in segbench/modes.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from ctypes.util import find_library
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +22,16 @@ from typing import Any, NamedTuple
 
 from ..cases import Case
 from ..machine import Machine, installed
-from ..modes import Mode
+from ..modes import NHWC, Mode
 
 # After the reference workload torch's OpenMP threads would spin for 7 ms on a core that a runtime's own threads need:
 # samples between reference times were 16 to 18 % slower than back-to-back ones. With 20000 they are within 1 to 2 % of
 # these, and reference times as in torch's own processes; with 2000 they were 20 to 30 % longer where a hypervisor wakes
 # threads slowly.
 SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
+
+# Allocators that a process can be started with: the library, and Debian's package of it.
+PRELOADED = {"jemalloc": ("jemalloc", "libjemalloc2"), "tcmalloc": ("tcmalloc_minimal", "libtcmalloc-minimal4")}
 
 Calibration = Callable[[Any], list[Any]]  # an input -> others like it
 
@@ -40,6 +45,7 @@ class Prepared(NamedTuple):
     cache: str  # "cold" or "warm": whether the result was on disk; "" where nothing is made
     saved_s: float = 0.0  # of those seconds, what this process did not spend: steps whose result was on disk
     folder: Path | None = None  # of the cache, with what was converted: the artefact
+    unpack: Callable[[], Any] | None = None  # the part of `call` that copies the outputs into planes, once more
 
     @property
     def model_mb(self) -> float | None:
@@ -53,7 +59,7 @@ class Prepared(NamedTuple):
             return last_step(self.outputs(self.call())[0])
 
         call()
-        return self._replace(call=call, outputs=lambda output: [output])
+        return self._replace(call=call, outputs=lambda output: [output], unpack=None)
 
 
 class Runtime:
@@ -86,6 +92,28 @@ class Runtime:
 def of_mode(mode: Mode) -> Runtime:
     """Its runtime. Raises ModuleNotFoundError for a mode that the code does not know."""
     return Runtime(import_module(f"{__name__}.{mode.runtime}"))
+
+
+def missing(mode: Mode, case: Case, machine: Machine) -> str:
+    """Why a mode cannot run a case on a machine, "" where it can."""
+    if mode.allocator in PRELOADED and not library(mode.allocator):
+        name, package = PRELOADED[mode.allocator]
+        return f"not installed: lib{name} (Debian's package {package})"
+    if mode.options.get(NHWC) and len(case.size) == 3:
+        return "+nhwc is for images"
+    return of_mode(mode).missing(mode, case, machine)
+
+
+def environment(mode: Mode, threads: int) -> dict[str, str]:
+    """What a process of a mode needs set before it starts."""
+    preload = {"LD_PRELOAD": library(mode.allocator)} if mode.allocator in PRELOADED else {}
+    return of_mode(mode).environment(threads) | preload
+
+
+@cache
+def library(allocator: str) -> str:
+    """File name of an allocator to preload, "" where there is none."""
+    return find_library(PRELOADED[allocator][0]) or ""
 
 
 def lacking(packages: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..machine import installed
-from ..modes import Mode
+from ..modes import NHWC, Mode
 from . import Prepared, size_of
 from .identity import ONCE, fingerprint
 
@@ -66,12 +66,18 @@ def prepared(
     steps: dict[str, Step],
     compile_s: float,
     folder: Path,
+    unpack: Callable[[], Any] | None = None,
 ) -> Prepared:
     """A network that was converted in these steps, by name, and loaded in `compile_s`."""
     seconds = {name: step.seconds for name, step in steps.items()} | {"compile": compile_s}
     saved_s = sum(step.seconds for step in steps.values() if step.on_disk)
     cache = "warm" if all(step.on_disk for step in steps.values()) else "cold"
-    return Prepared(call, feed, outputs, ran, seconds, cache, saved_s, folder)
+    return Prepared(call, feed, outputs, ran, seconds, cache, saved_s, folder, unpack)
+
+
+def layout(mode: Mode) -> dict[str, str]:
+    """What of the outputs' layout an artefact depends on beside its network."""
+    return {"layout": "NHWC"} if mode.options.get(NHWC) else {}
 
 
 def needs_exact_norms(mode: Mode, example: Tensor) -> bool:
@@ -121,8 +127,30 @@ def with_exact_norms(network: nn.Module) -> nn.Module:
     return replace(copy.deepcopy(network))
 
 
-def onnx(network: nn.Module, example: Tensor, cache: Path, exact: bool = False) -> tuple[Path, Step]:
-    """The folder that holds the network as model.onnx, of fixed shapes; `exact`: see with_exact_norms."""
+def with_nhwc_outputs(network: nn.Module) -> nn.Module:
+    """The network with its outputs (B, C, H, W) as (B, H, W, C)."""
+    from torch import nn
+
+    class ChannelsLast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            outputs = self.network(x)
+            return tuple(output.permute(0, 2, 3, 1) if output.dim() == 4 else output for output in outputs)
+
+    return ChannelsLast().eval()
+
+
+def delivered(output: Tensor, mode: Mode) -> Tensor:
+    """An artefact's output as (B, C, H, W), in the same memory."""
+    return output.permute(0, 3, 1, 2) if mode.options.get(NHWC) and output.dim() == 4 else output
+
+
+def onnx(network: nn.Module, example: Tensor, cache: Path, mode: Mode) -> tuple[Path, Step]:
+    """The folder that holds the network as model.onnx, of fixed shapes, with the layout that the mode delivers."""
+    exact, nhwc = needs_exact_norms(mode, example), bool(mode.options.get(NHWC))
 
     def export(draft: Path) -> None:
         import torch
@@ -131,6 +159,7 @@ def onnx(network: nn.Module, example: Tensor, cache: Path, exact: bool = False) 
             outputs = [f"out{place}" for place in range(len(network(example.clone())))]
         names = {"input_names": [INPUT], "output_names": outputs}
         converted = with_exact_norms(network) if exact else network
+        converted = with_nhwc_outputs(converted) if nhwc else converted
         how = {"dynamo": True, "opset_version": OPSET, "verbose": False}
         try:
             program = torch.onnx.export(converted, (example.clone(),), **how, **names)
@@ -138,7 +167,7 @@ def onnx(network: nn.Module, example: Tensor, cache: Path, exact: bool = False) 
             raise RuntimeError(f"torch.onnx.export: {cause(error)}") from error
         program.save(draft / "model.onnx", external_data=False)
 
-    versions = installed(("torch", *EXPORT)) | {"opset": str(OPSET)}
+    versions = installed(("torch", *EXPORT)) | {"opset": str(OPSET)} | layout(mode)
     folder = cache / ("onnx-3d" if exact else "onnx") / fingerprint(network, example, versions)
     return folder, cached(folder, export)
 

@@ -31,7 +31,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     import numpy as np
     import torch
 
-    onnx, export = conversion.onnx(network, example, cache)
+    onnx, export = conversion.onnx(network, example, cache, mode)
 
     def convert(draft: Path) -> None:
         flags = ["-f", "ONNX", "--modelFile", str(onnx / "model.onnx"), "--MNNModel", str(draft / "model.mnn")]
@@ -55,8 +55,11 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     def call() -> list[MNN.Tensor]:
         image.copyFrom(host_image)  # its memory is used again by later layers
         interpreter.runSession(session)
+        return unpack()
+
+    def unpack() -> list[MNN.Tensor]:
         for output, host in zip(outputs, host_outputs, strict=True):
-            output.copyToHostTensor(host)  # from blocks of channels to NCHW
+            output.copyToHostTensor(host)  # from blocks of channels
         return host_outputs
 
     call()
@@ -64,11 +67,12 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     return conversion.prepared(
         call,
         feed,
-        lambda result: [torch.from_numpy(host.getNumpyData()) for host in result],
+        lambda result: [conversion.delivered(torch.from_numpy(host.getNumpyData()), mode) for host in result],
         lambda: {"threads": str(threads), "precision": "high"},
         {"export": export, "convert": converted},
         compile_s,
         folder,
+        unpack,
     )
 
 

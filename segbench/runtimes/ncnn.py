@@ -65,7 +65,16 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
         extractor.input("in0", image)
         return [extractor.extract(name)[1] for name in outputs]
 
-    call()
+    blocks: list[ncnn.Mat] = []
+
+    def unpack() -> list[ncnn.Mat]:
+        """What `extract` does at its end: blocks of channels to planes."""
+        if not blocks:
+            extractor = net.create_extractor()
+            extractor.input("in0", image)
+            blocks.extend(extractor.extract(name, 1)[1] for name in outputs)
+        return [ncnn.convert_packing(mat, 1) for mat in blocks]
+
     compile_s = time.perf_counter() - start
     return conversion.prepared(
         call,
@@ -75,6 +84,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
         {"convert": converted},
         compile_s,
         folder,
+        unpack,
     )
 
 

@@ -27,7 +27,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
 
     from .. import inputs
 
-    folder, export = conversion.onnx(network, example, cache, conversion.needs_exact_norms(mode, example))
+    folder, export = conversion.onnx(network, example, cache, mode)
     steps = {"export": export}
     if mode.precision == "int8":
         images_like = calibration or inputs.calibration
@@ -66,7 +66,9 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     return conversion.prepared(
         call,
         feed,
-        lambda result: [torch.from_numpy(value.numpy()) for value in result],
+        lambda result: [
+            conversion.delivered(torch.from_numpy(value.numpy()), mode) for value in result
+        ],
         ran,
         steps,
         compile_s,

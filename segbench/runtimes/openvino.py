@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..cases import Case
 from ..machine import Machine, installed
-from ..modes import Mode
+from ..modes import NHWC, Mode
 from . import Prepared, conversion, lacking
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ PACKAGES = ("openvino", "nncf")  # NNCF for INT8 alone
 # A mode's precision: what OpenVINO is asked for, and what has to run. What INT8 leaves out it computes as it likes.
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 EXECUTED = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("u8", "i8")}
-LAYOUTS = {"model": "NCHW", "memory": "NHWC"}  # of maps
 HEAVY = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")  # layers whose precision is the network's
 
 
@@ -43,18 +42,18 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
 
     def convert(draft: Path) -> None:
         converted = conversion.with_exact_norms(network) if exact else network
+        converted = conversion.with_nhwc_outputs(converted) if mode.options.get(NHWC) else converted
         # Torch would run what it traced several times more to compare: for 117 classes of 128 cubed that takes 15 GB.
         image = example.clone()  # the network may change it
         traced = TorchScriptPythonDecoder(converted, example_input=image, trace_kwargs={"check_trace": False})
         model = openvino.convert_model(traced, example_input=image, input=[tuple(example.shape)])
         if mode.precision == "int8":
             model = quantised(model, (calibration or inputs.calibration)(example))
-        model = with_nhwc_outputs(model)
         openvino.save_model(model, draft / "model.xml", compress_to_fp16=False)
 
     exact = conversion.needs_exact_norms(mode, example)
     folder = cache / ("openvino-int8" if mode.precision == "int8" else "openvino-3d" if exact else "openvino")
-    folder /= conversion.fingerprint(network, example, installed(("torch", *PACKAGES)) | LAYOUTS)
+    folder /= conversion.fingerprint(network, example, installed(("torch", *PACKAGES)) | conversion.layout(mode))
     converted, start = conversion.cached(folder, convert), time.perf_counter()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     if mode.precision != "int8":
@@ -86,31 +85,12 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     return conversion.prepared(
         call,
         feed,
-        lambda request: [nchw(torch.from_numpy(tensor.data)) for tensor in request.output_tensors],
+        lambda request: [conversion.delivered(torch.from_numpy(out.data), mode) for out in request.output_tensors],
         ran,
         {"convert": converted},
         compile_s,
         folder,
     )
-
-
-def with_nhwc_outputs(model: openvino.Model) -> openvino.Model:
-    """Maps are returned as they are computed, NHWC, as torch's decoders have them in memory. To convert 117 of them to
-    NCHW takes a third of the time of mobilenetv4_conv_small with FPN."""
-    import openvino
-    from openvino.preprocess import PrePostProcessor
-
-    steps = PrePostProcessor(model)
-    for place, output in enumerate(model.outputs):
-        if len(output.shape) == 4:
-            steps.output(place).model().set_layout(openvino.Layout(LAYOUTS["model"]))
-            steps.output(place).tensor().set_layout(openvino.Layout(LAYOUTS["memory"]))
-    return steps.build()
-
-
-def nchw(output: Tensor) -> Tensor:
-    """(B, H, W, C) as (B, C, H, W), in the same memory."""
-    return output.permute(0, 3, 1, 2) if output.dim() == 4 else output
 
 
 def quantised(model: openvino.Model, images: list[Tensor]) -> openvino.Model:
