@@ -2,13 +2,16 @@
 
 import csv
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from segbench.analysis import tables
 from segbench.analysis.markdown import Shown
 from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
+from segbench.machine import Machine
 from segbench.problem import Problem
 from segbench.run_log import read_all
 
@@ -106,7 +109,22 @@ def machines(results_of: AllResults) -> list[str]:
 def cpus(results_of: AllResults) -> dict[str, str]:
     """Machine -> its CPU and its name, as people read it."""
     described = [run_log.header.machine for results in results_of.values() for run_log in results.run_logs]
-    return {machine.name: f"{machine.label} ({machine.name})" for machine in described}
+    return {machine.name: cpu(machine) for machine in described}
+
+
+def cpu(machine: Machine) -> str:
+    """A CPU and its machine's name, as people read it."""
+    return f"{machine.title} ({machine.name})"
+
+
+def basis(results_of: AllResults, folders: Iterable[str], machine: str) -> str:
+    """What a machine's figures rest on: `2 hosts, 9 hours of runs, 2026-11-28 to 2026-12-01`"""
+    run_logs = [log for folder in folders for log in of_machine(results_of, folder, machine).run_logs]
+    hosts = {host for log in run_logs for host in log.hosts()}
+    runs = [run for log in run_logs for run in log.runs]
+    hours = sum(run.seconds for run in runs) / 3600
+    count = f"{len(hosts)} host{'s' * (len(hosts) > 1)}"
+    return f"{count}, {hours:.1f} hours of runs, {tables.days(runs)}"
 
 
 def of_machine(results_of: AllResults, folder: str, machine: str) -> Results:

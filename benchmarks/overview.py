@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import product
 from statistics import median
 
 import pandas as pd
 
 from benchmarks import catalogue
 from benchmarks.catalogue import NOTHING, AllResults
+from benchmarks.runtimes import report as runtimes
 from segbench import modes as segbench_modes
 from segbench import zoo
 from segbench.analysis import markdown, rankings, tables
@@ -16,7 +18,7 @@ from segbench.cases import DECODERS, FEATURES
 NEIGHBOURS = 1.05  # throughputs of neighbours in a ranking that ought to be significantly different
 SWEEPS = ("encoder_only", "fpn_decoder", "unet_decoder")
 WANTED = ("", "fpn", "unet")  # of DECODERS
-DIGITS = {"images/s": 1, "tied networks": 0, "networks measured": 0, "highest median speedup": 2}
+DIGITS = {"images/s": 1, "all samples": 1, "rounds": 0, "tied networks": 0, "networks measured": 0}
 
 
 def pick(results_of: AllResults) -> str:
@@ -25,12 +27,13 @@ def pick(results_of: AllResults) -> str:
     frame = fastest_networks(results_of, [machine], ("fp32", "bf16")) if machine else pd.DataFrame()
     if frame.empty:
         return ""
-    shown = frame.drop(columns=["CPU", "highest median speedup", "by mode", *([] if frame.note.any() else ["note"])])
-    return f"On {catalogue.cpus(results_of)[machine]}:\n\n{markdown.table(shown, DIGITS)}"
+    shown = frame.drop(columns=["CPU", "all samples", "runtimes", *([] if frame.note.any() else ["note"])])
+    basis = catalogue.basis(results_of, [*SWEEPS, "runtimes"], machine)
+    return f"On {catalogue.cpus(results_of)[machine]}; {basis}:\n\n{markdown.table(shown, DIGITS)}"
 
 
 def answers(results_of: AllResults) -> str:
-    """The same on every machine and in every precision."""
+    """The same on every machine and in every precision, with what was compared."""
     frame = fastest_networks(results_of, catalogue.machines(results_of), segbench_modes.PRECISIONS)
     return markdown.table(frame, DIGITS)
 
@@ -46,7 +49,8 @@ def fastest_networks(results_of: AllResults, machines: Iterable[str], precisions
                 top = rankings.ranking(alike)
                 if len(top):
                     row = {"CPU": catalogue.cpus(results_of)[machine], "network for": DECODERS[decoder]}
-                    rows.append(row | {"precision": precision.upper()} | fastest_network(top) | best_mode(alike))
+                    row |= {"precision": precision.upper()} | fastest_network(top)
+                    rows.append(row | {"runtimes": ", ".join(dict.fromkeys(alike[alike.status == "ok"].runtime))})
     return pd.DataFrame(rows)
 
 
@@ -58,35 +62,58 @@ def fastest_network(top: pd.DataFrame) -> dict:
         "mode": first["mode"],
         "images/s": first.throughput_img_s,
         "95 % interval": markdown.span(first.throughput_low, first.throughput_high, 1),
+        "all samples": first.throughput_all,
+        "rounds": first.rounds,
         "tied networks": int((top["rank"] == 1).sum()) - 1,
         "networks measured": len(top),
         "note": "by its speedup on another host" if first.carried else "",
     }
 
 
-def best_mode(frame: pd.DataFrame) -> dict:
-    """The mode with the highest median speedup, of those that ran on at least half as many networks as another."""
-    gains = rankings.gains(rankings.one_allocator(frame))
-    gains = gains[gains.encoders >= gains.encoders.max() / 2].sort_values("median")
-    if gains.empty:
-        return {"highest median speedup": None, "by mode": ""}
-    return {"highest median speedup": gains["median"].iloc[-1], "by mode": gains["mode"].iloc[-1]}
+def best_modes(results_of: AllResults) -> str:
+    """Per machine, decoder and precision the mode with the highest median speedup over the same networks as others."""
+    rows = []
+    for machine in catalogue.machines(results_of):
+        frame = measured(results_of, machine)
+        for decoder, precision in product(WANTED, segbench_modes.PRECISIONS):
+            alike = frame[(frame.decoder == decoder) & frame.precision.isin(["fp32", precision])]
+            over = rankings.over_what(alike)
+            gains = rankings.gains(alike, over)
+            gains = gains[gains["mode"].map(lambda name: segbench_modes.find(name).precision) == precision]
+            if len(gains):
+                best = gains.loc[gains["median"].idxmax()]
+                row = {"CPU": catalogue.cpus(results_of)[machine], "network for": DECODERS[decoder]}
+                row |= {"precision": precision.upper(), "mode": best["mode"], "median speedup": best["median"]}
+                row |= {"lowest": best.lowest, "highest": best.highest, "over": rankings.BASE_OF[over]}
+                rows.append(row | {"networks": best.networks, "pairs, at least": best.pairs})
+    digits = {"median speedup": 2, "lowest": 2, "highest": 2, "networks": 0, "pairs, at least": 0}
+    return markdown.table(pd.DataFrame(rows), digits)
 
 
 def modes(results_of: AllResults) -> str:
-    """A row per mode: median speedup over eager FP32 with each decoder, over the networks that the benchmark of
-    runtimes measured in the same rounds, on the machine where it made the most runs."""
+    """A row per mode: mean speedup over eager FP32 with nothing set, as the mode comes and with the allocator retained,
+    on the machine where the benchmark of runtimes made the most runs."""
     results = catalogue.largest(results_of, "runtimes")
-    if not results.run_logs:
+    means = runtimes.means(results) if results.run_logs else pd.DataFrame()
+    if means.empty:
         return ""
-    rows = rankings.one_allocator(results.rows)
-    names = segbench_modes.in_order(rows["mode"])
-    frame = pd.DataFrame({"mode": names, "precision": [segbench_modes.find(name).precision.upper() for name in names]})
-    for decoder in WANTED:
-        medians = rankings.gains(rows[rows.decoder == decoder]).set_index("mode")["median"]
-        frame[DECODERS[decoder]] = frame["mode"].map(medians)
-    text = markdown.table(frame[frame["mode"] != segbench_modes.BASELINE], dict.fromkeys([*frame][2:], 2))
-    return f"On {catalogue.cpus(results_of)[results.machines()[0]]}:\n\n{text}"
+    names = [segbench_modes.BASELINES[1], *runtimes.LADDER[1:]]
+    by_mode, rows = means.set_index(["mode", "kind"]), []
+    for name in (name for name in names if name in {*means["mode"]}):
+        row = {"mode": name, "precision": segbench_modes.find(name).precision.upper()}
+        for suffix, heading in ("", ""), ("+retained", ", retained"):
+            for kind in (kind for kind in WANTED if (name + suffix, kind) in by_mode.index):
+                row[DECODERS[kind] + heading] = by_mode["mean"][name + suffix, kind]
+        of_mode = means[means["mode"] == name]
+        row["interval, at most"] = f"± {100 * ((of_mode.high / of_mode['mean']).max() - 1):.0f} %"
+        rows.append(row | {"pairs": of_mode.pairs.min()})
+    kinds = [DECODERS[kind] + heading for heading in ("", ", retained") for kind in WANTED]
+    frame = pd.DataFrame(rows)
+    columns = ["mode", "precision", *(name for name in kinds if name in frame), "interval, at most", "pairs"]
+    machine = results.machines()[0]
+    where = f"On {catalogue.cpus(results_of)[machine]}; the same {means.networks.min()} encoders in every column"
+    text = markdown.table(frame[columns], dict.fromkeys(kinds, 2) | {"pairs": 0})
+    return f"{where}; {catalogue.basis(results_of, ['runtimes'], machine)}:\n\n{text}"
 
 
 def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
@@ -99,7 +126,7 @@ def measured(results_of: AllResults, machine: str) -> pd.DataFrame:
     frame = pd.concat(frames, ignore_index=True)
     frame = frame[frame.decoder.isin(WANTED) & ~frame.model.isin(zoo.VOLUMES)]
     frame = frame.sort_values("rounds", ascending=False, kind="stable")
-    return frame.drop_duplicates(["model", "decoder", "mode", "allocator"])
+    return frame.drop_duplicates(["model", "decoder", "mode"])
 
 
 def sweeps(results_of: AllResults) -> str:
@@ -109,7 +136,7 @@ def sweeps(results_of: AllResults) -> str:
         for run_log in results.run_logs:
             if run_log.name == run_log.header.machine.name:
                 counts = Counter(run.case for run in run_log.runs)
-                row = {"benchmark": benchmark, "CPU": f"{run_log.header.machine.label} ({run_log.name})"}
+                row = {"benchmark": benchmark, "CPU": catalogue.cpu(run_log.header.machine)}
                 row |= {"networks": len({case.network for case in counts})}
                 row |= {"modes": len({case.mode for case in counts}), "cases": len(counts)}
                 row |= {"runs a case, median": median(counts.values())}
@@ -143,6 +170,7 @@ README_TABLES = {
     "pick": pick,
     "modes": modes,
     "answers": answers,
+    "best-modes": best_modes,
     "significantly-different": significantly_different,
     "sweeps": sweeps,
 }

@@ -14,7 +14,7 @@ from benchmarks.whole_ct import report
 from segbench import modes
 from segbench.analysis import plots
 from segbench.cases import DECODERS
-from segbench.modes import BASELINE
+from segbench.modes import BASELINES
 
 # Purpose -> parts of labels/parts.py and of whole_ct's runs, in the order of the work.
 PURPOSES = {
@@ -34,7 +34,7 @@ def images(folder: Path) -> pd.DataFrame:
     frame = catalogue.evidence(folder / "parts")
     if frame.empty:
         return frame
-    frame = frame[(frame["mode"] != BASELINE) | (frame.output == "argmax")]
+    frame = frame[~frame["mode"].isin(BASELINES) | (frame.output == "argmax")]
     bars = frame.decoder.map(DECODERS) + ", " + frame["mode"].map(runtime) + ", " + frame.output.map(OUTPUTS)
     panels = "an image of 512x512, 117 classes, " + frame.model
     seconds = frame.ms / 1e3
@@ -58,7 +58,7 @@ def cts(folder: Path) -> pd.DataFrame:
 
 def runtime(mode: str) -> str:
     """`eager`, `OpenVINO BF16`"""
-    return "eager" if mode == BASELINE else f"OpenVINO {modes.find(mode).precision.upper()}"
+    return "eager" if mode in BASELINES else f"OpenVINO {modes.find(mode).precision.upper()}"
 
 
 def picture(root: Path) -> plots.Picture:

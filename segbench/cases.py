@@ -4,8 +4,6 @@ from typing import Annotated
 
 import msgspec
 
-from .modes import BASELINE
-
 # A run ends ok, timeout, oom, error, wrong or skipped; each but ok has its reason, and no row is ever dropped.
 MEASURED = ("ok", "wrong")  # these ran to their end; `wrong` computed something else than FP32 eager does
 # What a command sets once for all of its cases. Cases that differ in one of these are not comparable.
@@ -84,7 +82,6 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         measured next to each other, while the machine is in one state."""
         return msgspec.structs.replace(self, mode="", decoder="", classes=0, output="", batch_size=0)
 
-    @property
-    def baseline(self) -> "Case":
-        """What its speedup is over."""
-        return msgspec.structs.replace(self, mode=BASELINE)
+    def under(self, mode: str) -> "Case":
+        """The same under another mode."""
+        return msgspec.structs.replace(self, mode=mode)

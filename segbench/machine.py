@@ -78,6 +78,11 @@ class Machine(msgspec.Struct, kw_only=True, omit_defaults=True):
     libc: str = ""
     python: str = ""
 
+    @property
+    def title(self) -> str:
+        """Its label, in which a hypervisor's cores are called so."""
+        return re.sub(r"(\d+) ([PE]-)?core", r"\1 virtual \2core", self.label) if self.virtual else self.label
+
 
 @functools.cache
 def cache_folder() -> Path:

@@ -39,6 +39,7 @@ BASELINE = "baseline"  # eager FP32 with nothing set: what speedups are over
 RETAINED = "retained"  # glibc's allocator, which keeps freed memory, see timing.retain_memory
 ALLOCATORS = ("", RETAINED, "jemalloc", "tcmalloc")  # "" is glibc's as it comes
 NHWC = "nhwc"
+BASELINES = (BASELINE, f"{BASELINE}+{RETAINED}")
 # fmt: off
 BASES = (
     #    name                              runtime        precision  options
@@ -65,7 +66,8 @@ def variants(base: Mode) -> list[Mode]:
     """It, with each layout of the output and each allocator."""
     layouts = [base]
     if base.runtime in WITH_NHWC:
-        layouts.append(base._replace(name=f"{base.name}+{NHWC}", options=MappingProxyType({**base.options, NHWC: True})))
+        options = MappingProxyType({**base.options, NHWC: True})
+        layouts.append(base._replace(name=f"{base.name}+{NHWC}", options=options))
     return [
         mode._replace(name="+".join(filter(None, (mode.name, allocator))), allocator=allocator)
         for mode in layouts
@@ -73,13 +75,14 @@ def variants(base: Mode) -> list[Mode]:
     ]
 
 
-MODES = {mode.name: mode for base in BASES for mode in variants(base)}
+MODES = {mode.name: mode for known in BASES for mode in variants(known)}
+BASE_OF = {mode.name: known.name for known in BASES for mode in variants(known)}
 DEFAULT = (BASELINE, "autocast", "compile", "autocast+compile")  # as the reference project defined them
 
 
 def without_emulation(names: Iterable[str], native_bf16: bool) -> tuple[str, ...]:
-    """Where BF16 is not native, FP32 instead of BF16: convolutions would leave oneDNN for a path that is 40 to
-    90 times slower than FP32 (pytorch issue 183815; measured on Zen 3)."""
+    """Where BF16 is not native, FP32 instead of BF16: convolutions would leave oneDNN for a path that is far slower
+    than FP32 (40 to 90 times on Zen 3, by hand; 4 to 16 times in pytorch issue 183815)."""
     if native_bf16:
         return tuple(names)
 
@@ -94,6 +97,16 @@ def without_emulation(names: Iterable[str], native_bf16: bool) -> tuple[str, ...
 def find(name: str) -> Mode:
     """The mode of that name; for one that only a run log knows, a mode without runtime and precision."""
     return MODES.get(name) or Mode(name, "", "")
+
+
+def base(name: str) -> str:
+    """The mode that one is a variant of; of one that only a run log knows its own name."""
+    return BASE_OF.get(name, name)
+
+
+def own_baseline(name: str) -> str:
+    """Baseline with the allocator of a mode."""
+    return "+".join(filter(None, (BASELINE, find(name).allocator)))
 
 
 def process(name: str) -> str:

@@ -122,7 +122,8 @@ class RunLog:
         return Path(os.path.abspath(self.folder)).name  # noqa: PTH100 (of `.` too, and a link's own)
 
     def begin(self, header: Header) -> None:
-        """Begin a session in a file of its own."""
+        """Begin a session in a file of its own, of the schema that this version writes."""
+        header = msgspec.structs.replace(header, schema=SCHEMA)
         start = datetime.fromisoformat(header.started).astimezone(UTC)
         self.session = f"{start:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         try:

@@ -47,7 +47,7 @@ class Session:
         """Say what will be done and how long it will take."""
         settings, header, plan = self.settings, self.header, self.plan
         torch = machine.installed(["torch"])["torch"]
-        print(f"{header.machine.label}, {settings.threads} threads, torch {torch}, {header.folder}")
+        print(f"{header.machine.title}, {settings.threads} threads, torch {torch}, {header.folder}")
         if settings.list:
             self.list_cases()
         steps, counted = plan.steps(self.run_log.runs), plan.counted(self.run_log.runs)

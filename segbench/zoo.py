@@ -86,7 +86,8 @@ TWELVE = (
     "vit_tiny_patch16_224",
 )
 # The official 3D models; segbench/models makes them.
-VOLUMES = ("stunet_s", "stunet_b", "stunet_l", "stunet_h", "totalsegmentator", "resenc", "segresnet")
+VOLUMES = ("stunet_s", "stunet_b", "stunet_l", "stunet_h")
+VOLUMES += ("totalsegmentator", "totalsegmentator_small", "resenc", "segresnet")
 PATCH, TILE = (128, 128, 64), (128, 128, 128)  # voxels: what they are compared on, what they cut a volume into
 
 
@@ -107,6 +108,7 @@ RELEASED = (
     ReleasedModel("STU-Net-B, 1.5 mm", "stunet_b", 0, 1, 1.5),
     ReleasedModel("TotalSegmentator, 1.5 mm", "totalsegmentator", 25, 5, 1.5),
     ReleasedModel("TotalSegmentator --fast, 3 mm", "totalsegmentator", 118, 1, 3.0),
+    ReleasedModel("TotalSegmentator v3, small, 1.5 mm", "totalsegmentator_small", 25, 5, 1.5),
 )
 
 

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # --help needs no torch
     from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent
+CHECKS = HERE / "checks"
 
 
 @dataclass
@@ -77,11 +79,23 @@ def in_turn(first: Callable[[], float], second: Callable[[], float], steps: Iter
 def print_setting(here: machine.Machine, packages: Iterable[str]) -> None:
     """On what is measured: CPU, threads, versions."""
     versions = ", ".join(f"{name} {version}" for name, version in machine.installed(packages).items())
-    print(f"{here.label} ({here.name}), {here.cores} threads, {versions}")
+    print(f"{here.title} ({here.name}), {here.cores} threads, {versions}")
 
 
 def print_table(title: str, rows: list[dict]) -> None:
     print(f"\n{title}\n\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.4g')}", flush=True)
+
+
+def keep(name: str, rows: list[dict], here: machine.Machine, folder: Path | None) -> None:
+    """Write a table as evidence, `folder`/NAME/<machine>.csv, from which pages are made; nothing without a folder."""
+    import pandas as pd
+
+    from benchmarks.catalogue import evidence_path
+    from segbench.analysis import tables
+
+    if folder:
+        about = {"machine": here.name, "cpu": here.title, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+        tables.write_csv(evidence_path(folder, name, here.name), pd.DataFrame([about | row for row in rows]))
 
 
 def update(write: Callable[[Path, bool], list[Path]], check: bool, committed: Path = HERE) -> int:

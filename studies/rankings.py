@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from benchmarks.catalogue import AllResults, all_results, cpus, machines, of_machine
 from benchmarks.official import costs
 from segbench import modes, zoo
-from segbench.analysis import markdown, plots, rankings, tables
+from segbench.analysis import markdown, plots, tables
 from segbench.analysis.markdown import Shown
 from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
@@ -124,7 +124,11 @@ def volumes(official: Results) -> pd.DataFrame:
 
 
 def valid(rows: pd.DataFrame) -> pd.DataFrame:
-    return rankings.one_allocator(rows[rows.status == "ok"])
+    """Rows under modes without their variants: with the allocator retained, where that was measured."""
+    rows = rows[rows.status == "ok"]
+    retained = rows[rows.allocator == "retained"]
+    rows = retained if len(retained) else rows
+    return rows.assign(mode=rows["mode"].map(modes.base))
 
 
 def agreement(first: pd.Series, second: pd.Series) -> Agreement | None:

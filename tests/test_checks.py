@@ -148,7 +148,7 @@ def test_an_error_is_over_what_is_expected_unless_that_is_zero():
 def test_why_an_export_failed_is_its_cause(tmp_path):
     network = ready(Net(lambda self, x: self.conv(x) if self.conv(x).sum() > 0 else x))
     with pytest.raises(RuntimeError, match="data-dependent") as error:
-        conversion.onnx(network, inputs.photograph(SIZE), tmp_path)
+        conversion.onnx(network, inputs.photograph(SIZE), tmp_path, modes.find("onnxruntime"))
     assert "\x1b" not in str(error.value) and "\n" not in str(error.value)
 
 
@@ -248,7 +248,7 @@ def test_the_same_runs_are_never_faster_or_slower(tmp_path, log, kept):
 
 def test_a_looser_limit_never_gives_a_slower_best():
     """Two measurements of one case: the narrow one is slower, and the limits lie between both and beyond."""
-    about = {"status": "ok", "allocator": "retained", "output": "logits", "batch_size": 1, "size": "512x512"}
+    about = {"status": "ok", "output": "logits", "batch_size": 1, "size": "512x512"}
     about |= {"decoder": "fpn", "precision": "fp32", "classes": 117, "mode": "openvino", "in_chans": 3, "threads": 2}
     about |= {"memory_mb": 1.0, "params_m": 1.0, "top1": 70.0}
     rows = pd.DataFrame(

@@ -210,7 +210,7 @@ def test_an_idle_host_that_the_rule_was_not_made_on_gets_a_full_ranking():
         estimate = results.estimates(run_log)[case]
         low, high = estimate.interval_ms
         assert low <= np.median([np.median(run.samples_ms) for run in estimate.raw]) <= high
-    assert rankings.ranking(results.rows)["mode"].tolist() == ["openvino"] * 5
+    assert rankings.ranking(results.rows)["mode"].tolist() == ["openvino+nhwc+retained"] * 5
 
 
 def test_a_session_that_others_disturbed_is_ranked_and_says_so():
@@ -218,7 +218,7 @@ def test_a_session_that_others_disturbed_is_ranked_and_says_so():
     results = Results(read_all(ROOT / "tests" / "run_logs" / "disturbed"))
     quiet = Results(read_all(ROOT / "tests" / "run_logs" / "third_quick"))
     top = rankings.ranking(results.rows)
-    assert len(top) == 5 and (top["mode"] == "openvino").all()
+    assert len(top) == 5 and (top["mode"] == "openvino+nhwc+retained").all()
     overlap = (results.rows.throughput_low <= quiet.rows.throughput_high) & (
         results.rows.throughput_high >= quiet.rows.throughput_low
     )

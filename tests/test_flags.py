@@ -35,7 +35,7 @@ from .conftest import COMPARE, ROOT
         (("--label", "x" * 41), "--label"),
         (("--models",), "--models names no model"),
         (("--modes",), "--modes names no mode"),
-        (("--allocator",), "--allocator names none"),
+        (("--modes", "openvino+nhcw"), "did you mean openvino+nhwc"),
         (("--until", "5%", "--max-rounds", "1"), "--max-rounds 1"),
         (("--until", "soon"), "--until 'soon'"),
         (("--until", "5%", "--repetitions", "2"), "exclude each other"),

@@ -171,21 +171,24 @@ def test_eager_mode_has_no_graph_and_peers_only_argmax():
     cases = benchmark.cases(settings)
     assert len(cases) == len(set(cases))
     assert {case.output for case in cases if case.mode == "baseline"} == {"argmax", "labels"}
-    assert {case.output for case in cases if case.mode == "openvino"} == {"argmax", "graph", "labels"}
+    assert {case.output for case in cases if case.mode == "openvino+nhwc"} == {"argmax", "graph", "labels"}
     peers = [case for case in cases if case.decoder.startswith("smp-")]
-    assert {case.output for case in peers} == {"argmax"} and {case.mode for case in peers} == {"baseline", "openvino"}
+    assert {case.output for case in peers} == {"argmax"} and {case.mode for case in peers} == {
+        "baseline",
+        "openvino+nhwc",
+    }
 
 
 @pytest.mark.slow
 def test_all_ways_side_by_side(script, run_here):
-    flags = ("--models", "lcnet_100", "--modes", "openvino", "--num-classes", "9", "--rounds", "1")
+    flags = ("--models", "lcnet_100", "--modes", "openvino+nhwc", "--num-classes", "9", "--rounds", "1")
     assert run_here(benchmark.BENCHMARK, *flags, "--out", str(script.out)) == 0
     rows = script.table()
     ways = {("fpn", output) for output in ("argmax", "graph", "labels")} | {("smp-fpn", "argmax")}
     assert set(zip(rows.decoder, rows.output, strict=True)) >= ways
     assert (rows.status == "ok").all() and (rows.argmax_agreement > SAME).all()
     compared = script.table("benchmark_results.csv")
-    assert set(compared.decoder) == {"fpn", "unet"} and (compared["mode"] == "openvino").all()
+    assert set(compared.decoder) == {"fpn", "unet"} and (compared["mode"] == "openvino+nhwc").all()
     latency_ms = rows.set_index(["decoder", "output"]).latency_ms
     for row in compared.itertuples():
         others = latency_ms[row.decoder].drop("labels")

@@ -166,9 +166,9 @@ def test_two_unlike_machines_have_every_table(two_machines):
         machines = {machine.removesuffix("-background-load").removesuffix("-long") for machine in frame.machine}
         assert {AMD, OTHER} <= machines, name
     rows = frames["benchmarks/encoder_only/benchmark_results_all.csv"].set_index(["machine", "model", "mode"])
-    fast, slow = (rows.loc[name, "mobileone_s0", "baseline"] for name in (AMD, OTHER))
+    fast, slow = (rows.loc[name, "mobileone_s0", "baseline+retained"] for name in (AMD, OTHER))
     assert fast.throughput_all == pytest.approx(1.5 * slow.throughput_all, rel=1e-4)
-    skipped = rows.loc[OTHER, "mobileone_s0", "autocast"]
+    skipped = rows.loc[OTHER, "mobileone_s0", "autocast+retained"]
     assert skipped.status == "skipped" and pd.isna(skipped.throughput_img_s)
     best = frames["benchmarks/encoder_only/benchmark_results.csv"].set_index(["machine", "model"]).best_mode
     assert "autocast" in best[AMD, "mobileone_s0"] and "autocast" not in best[OTHER, "mobileone_s0"]
@@ -240,16 +240,17 @@ def test_a_mode_that_only_a_run_log_knows_comes_last(tmp_path):
     copy.begin(run_log.header)
     for line in (*run_log.machine_speeds, *run_log.runs):
         copy.append(line)
-        if isinstance(line, Run) and line.case.mode == "compile":
+        if isinstance(line, Run) and line.case.mode == "compile+retained":
             copy.append(msgspec.structs.replace(line, case=Case(**as_fields(line.case) | {"mode": "a mode of old"})))
     results = Results([RunLog.read(copy.folder)])
     of_model = results.rows[results.rows.model == "lcnet_100"]
-    assert of_model["mode"].tolist() == ["baseline", "compile", "a mode of old"]
+    names = ["baseline+retained", "compile+retained", "a mode of old"]
+    assert of_model["mode"].tolist() == names
     assert of_model.precision.tolist() == ["fp32", "fp32", ""]
     assert "a mode of old" not in rankings.ranking(results.rows)["mode"].tolist()
     report = encoder_only.REPORT
     assert "a mode of old" in report.show(results)
-    assert [*report.pages[1](results).frame] == ["encoder", "baseline", "compile", "a mode of old"]
+    assert [*report.pages[1](results).frame] == ["encoder", *names]
 
 
 def as_fields(struct: msgspec.Struct) -> dict:

@@ -25,7 +25,7 @@ REFERENCE_MS = np.array([3.4, 1.3])
 
 BASE = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(BASE, mode="compile")
-FIXED_ITERATION = msgspec.structs.replace(BASE, protocol="fixed-iteration", allocator="default")
+FIXED_ITERATION = msgspec.structs.replace(BASE, protocol="fixed-iteration")
 
 
 def run(rng, case: Case, number: int, day: int, ms: float, slow_share: float = 0.3, scatter: float = 0.01):
@@ -135,7 +135,7 @@ def test_sessions_are_set_against_each_other_case_by_case(tmp_path):
     ],
 )
 def test_what_disturbed_a_run_is_said_once(tmp_path, how, says):
-    run_log = run_log_of(tmp_path / "a", {BASE: 20.0}, repetitions=2)
+    run_log = run_log_of(tmp_path / "a", {BASE.under("baseline+retained"): 20.0}, repetitions=2)
     for changed in run_log.runs:
         for field, value in how.items():
             setattr(changed, field, value)
@@ -194,7 +194,7 @@ FRAME = pd.DataFrame(
         "decoder": "",
         "mode": "baseline",
         "precision": ["fp32"] * 5 + [""],
-        "allocator": "retained",
+        "allocator": "default",
         "status": ["ok"] * 4 + ["wrong", "ok"],
         "throughput_img_s": [10.0, 30.0, 29.0, 5.0, 99.0, 99.0],
         "half_width": [0.1, 0.07, 0.07, 0.07, 0.01, 0.01],
@@ -218,15 +218,39 @@ def test_the_fastest_mode_is_named_with_those_that_are_tied():
     assert top["mode"] == "openvino" and top["tied_modes"] == "baseline"
 
 
-def test_frames_with_both_allocators_are_reduced_to_the_retained_one():
-    both = pd.concat([FRAME, FRAME.assign(allocator="default")])
-    assert rankings.one_allocator(both).equals(FRAME)
-    assert len(rankings.one_allocator(FRAME.assign(allocator="default"))) == len(FRAME)
+def speedups(**of_model: dict[str, tuple[float, int]]) -> pd.DataFrame:
+    """Rows with speedup and pairs by model and mode."""
+    rows = [
+        {"machine": "m", "decoder": "", "status": "ok", "model": model, "mode": mode, "speedup": ratio, "pairs": pairs}
+        for model, modes_of_model in of_model.items()
+        for mode, (ratio, pairs) in {"baseline": (1.0, 4), **modes_of_model}.items()
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(speedup_low=0.9 * frame.speedup, speedup_high=1.1 * frame.speedup)
+
+
+def test_means_are_over_the_same_networks_for_every_mode():
+    """The network that only OpenVINO ran is in no mean, nor is a speedup from two pairs, nor a mode of few networks."""
+    both = {"compile": (2.0, 4), "openvino": (3.0, 4)}
+    frame = speedups(
+        a=both,
+        b={"compile": (4.0, 4), "openvino": (5.0, 4), "mnn": (9.0, 4)},
+        c={"openvino": (50.0, 4)},
+        d={"compile": (60.0, 2), "openvino": (70.0, 4)},
+        e=both,
+    )
+    gains = rankings.gains(frame).set_index("mode")
+    assert gains.networks.to_dict() == {"compile": 3, "openvino": 3} and set(gains.pairs) == {4}
+    assert gains["median"].to_dict() == {"compile": 2.0, "openvino": 3.0}
+    few = rankings.gains(speedups(a={"compile": (2.0, 2)}))
+    assert few["median"].tolist() == [2.0], "where no row has four pairs, fewer have to do"
 
 
 def test_every_ranking_has_a_first_of_its_own(monkeypatch):
     monkeypatch.setitem(modes.PRECISIONS, "int8", modes.Precision(0.5, 0.0, "integer"))
-    frame = FRAME.assign(family="f", speedup=1.0, speedup_low=1.0, speedup_high=1.0)
+    ends = ("", "_low", "_high")
+    over = {f"{name}{end}": 1.0 for name in rankings.OVER for end in ends}
+    frame = FRAME.assign(family="f", **over)
     frame = frame[frame.precision != ""]
     both = pd.concat([frame, frame.assign(mode="compile", precision="int8")], ignore_index=True)
     top = rankings.ranking(both).set_index(["precision", "model"])["rank"]

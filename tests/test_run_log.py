@@ -321,8 +321,33 @@ def test_a_file_that_a_crash_left_without_a_line_is_no_session(run_log):
     assert len(RunLog.read(run_log.folder).runs) == 2
 
 
+def test_lines_of_schema_2_get_their_allocator_and_layout_into_their_mode(tmp_path):
+    """There both went without saying: retained, and OpenVINO's maps with their channels innermost."""
+    run_log = RunLog(tmp_path / header().folder)
+    run_log.begin(header())
+    about = {"size": [64, 64], "threads": 1}
+    cases = [
+        {"mode": "baseline", "allocator": "plain", "protocol": "usual"} | about,
+        {"mode": "compile"} | about,
+        {"mode": "openvino-int8"} | about,
+        {"mode": "openvino", "size": [64, 64, 64], "threads": 1},
+    ]
+    lines = [{"kind": "visit", "case": {"model": "lcnet_100"} | case, "samples_ms": [1.0]} for case in cases]
+    head = run_log.path.read_bytes().replace(b'"schema":%d' % SCHEMA, b'"schema":2')
+    run_log.path.write_bytes(head + b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    runs = RunLog.read(run_log.folder).runs
+    names = ["baseline", "compile+retained", "openvino-int8+nhwc+retained", "openvino+retained"]
+    assert [run.case.mode for run in runs] == names and runs[0].case.protocol == "fixed-iteration"
+    assert [run.samples_ms for run in runs] == [[1.0]] * 4
+    written = RunLog(tmp_path / "again" / header().folder)
+    written.begin(RunLog.read(run_log.folder).header)
+    written.append(runs[2])
+    assert RunLog.read(written.folder).runs[0].case == runs[2].case, "what is read and written again stays"
+
+
 def test_another_schema_is_refused(tmp_path):
     alien = RunLog(tmp_path / machine.describe().name)
-    alien.begin(header(schema=SCHEMA + 1))
+    alien.begin(header())
+    alien.path.write_bytes(alien.path.read_bytes().replace(b'"schema":%d' % SCHEMA, b'"schema":%d' % (SCHEMA + 1)))
     with pytest.raises(Problem, match="schema"):
         RunLog.read(alien.folder)

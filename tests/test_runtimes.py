@@ -155,7 +155,6 @@ def test_from_the_command_to_the_heat_map(script, run_here):
     assert run_here(benchmark.BENCHMARK, *flags, "--out", str(script.out)) == 0
     rows = script.table()
     assert set(rows["mode"]) == set(names) and (rows.status == "ok").all()
-    assert rows[rows["mode"] == "baseline"].allocator.value_counts().to_dict() == {"retained": 3, "default": 3}
     converted = rows[rows["mode"] != "baseline"]
     assert (converted.model_mb > 1).all() and (converted.compile_s > 0).all() and converted.rel_error.max() < 5e-3
     assert (script.out / "benchmark_plot.png").exists()

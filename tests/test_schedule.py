@@ -15,7 +15,7 @@ from segbench.settings import Settings
 
 EAGER = Case(model="lcnet_100", mode="baseline", size=(512, 512), threads=2)
 COMPILED = msgspec.structs.replace(EAGER, mode="compile")
-FIXED = msgspec.structs.replace(EAGER, protocol="fixed-iteration", allocator="default")
+FIXED = msgspec.structs.replace(EAGER, protocol="fixed-iteration")
 
 
 def plan(*cases: Case, **changes) -> Plan:

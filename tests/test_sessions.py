@@ -47,6 +47,17 @@ def test_compile_means_compiled_whatever_is_exported(measured):
     assert compiled[-1].cache == "warm" and all(run.phases_s["compile"] > 0.1 for run in compiled)
 
 
+def test_a_mode_that_joins_later_has_a_baseline_of_its_own_session(script):
+    flags = ("--models", "lcnet_100", "--modes")
+    assert script.run(*flags, "baseline").returncode == 0
+    assert script.run(*flags, "channels_last").returncode == 0
+    rows = script.table().set_index("mode")
+    assert rows.pairs["channels_last"] == 2 and len(script.sessions()) == 2
+    first, second = (runs for runs in (script.run_log().by_case()).values())
+    assert [run.case.mode for run in first] == ["baseline"] * 4 and len(second) == 2
+    assert "Nothing to measure" in script.run(*flags, "channels_last").stdout
+
+
 @pytest.mark.slow
 def test_the_same_command_again_measures_what_is_left(copied):
     before = {path.name: path.read_bytes() for path in copied.out.glob("*.csv")}

@@ -72,7 +72,7 @@ def test_ctrl_c_says_how_to_go_on_and_two_runs_do_not_mix(script):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
 def test_other_signals_end_it_as_ctrl_c_does(script, number):
     """One while it measures, the other while torch is imported."""
-    modes = ("--modes", "channels_last", "--allocator", "default")  # a name of 41 letters
+    modes = ("--modes", "channels_last+retained")  # a name of 44 letters
     running = script.start("--models", "mobilenetv3_small_100", *modes, "--rounds", "100")
     measures = number == signal.SIGTERM
     wait_for(lambda: script.runs() > 1 and script.worker() if measures else script.servers())

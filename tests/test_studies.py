@@ -5,6 +5,7 @@ import sys
 import time
 
 import msgspec
+import pandas as pd
 import pytest
 
 from segbench.cases import Case
@@ -96,13 +97,16 @@ def test_parts_of_an_inference_are_all_of_it():
     case = msgspec.structs.replace(TINY_CASE, decoder="fpn", classes=117)
     shares = {row["part"]: row["%"] for row in decoder_parts.parts(case, 3)}
     together = shares.pop("together"), shares.pop("without the profiler")
-    assert together[0] == 100 == pytest.approx(sum(shares.values()), abs=0.1)
+    assert together[0] == pytest.approx(100) and sum(shares.values()) == pytest.approx(100, abs=0.1)
     assert {"encoder, conv_stem", "laterals, top-down sums", "head"} <= shares.keys()
 
 
 @pytest.mark.slow
-def test_a_mode_is_set_against_a_bare_script():
+def test_a_mode_is_set_against_the_runtimes_own_tool(tmp_path):
     pytest.importorskip("openvino")
-    (_, *table) = rows(run("runtime_checks", "bare", "--networks", "lcnet_100", "--pairs", "2").stdout)
+    flags = ("--networks", "lcnet_100", "--pairs", "2", "--modes", "onnxruntime", "openvino", "--out", str(tmp_path))
+    (_, *table) = rows(run("runtime_checks", "tools", *flags).stdout)
     assert [row[1] for row in table] == ["onnxruntime", "openvino"]
     assert all(row[3] == "2" and 0 < float(row[5]) < float(row[4]) < float(row[6]) for row in table)
+    (kept,) = tmp_path.glob("tools/*.csv")
+    assert pd.read_csv(kept)["mode"].tolist() == ["onnxruntime", "openvino"]

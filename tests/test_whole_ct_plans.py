@@ -218,12 +218,13 @@ def test_networks_of_any_number_of_classes_are_followed(tmp_path, classes):
 def test_another_of_totalsegmentators_networks_is_refused():
     """Vertebrae and ribs have 27 classes each; the names of labels tell them apart, and so does the data set."""
     parts = [["background", *part] for part in jobs.names_of_parts()]
+    tasks = jobs.TASKS["total"]
     numbered = ["background", *(f"class {n}" for n in range(1, 27))]
-    jobs.check_part("a.pth", plans.Plans((1.5,) * 3, parts[1]), 1, parts)
-    jobs.check_part("a.pth", plans.Plans((1.5,) * 3, numbered, dataset="Dataset292_x"), 1, parts)
+    jobs.check_part("a.pth", plans.Plans((1.5,) * 3, parts[1]), 1, parts, tasks)
+    jobs.check_part("a.pth", plans.Plans((1.5,) * 3, numbered, dataset="Dataset292_x"), 1, parts, tasks)
     with pytest.raises(Problem, match="segments rib_left_1 where sacrum is wanted"):
-        jobs.check_part("a.pth", plans.Plans((1.5,) * 3, parts[4]), 1, parts)
+        jobs.check_part("a.pth", plans.Plans((1.5,) * 3, parts[4]), 1, parts, tasks)
     with pytest.raises(Problem, match="Dataset295_ribs"):
-        jobs.check_part("a.pth", plans.Plans((1.5,) * 3, numbered, dataset="Dataset295_ribs"), 1, parts)
+        jobs.check_part("a.pth", plans.Plans((1.5,) * 3, numbered, dataset="Dataset295_ribs"), 1, parts, tasks)
     with pytest.raises(Problem, match="25 classes, 27 are wanted"):
-        jobs.check_part("a.pth", plans.Plans((1.5,) * 3, parts[0]), 1, parts)
+        jobs.check_part("a.pth", plans.Plans((1.5,) * 3, parts[0]), 1, parts, tasks)

@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_ran(monkeypatch, tmp_path, capsy
             raise OSError(28, "No space left on device")
         np.save(job.labels, np.zeros((8, 8, 8), np.uint8))
         return JobResult(
-            {"network": 1.0, "stitching": 1.0}, {"sliding window": 5.0, "preparing": 5.0}, 2.0, 1.0, 5.0, 1
+            {"network": 1.0, "stitching": 1.0}, {"sliding window": 5.0, "preparing": 5.0}, 2.0, 1.0, 5.0, 1, (1.0, 1.0)
         )
 
     arranged(monkeypatch, tmp_path, run)

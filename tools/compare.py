@@ -18,7 +18,7 @@ from segbench.problem import Problem, exit_with
 DIGITS = {"first_ms": 2, "second_ms": 2, "ratio": 3, "low": 3, "high": 3}
 
 # Columns that are shown where they differ.
-CONSTANT = ("decoder", "output", "classes", "size", "batch_size", "allocator", "quality")
+CONSTANT = ("decoder", "output", "classes", "size", "batch_size", "quality")
 
 
 @dataclass
@@ -42,14 +42,14 @@ def main() -> None:
     from segbench.run_log import RunLog
 
     if any(settings.modes) and (unknown := {*settings.modes} - {*modes.MODES}):
-        raise Problem(f"unknown mode {min(unknown)!r}; modes: {', '.join(modes.MODES)}")
+        raise Problem(f"unknown mode {min(unknown)!r}; modes: {', '.join(mode.name for mode in modes.BASES)}")
     run_logs = []
     for name, folder in (("A", settings.first), ("B", settings.second)):
         run_log = RunLog.read(folder)
         if not run_log.headers:
             raise Problem(f"{folder} holds no session of a run log: name a machine's folder in run_logs/")
         versions = ", ".join(f"{package} {number}" for package, number in run_log.header.versions.items())
-        print(f"{name}: {folder}: {run_log.header.machine.label} ({run_log.name}), {versions}")
+        print(f"{name}: {folder}: {run_log.header.machine.title} ({run_log.name}), {versions}")
         run_logs.append(run_log)
     rows = compare.compare(*run_logs, settings.modes)
     if rows.empty:

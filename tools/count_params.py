@@ -1,7 +1,8 @@
 """Parameters, GMACs and activations of any network here, without timing it and without allocating its weights.
 
 Names: an encoder of the zoo or of timm (resnet18), with a decoder (resnet18+fpn, resnet18+unet), stunet_s, stunet_b,
-stunet_l, stunet_h, totalsegmentator, resenc, segresnet; 'all' for the zoo and the 3D networks. Networks with branches
+stunet_l, stunet_h, totalsegmentator, totalsegmentator_small, resenc,
+segresnet; 'all' for the zoo and the 3D networks. Networks with branches
 that inference folds (MobileOne, RepVGG) have a row before and one after.
 
     uv run count_params.py resnet18 resnet18+unet stunet_b

@@ -2,6 +2,10 @@
 
 - results/<machine>.md: the tables of all benchmarks on a machine
 - other pages: tables between `<!-- table: NAME -->` and `<!-- end -->`
+- and figures in sentences, between
+  `<!-- value: CSV | rows | column | format -->` and `<!-- end -->`: a CSV
+  below benchmarks/; which of its rows, and what of them, in the language of
+  pandas' query and eval; the format as Python writes it
 
     uv run tools/render.py
     uv run tools/render.py --check       # for CI: draws and writes nothing
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from segbench.problem import exit_with
+from segbench.problem import Problem, exit_with
 
 if TYPE_CHECKING:  # imported where they are used: --help needs neither pandas nor matplotlib
     from benchmarks.catalogue import AllResults
@@ -25,6 +29,7 @@ if TYPE_CHECKING:  # imported where they are used: --help needs neither pandas n
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ("precision", "labels", "whole_ct")  # benchmarks with tables from other files than run logs
 MARKS = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+VALUES = re.compile(r"(<!-- value: ([^|]+)\|([^|]+)\|([^|]+)\|([^|]+?)-->)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 @dataclass
@@ -60,8 +65,11 @@ def render(root: Path, out: Path, draw: bool = True) -> list[Path]:
     tables = all_tables()
     for path in sorted([*root.glob("*.md"), *root.glob("benchmarks/**/*.md")]):
         text = path.read_text()
-        if MARKS.search(text):
+        if MARKS.search(text) or VALUES.search(text):
             fresh = MARKS.sub(lambda mark: f"{mark[1]}{tables[mark[2]](results_of)}\n{mark[4]}", text)
+            fresh = VALUES.sub(
+                lambda mark, path=path: f"{mark[1]}{value(out, *mark.groups()[1:5], path)}{mark[7]}", fresh
+            )
             written.append(out / path.relative_to(root))
             written[-1].parent.mkdir(parents=True, exist_ok=True)
             written[-1].write_text(fresh)
@@ -75,6 +83,19 @@ def all_tables() -> dict:
     modules = [import_module(f"benchmarks.{folder}.report") for folder in (*catalogue.TITLES, *EVIDENCE)]
     tables = [getattr(module, "README_TABLES", {}) for module in (overview, *modules)]
     return {name: table for of_module in tables for name, table in of_module.items()}
+
+
+def value(out: Path, table: str, rows: str, column: str, form: str, page: Path) -> str:
+    """A figure of a sentence: `column` of the `rows` of a CSV that was just written. Raises Problem for none, and for
+    rows that have several."""
+    import pandas as pd
+
+    frame = pd.read_csv(out / "benchmarks" / table.strip()).query(rows.strip())
+    values = frame.eval(column.strip())
+    values = {*values} if isinstance(values, pd.Series) else {values}
+    if len(values) != 1 or pd.isna(next(iter(values))):
+        raise Problem(f"{page}: {table}|{rows}|{column} is {len(values)} values, not one")
+    return format(next(iter(values)), form.strip())
 
 
 def page(machine: str, sections: list[str], results_of: "AllResults") -> str:

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from segbench.analysis import markdown, plots
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, Picture
-from segbench.analysis.rankings import one_allocator
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
@@ -24,7 +23,7 @@ def batches(results: Results) -> pd.DataFrame:
     """All rows with `over_batch_1`, throughput over that of a single image (lower limits left out), and `enough`: the
     smallest batch whose throughput is within 5 % of the best."""
     keys = ["machine", *KEYS]
-    frame = one_allocator(results.rows).copy()
+    frame = results.rows.copy()
     known = frame.quality != "at least"
     single = frame[(frame.batch_size == 1) & known].set_index(keys).throughput_img_s.rename("single")
     frame["over_batch_1"] = (frame.throughput_img_s / frame.join(single, on=keys).single).where(known)

@@ -11,7 +11,6 @@ from benchmarks import catalogue
 from segbench.analysis import markdown, plots
 from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, Picture
-from segbench.analysis.rankings import one_allocator
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
 from segbench.cases import DECODERS, FEATURES
@@ -24,7 +23,7 @@ SHADES = {FEATURES: ("0.5", "D"), "fpn": (COLOURS[0], "o"), "unet": (COLOURS[1],
 def side_by_side(results: Results) -> pd.DataFrame:
     """A row per machine, model and mode: the encoder's feature maps, FPN and UNet, and FPN's throughput over UNet's."""
     ratios = results.ratios("over_unet", lambda case: msgspec.structs.replace(case, decoder="unet"))
-    frame = one_allocator(results.rows.join(ratios)).rename(columns=COLUMNS)
+    frame = results.rows.join(ratios).rename(columns=COLUMNS)
     keys = ["machine", "cpu", "family", "model", "mode"]
     table = frame[keys].drop_duplicates()
     for decoder in SHADES:
@@ -111,7 +110,8 @@ def fpn_against_unet(results_of: catalogue.AllResults) -> str:
     columns = ["mode", "encoders", "FPN over UNet, median", "lowest", "highest", "significantly faster"]
     frame = frame[[*columns, "parameters", "GMACs", "memory"]]
     digits = dict.fromkeys(frame.columns[1:], 2) | {"encoders": 0, "significantly faster": 0}
-    return markdown.table(frame, digits)
+    where = ", ".join(catalogue.cpus({"combined": results}).values())
+    return f"On {where}:\n\n{markdown.table(frame, digits)}"
 
 
 README_TABLES = {"fpn-against-unet": fpn_against_unet}

@@ -11,7 +11,6 @@ from benchmarks import catalogue
 from segbench.analysis import markdown, plots
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, Picture
-from segbench.analysis.rankings import one_allocator
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
 from segbench.cases import DECODERS
@@ -22,7 +21,7 @@ COLUMNS = ["img_s", "params_m", "gmacs", "memory_mb_img", "gflop_s", "status"]
 def side_by_side(results: Results) -> pd.DataFrame:
     """A row per machine, model, decoder and mode: this project's decoder and the library's of the same name."""
     ratios = results.ratios("over_peer", lambda case: msgspec.structs.replace(case, decoder=f"smp-{case.decoder}"))
-    frame = one_allocator(results.rows.join(ratios)).rename(columns={"throughput_img_s": "img_s"})
+    frame = results.rows.join(ratios).rename(columns={"throughput_img_s": "img_s"})
     keys = ["machine", "cpu", "family", "model", "decoder", "mode"]
     peers = frame.decoder.str.startswith("smp-")
     theirs, ours = frame[peers].assign(decoder=frame.decoder.str.removeprefix("smp-")), frame[~peers]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from statistics import median
 
-import msgspec
 import numpy as np
 import pandas as pd
 
@@ -13,7 +12,7 @@ from segbench.analysis import markdown, pages, plots, rankings, stats
 from segbench.analysis.markdown import Shown
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
-from segbench.modes import BASELINE
+from segbench.modes import BASELINE, BASELINES
 from segbench.run_log import read_all
 
 ALLOCATORS = Path(__file__).resolve().parent / "studies" / "allocators" / "run_logs"
@@ -22,10 +21,10 @@ ALLOCATORS = Path(__file__).resolve().parent / "studies" / "allocators" / "run_l
 def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per machine and model: throughput per mode, speedups over baseline with intervals, the best mode."""
     keys = ["machine", "family", "model"]
-    frame = frame[frame.allocator == "retained"]
     table = frame[keys].drop_duplicates()
     for mode in modes.in_order(frame["mode"]):
-        columns = ["throughput_img_s", *(["speedup", "speedup_low", "speedup_high"] if mode != BASELINE else [])]
+        over = [f"{name}{end}" for name in rankings.OVER for end in ("", "_low", "_high")]
+        columns = ["throughput_img_s", *(over if mode != BASELINE else [])]
         rows = frame[frame["mode"] == mode].set_index(keys)[columns].rename(columns={"throughput_img_s": "img_s"})
         table = table.join(rows.add_prefix(f"{mode}_"), on=keys)
     best = rankings.floating_point(rankings.ranking(frame)).set_index(keys)["mode"]
@@ -33,15 +32,15 @@ def by_mode(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def allocators(results: Results) -> Shown:
-    """glibc's default allocator against the retained one, eager mode, in the same rounds; medians of all samples, for
-    page faults do not depend on the machine's state."""
+    """Eager mode with glibc's allocator as it comes, and where it keeps freed memory, in the same rounds; medians of
+    all samples, for page faults do not depend on the machine's state."""
     rows, names = [], {run_log.name for run_log in results.run_logs}
     results = Results([run_log for run_log in read_all(ALLOCATORS) if run_log.name in names])
     for run_log in results.run_logs:
         estimates = results.estimates(run_log)
         for case, default in estimates.items():
-            if case.allocator == "default":
-                retained = estimates[msgspec.structs.replace(case, allocator="retained")]
+            if case.mode == BASELINE:
+                retained = estimates[case.under(BASELINES[1])]
                 shared = sorted(default.runs.keys() & retained.runs.keys())
                 ratios = [default.runs[key].all_samples_ms / retained.runs[key].all_samples_ms for key in shared]
                 row = {"encoder": case.model}

@@ -23,8 +23,10 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
-MODES = (BASELINE, "autocast+compile+freezing", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
-PEER_MODES = (BASELINE, "openvino")  # of segmentation-models-pytorch's decoders
+# The maps that the kernels read never leave the process: with their channels innermost, as OpenVINO computes them.
+OPENVINO = ("openvino+nhwc", "openvino-bf16+nhwc", "openvino-int8+nhwc")
+MODES = (BASELINE, "autocast+compile+freezing", "onnxruntime", *OPENVINO)
+PEER_MODES = (BASELINE, "openvino+nhwc")  # of segmentation-models-pytorch's decoders
 
 
 def cases(settings: DecoderSettings) -> list[Case]:

@@ -17,7 +17,7 @@ import msgspec
 from benchmarks.labels.interleaved import CLASSES, HERE, in_turn, set_up
 from segbench import machine, modes, runtimes, zoo
 from segbench.cases import FEATURES, Case
-from segbench.modes import BASELINE
+from segbench.modes import BASELINES
 from segbench.problem import Problem, exit_with
 from segbench.settings import default_is, did_you_mean, parse
 
@@ -92,7 +92,7 @@ def main() -> None:
     import pandas as pd
 
     common = {"model": settings.model, "size": (512, 512), "classes": CLASSES, "threads": threads}
-    names = modes.without_emulation((BASELINE, "openvino", "openvino-bf16"), here.native_bf16)
+    names = modes.without_emulation((BASELINES[1], "openvino+nhwc", "openvino-bf16+nhwc"), here.native_bf16)
     cases = [Case(**common, decoder=decoder, mode=mode) for decoder in ("fpn", "unet") for mode in names]
     about = {"machine": here.name, "cpu": here.label}
     measured = [about | row for case in cases for row in rows(case, settings.turns)]

@@ -175,7 +175,7 @@ def label_ways(results_of: catalogue.AllResults) -> str:
     if not results.run_logs:
         return ""
     shown, here = means(results), results.run_logs[0].header.machine
-    heading = {"decoder": f"decoder, on {here.label} ({here.name})"}
+    heading = {"decoder": f"decoder, on {here.title} ({here.name})"}
     return markdown.table(shown.frame.rename(columns=heading), shown.digits)
 
 

@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 MODELS = ("mobileone_s0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "regnetx_002", "resnet18")
-VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator", "resenc", "segresnet")
+VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator", "totalsegmentator_small", "resenc", "segresnet")
 LOAD = """
 import sys
 from segbench.models import states, volume

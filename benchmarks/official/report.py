@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from benchmarks import catalogue
 from benchmarks.official import costs
 from segbench import modes, zoo
-from segbench.analysis import markdown, plots
+from segbench.analysis import markdown, plots, rankings
 from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, Picture
 from segbench.analysis.rankings import NETWORK
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
 from segbench.cases import sides
-from segbench.modes import BASELINE
+from segbench.modes import BASELINES
 
 REPEATED = 3  # sessions that a spread needs
 # Of the ways to segment a whole CT: the reference project's 2D network, and all 3D ones.
@@ -37,7 +37,7 @@ def equivalents(results: Results) -> Shown:
     """Slices per second (eq/s: 128x128x64 voxels count as four slices of 512x512), each network at its fastest valid
     mode. GB are the weights of one network in FP32 and what one inference adds to them at its peak."""
     frame = costs.equivalents(results)
-    slow = frame[(frame["mode"] == BASELINE) & frame.eq_s.notna()].set_index(NETWORK)[["eq_s", "peak_gb"]]
+    slow = rankings.eager(frame[frame.eq_s.notna()])[["eq_s", "peak_gb"]]
     top = costs.ranked_equivalents(frame).join(slow.add_suffix("_baseline"), on=NETWORK)
     return catalogue.shown(
         {
@@ -62,7 +62,7 @@ def whole_cts(results: Results) -> Shown:
     """A whole CT of 512x512x300 voxels, each way at its fastest valid mode: the networks alone, without resampling,
     stitching and reading files. From all samples is what a shared machine gives on average."""
     frame = costs.costs(results)
-    slow = frame[frame["mode"] == BASELINE].set_index(["machine", "way"])[["ct_s", "peak_gb"]]
+    slow = rankings.eager(frame, ["machine", "way"])[["ct_s", "peak_gb"]]
     top = costs.ranked_costs(frame).join(slow.add_suffix("_baseline"), on=["machine", "way"])
     return catalogue.shown(
         {
@@ -101,7 +101,7 @@ def over_2d(results: Results) -> Shown:
     flat_way, ratios = whole[whole.way == "mobileone_s0 + UNet"], []
     for run in zoo.RELEASED:
         deep, way = good[(good.model == run.model) & (good.decoder == "")], whole[whole.way == run.name]
-        slow, slow_flat = (rows[rows["mode"] == BASELINE].eq_s.max() for rows in (deep, flat))
+        slow, slow_flat = (rows[rows["mode"].isin(BASELINES)].eq_s.max() for rows in (deep, flat))
         row = {"network": run.name, "eq/s, baseline": slow_flat / slow}
         row |= {"eq/s, fastest modes": flat.eq_s.max() / deep.eq_s.max()}
         row |= {"GMACs per slice": deep.gmacs_slice.max() / flat.gmacs_slice.max()}
@@ -179,7 +179,7 @@ def whole_cts_short(results_of: catalogue.AllResults) -> str:
     """A whole CT, on the machine with the most cases."""
     results = catalogue.largest(results_of, "official")
     frame = costs.costs(results)
-    slow = frame[frame["mode"] == BASELINE].set_index("way").ct_s
+    slow = rankings.eager(frame, ["way"]).ct_s
     top = costs.ranked_costs(frame)
     top = top[top.way.isin([*WAYS, *top[top.kind == "2D"].way.head(1)])]
     cpus = ", ".join(catalogue.cpus({"official": results}).values())

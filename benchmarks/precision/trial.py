@@ -100,7 +100,7 @@ def measure(settings) -> list[dict]:
         for name in settings.modes:
             mode = modes.MODES[name]
             case = Case(model=settings.model, mode=name, size=(settings.size,) * 2, decoder=decoder)
-            if reason := runtimes.of_mode(mode).missing(mode, case, here):
+            if reason := runtimes.missing(mode, case, here):
                 print(f"{name}: skipped, {reason}")
                 continue
             maps = predictions(network, name, images, settings)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 try:
-    from segbench import cli, settings
+    from segbench import cli, modes, settings
     from segbench.cases import Case
     from segbench.measure import background_load
 except ModuleNotFoundError as error:
@@ -38,9 +38,9 @@ class Settings(Load, settings.Settings):
 
 
 def cases(settings: Settings) -> list[Case]:
-    """Every model and mode under both protocols."""
-    project, fixed_iteration = settings.cases(protocol="project"), settings.cases(protocol="fixed-iteration")
-    return [*dict.fromkeys(case for pair in zip(project, fixed_iteration, strict=True) for case in pair)]
+    """Every model and mode under this protocol, and under the fixed-iteration one, which sets no allocator."""
+    fixed_iteration = settings.cases(protocol="fixed-iteration")
+    return [*settings.cases(), *(case for case in fixed_iteration if not modes.find(case.mode).allocator)]
 
 
 def beside(settings: Settings) -> AbstractContextManager:
@@ -53,7 +53,7 @@ BENCHMARK = cli.Benchmark(
     description=__doc__,
     cases=cases,
     report="benchmarks.repeatability.report",
-    modes=("baseline", "compile"),
+    modes=("baseline", "baseline+retained", "compile", "compile+retained"),
     defaults=Settings(
         models=("mobilenetv3_small_100", "lcnet_100", "mobilenetv4_conv_small", "resnet18"), repetitions=6
     ),

@@ -5,19 +5,18 @@ repetitions. Coverage is the share of 95 % intervals that contain the median of 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import pandas as pd
 
+from segbench import modes
 from segbench.analysis import estimates, stats
 from segbench.analysis.estimates import NAN, CaseEstimate
 from segbench.analysis.tables import Results
 from segbench.cases import Case
-from segbench.modes import BASELINE
 from segbench.records import Run
 from segbench.run_log import RunLog
 
@@ -122,12 +121,13 @@ def of_run_log(run_log: RunLog) -> Iterator[dict]:
     starts = start_s(run_log, complete)
     for protocol, (measured_with, estimate) in PROTOCOLS.items():
         for case in (case for case in complete if case.protocol == measured_with):
-            eager = complete.get(msgspec.structs.replace(case, mode=BASELINE), {})
-            about = {"machine": run_log.name, "cpu": run_log.header.machine.label, "protocol": protocol}
-            about |= {"model": case.model, "mode": case.mode}
+            baseline = modes.own_baseline(case.mode)
+            eager = complete.get(case.under(baseline), {})
+            about = {"machine": run_log.name, "cpu": run_log.header.machine.title, "protocol": protocol}
+            about |= {"model": case.model, "mode": beside(case, complete)}
             for number, runs in complete[case].items():
                 after, speedup = estimate(runs, run_log), NAN
-                if case.mode != BASELINE and number in eager:
+                if case.mode != baseline and number in eager:
                     before = estimate(eager[number], run_log)
                     speedup = before.latency_ms / after.latency_ms
                     if protocol == "drift-corrected":
@@ -137,6 +137,14 @@ def of_run_log(run_log: RunLog) -> Iterator[dict]:
                 row |= {"high_ms": high_ms, "valid_share": after.valid_share, "speedup": speedup}
                 row["seconds"] = sum(run.seconds - preparing(run) for run in runs) + starts[measured_with, number]
                 yield row | {"prepare_s": sum(preparing(run) for run in runs)}
+
+
+def beside(case: Case, complete: Iterable[Case]) -> str:
+    """The mode whose row a case is shown in. The fixed-iteration protocol has glibc's allocator as it comes, also where
+    this project's had it retained."""
+    measured = {other.mode for other in complete if other.protocol != case.protocol}
+    retained = f"{case.mode}+{modes.RETAINED}"
+    return retained if case.mode not in measured and retained in measured else case.mode
 
 
 def preparing(run: Run) -> float:

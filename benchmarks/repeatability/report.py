@@ -16,7 +16,7 @@ from segbench.analysis.markdown import Shown
 from segbench.analysis.plots import COLOURS, Picture
 from segbench.analysis.reports import Report
 from segbench.analysis.tables import Results
-from segbench.modes import BASELINE
+from segbench.modes import BASELINES, RETAINED
 
 DIGITS = {"repetitions": 0, "throughput_img_s": 1, "spread": 3, "speedup": 2, "speedup_spread": 3, "coverage": 2}
 DIGITS |= {"seconds": 1, "prepare_s": 1, "valid_share": 2}
@@ -45,7 +45,7 @@ def promises(results: Results) -> Shown:
     rows, repeated = [], repetitions.repetitions(results)
     if repeated.empty:
         return Shown(repeated, {})
-    eager = repeated[repeated["mode"] == BASELINE]
+    eager = repeated[repeated["mode"].isin(BASELINES)]
     together = eager.groupby(["machine", "protocol", "repetition"]).seconds.sum()
     seconds = together.groupby(["machine", "protocol"]).median()
     for key, cases in repetitions.protocols(results).groupby(["machine", "protocol"], sort=False):
@@ -76,14 +76,17 @@ def targets(results: Results) -> Shown:
 
 def verdicts(results: Results) -> Shown:
     """tools/compare.py on each repetition against the next, where nothing changed, and on compile against baseline
-    within each."""
+    within each, with either allocator."""
     summary = []
     for run_log in results.run_logs:
         parts = [*repetitions.parts(run_log).values()]
         comparisons = {
             "a repetition against the next": [compare(first, second) for first, second in pairwise(parts)],
-            "compile against baseline": [compare(part, part, (BASELINE, "compile")) for part in parts],
         }
+        for baseline, compiled in zip(BASELINES, ("compile", f"compile+{RETAINED}"), strict=True):
+            comparisons[f"{compiled} against {baseline}"] = [
+                compare(part, part, (baseline, compiled)) for part in parts
+            ]
         for what, tables in comparisons.items():
             counts = pd.concat(tables).verdict.value_counts() if tables else {}
             row = {"machine": run_log.name, "what": what, "pairs": sum(map(len, tables))}
@@ -143,8 +146,8 @@ def states(results: Results) -> Picture:
     frame = samples(results)
     if frame.empty:
         return None
-    cpus = {run_log.name: run_log.header.machine.label for run_log in results.run_logs}
-    frame = frame[frame["mode"] == BASELINE]
+    cpus = {run_log.name: run_log.header.machine.title for run_log in results.run_logs}
+    frame = frame[frame["mode"].isin(BASELINES)]
     return frame, partial(draw_states, frame, cpus)
 
 
@@ -175,7 +178,7 @@ def draw_states(frame: pd.DataFrame, cpus: dict[str, str]) -> Figure:
 def promises_of_all(results_of: catalogue.AllResults) -> str:
     """A row per run log and protocol."""
     results = results_of.get("repeatability", catalogue.NOTHING)
-    shown, cpus = promises(results), {log.name: f"{log.header.machine.label} ({log.name})" for log in results.run_logs}
+    shown, cpus = promises(results), {log.name: f"{log.header.machine.title} ({log.name})" for log in results.run_logs}
     names = ["machine", "protocol", "cases", "spread, worst", "spread, median", "coverage"]
     frame = shown.frame.reindex(columns=names)
     frame["machine"], frame["protocol"] = frame.machine.map(cpus), frame.protocol.map(PROTOCOLS)

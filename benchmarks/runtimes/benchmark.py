@@ -32,7 +32,15 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run `uv run {sys.argv[0]}`, which installs what is missing") from None
 
 VOLUMES = ("stunet_s", "stunet_b", "totalsegmentator")
-TORCH = ("baseline", "baseline+retained", "channels_last", "compile", "compile+freezing", "autocast", "autocast+compile+freezing")
+TORCH = (
+    "baseline",
+    "baseline+retained",
+    "channels_last",
+    "compile",
+    "compile+freezing",
+    "autocast",
+    "autocast+compile+freezing",
+)
 RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16", "ncnn", "mnn", "onnxruntime-int8", "openvino-int8")
 
 

@@ -3,6 +3,7 @@ process."""
 
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,17 +19,32 @@ from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, Picture
 from segbench.analysis.rankings import NETWORK
 from segbench.analysis.reports import Report
-from segbench.analysis.tables import Results
+from segbench.analysis.tables import OVER_RETAINED, Results
 from segbench.cases import DECODERS
-from segbench.modes import BASELINE
+from segbench.modes import BASELINE, BASELINES
 from segbench.records import Run
 
 PRECISIONS = {"fp32": ("FP32", "o"), "bf16": ("BF16", "s"), "int8": ("INT8", "^")}  # name, marker of the fastest mode
+NETWORK_AND_SIZE = [*NETWORK, "size", "classes"]
 STEPS = ("export", "convert", "compile")
 KINDS = {name: DECODERS[name] for name in ("", "fpn", "unet")} | {"custom": "own network"}  # of 2D networks
+CHECKS = Path(__file__).resolve().parents[2] / "studies" / "checks"
 BACKGROUND_LOAD = "-background-load"  # ends the name of a run log that was measured beside a busy process
-# torch's modes, each with one step more than the one before.
-TORCH = ("baseline", "channels_last", "compile", "compile+freezing", "autocast+compile+freezing")
+# README's table and the picture: each a step further from eager mode.
+LADDER = (
+    "baseline",
+    "channels_last",
+    "compile+freezing",
+    "autocast+compile+freezing",
+    "onnxruntime",
+    "onnxruntime+nhwc",
+    "openvino",
+    "openvino+nhwc",
+    "openvino-bf16",
+    "openvino-bf16+nhwc",
+    "onnxruntime-int8",
+    "openvino-int8",
+)
 
 
 def everything(results: Results) -> pd.DataFrame:
@@ -39,8 +55,8 @@ def everything(results: Results) -> pd.DataFrame:
     for step in STEPS:
         frame[f"{step}_s"] = [step_s(raw, step) for raw in runs]
     frame["model_mb"] = [next((run.model_mb for run in raw if run.model_mb is not None), float("nan")) for raw in runs]
-    eager = frame[(frame["mode"] == BASELINE) & (frame.allocator == "retained")].set_index(NETWORK).latency_ms
-    saved_s = (frame.join(eager.rename("eager_ms"), on=NETWORK).eager_ms - frame.latency_ms) / 1e3
+    eager = rankings.eager(frame, NETWORK_AND_SIZE).latency_ms
+    saved_s = (frame.join(eager.rename("eager_ms"), on=NETWORK_AND_SIZE).eager_ms - frame.latency_ms) / 1e3
     frame["break_even"] = np.ceil(frame.prepare_s / saved_s.where(saved_s > 0))
     frame["kind"] = frame.decoder.mask(frame.model.str.contains(":"), "custom")
     return frame
@@ -53,9 +69,9 @@ def without_load(results: Results) -> pd.DataFrame:
 
 
 def valid_2d(results: Results) -> pd.DataFrame:
-    """The valid rows of these of 2D networks with the allocator retained."""
+    """The valid rows of these of 2D networks."""
     frame = without_load(results)
-    return frame[(frame.allocator == "retained") & (frame.status == "ok") & ~is_volume(frame)]
+    return frame[(frame.status == "ok") & ~is_volume(frame)]
 
 
 def step_s(runs: Iterable[Run], step: str) -> float:
@@ -69,7 +85,8 @@ def step_s(runs: Iterable[Run], step: str) -> float:
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per machine, network and precision: its fastest valid mode."""
     columns = ["machine", "model", "decoder", "precision", "mode", "throughput_img_s", "throughput_low"]
-    columns += ["throughput_high", "speedup", "speedup_low", "speedup_high", "rel_error", "argmax_agreement"]
+    columns += ["throughput_high", "speedup", "speedup_low", "speedup_high", "pairs", *OVER_RETAINED]
+    columns += ["rel_error", "argmax_agreement", "output_is", "unpack_ms"]
     columns += ["memory_mb_img", "model_mb", "prepare_s", "prepare_warm_s", "break_even"]
     return rankings.best(frame, keys=[*NETWORK, "precision"])[columns]
 
@@ -87,7 +104,7 @@ def share_kept(results: Results) -> pd.DataFrame:
         without = run_logs.get(run_log.name.removesuffix(BACKGROUND_LOAD), run_log)
         estimate = results.estimates(without).get(case)
         runs = [run for run in results.estimates(run_log)[case].raw if run.samples_ms]
-        if without is run_log or case.allocator != "retained" or not estimate or not runs:
+        if without is run_log or not estimate or not runs:
             continue
         shares = [estimate.latency_ms / np.mean(run.samples_ms) for run in runs]
         row = {"machine": without.name, "model": case.model, "decoder": case.decoder, "mode": case.mode}
@@ -122,26 +139,73 @@ def reference_times(results: Results) -> Shown:
 def terminal(results: Results) -> str:
     frame = everything(results)
     digits = {"throughput_img_s": 2, "speedup": 2, "memory_mb_img": 1, "prepare_s": 1, "prepare_warm_s": 1}
-    names = ["model", "decoder", "mode", "allocator", *digits, "break_even", "rel_error", "status"]
+    names = ["model", "decoder", "mode", *digits, "break_even", "rel_error", "status"]
     shown = frame[names].assign(rel_error=frame.rel_error.map("{:.1e}".format).replace("nan", ""))
     best = fastest(frame)[["model", "decoder", "precision", "mode", "throughput_img_s", "speedup"]]
     return f"{markdown.aligned(shown, digits | {'break_even': 0})}\n\n{markdown.aligned(best, digits)}"
 
 
-def gains(results: Results) -> Shown:
-    """Speedup over eager FP32 with the allocator retained: geometric mean over the networks (encoders alone, with FPN,
-    with UNet) that were measured under the mode; the largest relative error; and seconds to prepare from nothing and
-    from disk (medians)."""
-    frame, rows = valid_2d(results), []
+def means(results: Results, over: str = "speedup") -> pd.DataFrame:
+    """A row per mode and kind of network: geometric mean of the speedups over the networks that all modes can be
+    compared on (rankings.comparable), and of the two ends of their intervals; the fewest pairs, and the networks."""
+    frame = valid_2d(results)
+    rows = [rankings.comparable(rows, over) for _, rows in frame.groupby("kind", sort=False)]
+    frame = pd.concat([group for group in rows if len(group)] or [frame[:0]])
+    rows = []
+    for (mode, kind), group in frame.groupby(["mode", "kind"], sort=False):
+        row = {"mode": mode, "kind": kind, "networks": len(group), "pairs": group[rankings.PAIRS_OF[over]].min()}
+        ends = {"mean": over, "low": f"{over}_low", "high": f"{over}_high"}
+        rows.append(row | {name: float(gmean(group[column])) for name, column in ends.items()})
+    frame = pd.DataFrame(rows, columns=["mode", "kind", "networks", "pairs", "mean", "low", "high"])
+    return frame.sort_values("mode", key=lambda column: column.map(modes.order), kind="stable")
+
+
+def gains(results: Results, over: str = "speedup") -> Shown:
+    """Speedup over `baseline`, eager FP32 with nothing set: geometric mean over the same networks for all modes, with
+    the mean of their 95 % intervals; the fewest rounds in which a mode and baseline were both measured; the largest
+    relative error; and seconds to prepare from nothing and from disk (medians)."""
+    frame, every = means(results, over), valid_2d(results)
     kinds = [kind for kind in KINDS if kind in set(frame.kind)]
-    for mode in modes.in_order(frame["mode"]):
-        of_mode = frame[frame["mode"] == mode]
+    rows = []
+    for mode, of_mode in frame[frame["mode"] != rankings.BASE_OF[over]].groupby("mode", sort=False):
+        by_kind, alike = of_mode.set_index("kind"), every[every["mode"] == mode]
         row = {"mode": mode, "precision": PRECISIONS.get(modes.find(mode).precision, ("",))[0]}
-        row |= {KINDS[kind]: geometric_mean(of_mode[of_mode.kind == kind].speedup) for kind in kinds}
-        row |= {"networks": len(of_mode), "relative error, at most": f"{of_mode.rel_error.max():.0e}"}
-        row |= {"prepare, s": of_mode.prepare_s.median(), "from disk, s": of_mode.prepare_warm_s.median()}
-        rows.append(row)
-    digits = {KINDS[kind]: 2 for kind in kinds} | {"networks": 0, "prepare, s": 1, "from disk, s": 1}
+        for kind in (kind for kind in kinds if kind in by_kind.index):
+            row[KINDS[kind]] = by_kind["mean"][kind]
+            row[f"{KINDS[kind]}, 95 %"] = markdown.span(by_kind.low[kind], by_kind.high[kind], 2)
+        row |= {"networks": of_mode.networks.sum(), "pairs": of_mode.pairs.min()}
+        row |= {"relative error, at most": f"{alike.rel_error.max():.0e}"}
+        rows.append(row | {"prepare, s": alike.prepare_s.median(), "from disk, s": alike.prepare_warm_s.median()})
+    digits = {KINDS[kind]: 2 for kind in kinds} | {"networks": 0, "pairs": 0, "prepare, s": 1, "from disk, s": 1}
+    return Shown(pd.DataFrame(rows), digits)
+
+
+def over_retained(results: Results) -> Shown:
+    """The same over `baseline+retained`: eager FP32 in a process whose allocator keeps freed memory."""
+    return gains(results, "over_retained")
+
+
+def layouts(results: Results) -> Shown:
+    """What the layout of the output costs. Throughput with the channels of the output innermost (+nhwc) over that as
+    converted: geometric mean over the networks, with the mean of their 95 % intervals. `unpack, ms`: the part of a call
+    in which the runtime copies its output into planes, with FPN and UNet (median). And what the call delivers."""
+    ratio = ["ratio", "ratio_low", "ratio_high"]
+    ratios = results.ratios("ratio", lambda case: case.under(modes.base(case.mode)))
+    frame = valid_2d(results).join(ratios)
+    rows = []
+    for mode in modes.in_order(frame["mode"]):
+        of_mode, twin = frame[frame["mode"] == mode], frame[frame["mode"] == f"{mode}+{modes.NHWC}"]
+        if modes.find(mode).allocator or modes.NHWC in modes.find(mode).options:
+            continue
+        with_decoder = of_mode[of_mode.decoder != ""]
+        row = {"mode": mode, "output": ", ".join(sorted({*with_decoder.output_is} - {""}))}
+        for kind in ("fpn", "unet"):
+            values = twin[(twin.kind == kind) & np.isfinite(twin[ratio]).all(axis=1)][ratio]
+            if len(values):
+                mean, low, high = gmean(values)
+                row |= {f"+nhwc, {KINDS[kind]}": mean, f"{KINDS[kind]}, 95 %": markdown.span(low, high, 2)}
+        rows.append(row | {"unpack, ms": with_decoder.unpack_ms.median()})
+    digits = {f"+nhwc, {KINDS[kind]}": 2 for kind in ("fpn", "unet")} | {"unpack, ms": 2}
     return Shown(pd.DataFrame(rows), digits)
 
 
@@ -160,8 +224,8 @@ def shares(results: Results) -> Shown:
 
 def winners(results: Results) -> Shown:
     """The fastest valid mode of every network at each precision, in img/s (3D: patches/s), with its 95 % interval and
-    its speedup over eager FP32. Break-even: after how many inferences preparing it from nothing has taken less time
-    than it saved over eager FP32."""
+    its speedups over baseline, and over baseline with the allocator retained. Break-even: after how many inferences
+    preparing it from nothing has taken less time than it saved over eager FP32."""
     best = fastest(without_load(results))
     return catalogue.shown(
         {
@@ -171,54 +235,69 @@ def winners(results: Results) -> Shown:
             "img/s": (best.throughput_img_s, 1),
             "95 % interval": spans(best.throughput_low, best.throughput_high),
             "speedup": (best.speedup, 2),
+            "pairs": (best.pairs, 0),
+            "over baseline+retained": (best.over_retained, 2),
             "relative error": best.rel_error.map("{:.0e}".format),
             "break-even": (best.break_even, 0),
         }
     )
 
 
-def geometric_mean(values: pd.Series) -> float:
-    return float(gmean(values.dropna())) if values.notna().any() else float("nan")
-
-
 def picture(results: Results) -> Picture:
-    """A row per run log, without those of --background-load. Left: speedup of every mode over baseline for every
-    network; right: torch's steps added one by one, geometric mean over the networks of a kind."""
+    """A row per run log, without those of --background-load: speedup of every mode for every network, and below it the
+    ladder, the means over the networks of a kind."""
     frame = without_load(results)
-    return (frame, partial(draw, frame, results.dates())) if len(frame) else None
+    frame = frame[~is_volume(frame)]
+    ladders = {log.name: means(results.of(log)) for log in results.run_logs if not log.name.endswith(BACKGROUND_LOAD)}
+    shown = {name: rows for name, rows in plots.by_machine(frame).items() if len(heated(rows)[0])}
+    data = pd.concat([frame, *(ladder.assign(machine=name) for name, ladder in ladders.items())])
+    return (data, partial(draw, shown, ladders, results.dates())) if shown else None
 
 
-def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
-    machines = plots.by_machine(frame)
-    heights = [1.6 + 0.24 * catalogue.networks(rows).nunique() for rows in machines.values()]
-    figure, axes = plots.panels(heights, 2, width_ratios=(5, 2))
-    for (left, right), (machine, rows) in zip(axes, machines.items(), strict=True):
-        heat(left, rows[rows.allocator == "retained"])
-        if left.get_legend_handles_labels()[0]:  # none where no mode computed what it should
-            left.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
-        most_common = rows[rows["size"] == rows["size"].mode()[0]]
-        left.set_title(plots.caption(most_common, dates[machine]), loc="left", fontsize=9)
-        waterfall(right, rows)
+def heated(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Networks by modes, and over which mode: speedups of what needs no allocator, or else of all modes; of networks
+    that were measured under at least half of these."""
+    rows = rows.assign(network=catalogue.networks(rows))
+    over = rankings.over_what(rows)
+    known = rows[(rows.status == "ok") & rows[over].notna() & (rows["mode"] != rankings.BASE_OF[over])]
+    plain = known[(known.allocator == "default") | known["mode"].isin(BASELINES)]
+    wide = (plain if len(plain) else known).pivot_table(index="network", columns="mode", values=over, sort=False)
+    wide = wide[wide.notna().mean(axis=1) >= 0.5]
+    return wide.reindex(columns=modes.in_order([*wide.columns])), over
+
+
+def draw(of_machine: dict[str, pd.DataFrame], ladders: dict[str, pd.DataFrame], dates: dict[str, str]) -> Figure:
+    heights = []
+    for rows in of_machine.values():
+        heights += [1.7 + 0.24 * len(heated(rows)[0]), 3.4]
+    figure, axes = plots.panels(heights)
+    for (upper, lower), (machine, rows) in zip(axes.reshape(-1, 2), of_machine.items(), strict=True):
+        wide, over = heated(rows)
+        heat(upper, wide, rows)
+        text = plots.caption(rows, dates[machine])
+        upper.set_title(f"Speedup over {rankings.BASE_OF[over]}\n{text}", loc="left", fontsize=9)
+        ladder(lower, ladders[machine])
     return figure
 
 
-def heat(axes: Axes, rows: pd.DataFrame) -> None:
+def heat(axes: Axes, wide: pd.DataFrame, rows: pd.DataFrame) -> None:
     """Networks by modes: speedups as numbers and colours, the fastest valid mode of each precision marked."""
-    rows = rows.assign(network=catalogue.networks(rows))
-    names, columns = [*dict.fromkeys(rows.network)], [mode for mode in modes.in_order(rows["mode"]) if mode != BASELINE]
-    valid = rows[rows.status == "ok"]
-    wide = valid.pivot(index="network", columns="mode", values="speedup").reindex(index=names, columns=columns)
-    axes.pcolormesh(wide.to_numpy(dtype=float), cmap="PuOr_r", norm=LogNorm(1 / 5, 5), alpha=0.7)
+    names, columns = [*wide.index], [*wide.columns]
+    axes.pcolormesh(wide.to_numpy(dtype=float), cmap="PuOr_r", norm=LogNorm(1 / 8, 8), alpha=0.7)
     for (y, x), value in np.ndenumerate(wide.to_numpy(dtype=float)):
         if not np.isnan(value):
             axes.annotate(f"{value:.2f}", (x + 0.45, y + 0.5), ha="center", va="center", fontsize=7)
-    best = rankings.best(valid, keys=[*NETWORK, "precision"])
+    rows = rows.assign(network=catalogue.networks(rows))
+    best = rankings.best(rows[rows["mode"].isin(columns)], keys=[*NETWORK, "precision"])
+    best = best[best.network.isin(names)]
     for precision, (label, marker) in PRECISIONS.items():
-        fastest_modes = best[(best.precision == precision) & (best["mode"] != BASELINE)]
-        x = [columns.index(mode) + 0.87 for mode in fastest_modes["mode"]]
-        y = [names.index(name) + 0.5 for name in fastest_modes.network]
+        of_precision = best[best.precision == precision]
+        x = [columns.index(mode) + 0.9 for mode in of_precision["mode"]]
+        y = [names.index(name) + 0.5 for name in of_precision.network]
         if x:
-            axes.scatter(x, y, s=14, color="black", marker=marker, label=f"fastest, {label}")
+            axes.scatter(x, y, s=12, color="black", marker=marker, label=f"fastest, {label}")
+    if axes.get_legend_handles_labels()[0]:  # none where no mode computed what it should
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize=8)
     ticks = [mode.replace("+", "\n+") for mode in columns]
     axes.set_xticks(np.arange(len(columns)) + 0.5, ticks, fontsize=7, rotation=45)
     axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=7)
@@ -226,42 +305,58 @@ def heat(axes: Axes, rows: pd.DataFrame) -> None:
     axes.tick_params(length=0)
 
 
-def waterfall(axes: Axes, rows: pd.DataFrame) -> None:
-    """Speedup over eager mode with glibc's default allocator after each of torch's steps that at least half of the
-    networks were measured with; over the networks that were measured with all of these steps."""
-    rows = rows[(rows.status == "ok") & ~is_volume(rows)]
-    eager = rows[(rows["mode"] == BASELINE) & (rows.allocator == "default")].set_index(NETWORK).latency_ms
-    steps = rows[(rows.allocator == "retained") & rows["mode"].isin(TORCH)].join(eager.rename("eager_ms"), on=NETWORK)
-    steps["gain"] = steps.eager_ms / steps.latency_ms
-    wide = steps.pivot(index=[*NETWORK, "kind"], columns="mode", values="gain")
-    wide = wide.loc[:, 2 * wide.notna().sum() >= len(wide)].dropna()
-    if wide.empty or BASELINE not in wide:
+def ladder(axes: Axes, frame: pd.DataFrame) -> None:
+    """Mean speedup over baseline of each step of LADDER, full, and with the allocator retained, hollow."""
+    steps = [step for step in LADDER if step in {*frame["mode"].map(without_allocator)}]
+    if not steps:
         return axes.set_axis_off()
-    names = [mode for mode in TORCH if mode in wide]
-    for place, (kind, of_kind) in enumerate(wide.groupby(wide.index.get_level_values("kind"), sort=False)):
-        means = [geometric_mean(of_kind[mode]) for mode in names]
-        label = f"{KINDS[kind]} ({len(of_kind)})"
-        axes.plot(range(len(names) + 1), [1, *means], marker="os^D"[place], color=COLOURS[place], label=label)
-    ticks = ["eager", "allocator retained", *(name.replace("+", "\n+") for name in names[1:])]
-    axes.set_xticks(range(len(ticks)), ticks, rotation=45, fontsize=7)
-    axes.set_title("speedup over eager mode,\ndefault allocator (geometric mean)", fontsize=8, loc="left")
-    axes.set_ylim(bottom=0.9)
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    for place, (kind, of_kind) in enumerate(frame.groupby("kind", sort=False)):
+        by_mode, shift = of_kind.set_index("mode"), 0.2 * (place - 1)
+        for suffix, face in (("", COLOURS[place]), (f"+{modes.RETAINED}", "white")):
+            chosen = by_mode.reindex([step + suffix for step in steps])
+            label = f"{KINDS[kind]} ({of_kind.networks.max()} networks)" if not suffix else None
+            x, bars = np.arange(len(steps)) + shift, np.abs(chosen[["low", "high"]].sub(chosen["mean"], axis=0)).T
+            axes.errorbar(x, chosen["mean"], yerr=bars, fmt="none", ecolor=COLOURS[place], alpha=0.5, lw=1)
+            axes.scatter(x, chosen["mean"], marker="os^D"[place], c=face, edgecolors=COLOURS[place], s=30, label=label)
+    axes.axhline(1, color="0.6", lw=1, ls="--", zorder=1)
+    axes.set_yscale("log")
+    plots.plain_log(axes.yaxis)
+    axes.set_xticks(range(len(steps)), [step.replace("+", "\n+") for step in steps], rotation=45, fontsize=7)
+    axes.set_ylabel("speedup over baseline, mean", fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", title="hollow: allocator retained", title_fontsize=8)
     axes.grid(color="0.92")
-    axes.set_box_aspect(1.2)
-    axes.set_anchor("N")
+
+
+def without_allocator(mode: str) -> str:
+    return mode.removesuffix(f"+{modes.find(mode).allocator}") if modes.find(mode).allocator else mode
+
+
+def on_machine(results_of: catalogue.AllResults, table: Shown) -> str:
+    """A table of the machine with the most cases, named in its first heading."""
+    if table.frame.empty:
+        return ""
+    here = catalogue.largest(results_of, "runtimes").run_logs[0].header.machine
+    heading = f"{table.frame.columns[0]}, on {catalogue.cpu(here)}"
+    return markdown.table(table.frame.rename(columns={table.frame.columns[0]: heading}), table.digits)
 
 
 def runtimes(results_of: catalogue.AllResults) -> str:
-    """Speedups of the modes that ran on at least four fifths of the networks, on the machine with the most cases."""
-    results = catalogue.largest(results_of, "runtimes")
-    if not results.run_logs:
-        return ""
-    shown = gains(results)
-    frame = shown.frame[shown.frame.networks >= 0.8 * shown.frame.networks.max()]
-    frame = frame[frame["mode"] != BASELINE].drop(columns=["networks", "prepare, s", "from disk, s"])
-    here = results.run_logs[0].header.machine
-    return markdown.table(frame.rename(columns={"mode": f"mode, on {here.label} ({here.name})"}), shown.digits)
+    """Speedups of all modes over baseline."""
+    shown = gains(catalogue.largest(results_of, "runtimes"))
+    frame = shown.frame.drop(columns=["prepare, s", "from disk, s"], errors="ignore")
+    return on_machine(results_of, Shown(frame, shown.digits))
+
+
+def runtimes_retained(results_of: catalogue.AllResults) -> str:
+    """The same over baseline with the allocator retained."""
+    shown = over_retained(catalogue.largest(results_of, "runtimes"))
+    names = ["prepare, s", "from disk, s", "relative error, at most"]
+    return on_machine(results_of, Shown(shown.frame.drop(columns=names, errors="ignore"), shown.digits))
+
+
+def output_layouts(results_of: catalogue.AllResults) -> str:
+    """What layouts cost."""
+    return on_machine(results_of, layouts(catalogue.largest(results_of, "runtimes")))
 
 
 def background_load(results_of: catalogue.AllResults) -> str:
@@ -277,7 +372,29 @@ def background_load(results_of: catalogue.AllResults) -> str:
     return markdown.table(summary.replace({"CPU": catalogue.cpus(results_of)}), dict.fromkeys(names.values(), 2))
 
 
-README_TABLES = {"runtimes": runtimes, "background-load": background_load}
+def check(name: str, columns: dict[str, int | None], results_of: catalogue.AllResults) -> str:
+    """What studies/runtime_checks.py or studies/thread_counts.py measured, on all machines. `columns`: which are shown,
+    with the decimals of those of numbers."""
+    frame = catalogue.evidence(CHECKS / name)
+    if frame.empty:
+        return ""
+    shown = pd.DataFrame({"CPU": frame.machine.replace(catalogue.cpus(results_of))} | {c: frame[c] for c in columns})
+    shown["95 % interval"] = spans(frame.low, frame.high, 2)
+    return markdown.table(shown, {name: digits for name, digits in columns.items() if digits is not None})
+
+
+TOOLS = {"network": None, "mode": None, "ms": 1, "pairs": 0, "mode over tool": 3}
+NEWCOMER = {"network": None, "mode": None, "pairs": 0, "eager / artefact": 2, "in the tables": 2}
+THREADS = {"what": None, "CPUs": 1, "threads": None, "chosen": 0, "s": 3, "times the best": 2}
+README_TABLES = {
+    "newcomer": partial(check, "newcomer", NEWCOMER),
+    "tools": partial(check, "tools", TOOLS),
+    "thread-counts": partial(check, "thread_counts", THREADS),
+    "runtimes": runtimes,
+    "runtimes-retained": runtimes_retained,
+    "layouts": output_layouts,
+    "background-load": background_load,
+}
 REPORT = Report(
     csvs={
         "benchmark_results_all.csv": everything,
@@ -286,5 +403,5 @@ REPORT = Report(
     },
     pictures={"benchmark_plot.png": picture},
     show=terminal,
-    pages=(gains, shares, winners, reference_times),
+    pages=(gains, over_retained, layouts, shares, winners, reference_times),
 )

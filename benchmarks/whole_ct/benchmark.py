@@ -119,6 +119,7 @@ def described(job: Job, result: JobResult, reference: np.ndarray | None) -> dict
     row |= {f"{part.replace(' ', '_')}_s": seconds for part, seconds in result.parts_s.items()}
     row |= {f"{part.replace(' ', '_')}_mb": peak for part, peak in result.peaks_mb.items()}
     row |= {key: getattr(result, key) for key in ("whole_s", "prepare_s", "peak_mb", "tiles")}
+    row |= dict(zip(("reference_before_ms", "reference_after_ms"), result.reference_ms, strict=True))
     same = np.nan if reference is None else float((np.load(job.labels) == reference).mean())
     return row | {"same_labels": same}
 
@@ -159,7 +160,7 @@ def check(settings: Settings) -> Path:
         raise Problem(f"--modes {' '.join(asked)}: this machine has no native BF16, and nothing else is asked for")
     for name in settings.modes:
         case = Case(model="stunet_s", mode=name, size=zoo.TILE)
-        if reason := runtimes.of_mode(modes.MODES[name]).missing(modes.MODES[name], case, here):
+        if reason := runtimes.missing(modes.MODES[name], case, here):
             raise Problem(f"--modes {name}: {reason}")
     if min(settings.voxels) < 8:
         raise Problem("--voxels are 8 or more on each side")
@@ -178,7 +179,7 @@ def check(settings: Settings) -> Path:
     if settings.labels:
         check_labels(settings.labels)
     for model in settings.models:
-        wanted = RELEASED[NETWORKS[model][1]].networks
+        wanted = RELEASED[NETWORKS[model].released].networks
         if settings.weights and len(settings.weights) != wanted:
             raise Problem(f"--weights: {model} has {wanted} networks, {len(settings.weights)} files are named")
         for path, plans in zip(settings.weights, plans_of(model, settings.weights), strict=False):

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,15 +16,27 @@ if TYPE_CHECKING:
     from .scan import Scan
 
 CLASSES = 117  # of STU-Net
-# What is run, by the name of --models: nnU-Net models are exported as nnU-Net does, TotalSegmentator's as it does.
+
+
+class Network(NamedTuple):
+    kind: str  # of its export: nnU-Net's (nnunet) or TotalSegmentator's (official)
+    released: str  # name in zoo.RELEASED
+    task: str = "total"  # of TotalSegmentator
+    size: str = "big"  # the other of its task total_v3 is small
+
+
+# What is run, by the name of --models.
 NETWORKS = {
-    "stunet_s": ("nnunet", "STU-Net-S, 1.5 mm"),
-    "stunet_b": ("nnunet", "STU-Net-B, 1.5 mm"),
-    "totalsegmentator": ("official", "TotalSegmentator, 1.5 mm"),
-    "totalsegmentator_fast": ("official", "TotalSegmentator --fast, 3 mm"),
+    "stunet_s": Network("nnunet", "STU-Net-S, 1.5 mm"),
+    "stunet_b": Network("nnunet", "STU-Net-B, 1.5 mm"),
+    "totalsegmentator": Network("official", "TotalSegmentator, 1.5 mm"),
+    "totalsegmentator_fast": Network("official", "TotalSegmentator --fast, 3 mm"),
+    "totalsegmentator_v3": Network("official", "TotalSegmentator, 1.5 mm", "total_v3"),
+    "totalsegmentator_v3_small": Network("official", "TotalSegmentator v3, small, 1.5 mm", "total_v3", "small"),
 }
 RELEASED = {run.name: run for run in zoo.RELEASED}
-TASKS = (291, 292, 293, 294, 295)  # TotalSegmentator's five networks: organs, vertebrae, cardiac, muscles, ribs
+# By task, the data sets of TotalSegmentator's five networks: organs, vertebrae, cardiac, muscles, ribs.
+TASKS = {"total": (291, 292, 293, 294, 295), "total_v3": (831, 832, 833, 834, 835)}
 STEPS = {"nnunet": 0.5, "official": 0.8}  # of a tile, from one to the next: nnU-Net's default, TotalSegmentator's
 
 
@@ -45,6 +57,8 @@ class Job(msgspec.Struct):
     order: int = 1  # of the splines that TotalSegmentator resamples a CT by
     export: str = "torch"  # how nnU-Net resamples logits: by torch, all classes at once; anything else: as planned
     exact: bool = False  # nnU-Net's sums in FP32: for labels to compare with, not to be timed
+    task: str = "total"  # of TotalSegmentator
+    size: str = "big"  # of its network, or small
 
 
 class JobResult(msgspec.Struct):
@@ -54,6 +68,7 @@ class JobResult(msgspec.Struct):
     prepare_s: float  # once per network and machine, not part of the whole
     peak_mb: float
     tiles: int
+    reference_ms: tuple[float, float]  # of the reference convolution before and after it: the state of the machine
 
 
 def jobs_of(settings: object, model: str, folder: Path, scan: "Scan") -> tuple[Job | None, list[Job]]:
@@ -62,8 +77,8 @@ def jobs_of(settings: object, model: str, folder: Path, scan: "Scan") -> tuple[J
 
     `settings`: those of benchmark.py.
     """
-    kind, name = NETWORKS[model]
-    run = RELEASED[name]
+    network = NETWORKS[model]
+    kind, run = network.kind, RELEASED[network.released]
     plans = plans_of(model, settings.weights)
     for network_plans in plans:
         if network_plans.scheme == "CTNormalization" and not network_plans.intensities:
@@ -79,7 +94,9 @@ def jobs_of(settings: object, model: str, folder: Path, scan: "Scan") -> tuple[J
         "voxels": scan.values.shape,
         "spacing_mm": scan.spacing_mm,
         "weights": tuple(str(path.resolve()) for path in settings.weights),
-        "merge": tables_of_parts() if run.networks > 1 else (),
+        "merge": tables_of_parts(network.task) if run.networks > 1 else (),
+        "task": network.task,
+        "size": network.size,
         "order": spline_order() if kind == "official" else 0,
     }
     exact, timed = None, []
@@ -113,20 +130,23 @@ def check_size(scan: "Scan", resolution_mm: float, plans: Plans) -> None:
         raise Problem(f"{scan.path} would have {sides(tuple(size))} voxels of {at} mm, which the network sees")
 
 
-def names_of_parts() -> list[list[str]]:
+def names_of_parts(task: str = "total") -> list[list[str]]:
     """Classes of each of TotalSegmentator's five networks, the background left out."""
-    from totalsegmentator.map_to_binary import class_map_5_parts, map_taskid_to_partname_ct
+    from totalsegmentator import map_to_binary as maps
 
-    parts = [class_map_5_parts[map_taskid_to_partname_ct[task]] for task in TASKS]
+    version = task.removeprefix("total")  # "", "_v3"
+    classes = getattr(maps, f"class_map_5_parts{f'_{task}' if version else ''}")
+    part_of = getattr(maps, f"map_taskid_to_partname_ct{version}")
+    parts = [classes[part_of[data_set]] for data_set in TASKS[task]]
     return [[part[label] for label in sorted(part)] for part in parts]
 
 
-def tables_of_parts() -> tuple[tuple[int, ...], ...]:
+def tables_of_parts(task: str = "total") -> tuple[tuple[int, ...], ...]:
     """Of TotalSegmentator's five networks: the label among all 117 of each of its classes, the background first."""
     from totalsegmentator.map_to_binary import class_map
 
-    number = {name: label for label, name in class_map["total"].items()}
-    return tuple((0, *(number[name] for name in part)) for part in names_of_parts())
+    number = {name: label for label, name in class_map[task].items()}
+    return tuple((0, *(number[name] for name in part)) for part in names_of_parts(task))
 
 
 def too_large(job: Job, free_gb: float) -> str:
@@ -151,10 +171,10 @@ def plans_of(model: str, weights: tuple[Path, ...]) -> tuple[Plans, ...]:
     its network, and for plans that are not followed."""
     from segbench.models.totalsegmentator import class_names
 
-    run = RELEASED[NETWORKS[model][1]]
-    count = run.classes or CLASSES
-    whole = class_names() if count == len(class_names()) + 1 else [f"class {n}" for n in range(1, count)]
-    names = [["background", *part] for part in names_of_parts()] if run.networks > 1 else [["background", *whole]]
+    task, run = NETWORKS[model].task, RELEASED[NETWORKS[model].released]
+    count, names = run.classes or CLASSES, class_names(task)
+    whole = names if count == len(names) + 1 else [f"class {n}" for n in range(1, count)]
+    names = [["background", *part] for part in names_of_parts(task)] if run.networks > 1 else [["background", *whole]]
     if not weights:
         return tuple(Plans((run.resolution_mm,) * 3, part) for part in names)
     return tuple(of_checkpoint(model, path, number, names) for number, path in enumerate(weights))
@@ -164,8 +184,8 @@ def of_checkpoint(model: str, path: Path, number: int, names: list[list[str]]) -
     """Of the checkpoint of one of a model's networks, whose classes are called `names[number]`."""
     from segbench.models import states, volume
 
-    kind, name = NETWORKS[model]
-    run, at = RELEASED[name], f"--weights {path.name}"
+    kind, released, network_task, _ = NETWORKS[model]
+    run, at = RELEASED[released], f"--weights {path.name}"
     try:
         checkpoint = states.read(path)
         state = states.unwrapped(checkpoint)
@@ -180,25 +200,29 @@ def of_checkpoint(model: str, path: Path, number: int, names: list[list[str]]) -
     mirrored = checkpoint.get("inference_allowed_mirroring_axes") if isinstance(checkpoint, dict) else None
     plans.mirrored = kind == "nnunet" and bool(simple(mirrored))  # TotalSegmentator never does
     if kind == "official":
-        check_part(at, plans, number, names)
+        check_part(at, plans, number, names, TASKS[network_task])
     return plans
 
 
-def check_part(at: str, plans: Plans, number: int, names: list[list[str]]) -> None:
-    """Raises Problem for a checkpoint of another of TotalSegmentator's networks, by its classes or its data set."""
+def check_part(at: str, plans: Plans, number: int, names: list[list[str]], tasks: tuple[int, ...]) -> None:
+    """Raises Problem for a checkpoint of another of TotalSegmentator's networks, by its classes or its data set, which
+    should be that of `tasks`."""
     if len(plans.names) != len(names[number]):
         raise Problem(f"{at} has {len(plans.names)} classes, {len(names[number])} are wanted")
     expected, given = names[number][1:], plans.names[1:]
     if given != expected and given != [f"class {n}" for n in range(1, len(names[number]))]:
         first = next(pair for pair in zip(given, expected, strict=True) if pair[0] != pair[1])
         raise Problem(f"{at} segments {first[0]} where {first[1]} is wanted: name the files in the order of the parts")
-    task = re.match(r"Dataset(\d+)_", plans.dataset)
-    if len(names) > 1 and task and int(task[1]) in TASKS and int(task[1]) != TASKS[number]:
-        raise Problem(f"{at} is of {plans.dataset}, not of data set {TASKS[number]}: name the files in order")
+    task, known = (
+        re.match(r"Dataset(\d+)_", plans.dataset),
+        {number for of_task in TASKS.values() for number in of_task},
+    )
+    if len(names) > 1 and task and int(task[1]) in known and int(task[1]) != tasks[number]:
+        raise Problem(f"{at} is of {plans.dataset}, not of data set {tasks[number]}: name the files in order")
 
 
 def names_of(job: Job) -> list[str]:
     """Of the labels of a job, the background left out."""
     from segbench.models.totalsegmentator import class_names
 
-    return class_names() if job.as_in == "official" else job.plans[0].names[1:]
+    return class_names(job.task) if job.as_in == "official" else job.plans[0].names[1:]

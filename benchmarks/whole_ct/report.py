@@ -32,6 +32,7 @@ PARTS = {  # in the order of the work, as columns call them
     "labels_resampled": "labels resampled",
     "other": "files and processes",  # of TotalSegmentator, between its steps
 }
+APART = pd.Timedelta(hours=2)
 NUMBERS = ["threads", "repeat", "step", "classes", "tiles", "whole_s", "prepare_s", "preparing_mb", "same_labels"]
 NAMES = {"nnunet": "nnU-Net", "official": "TotalSegmentator", "optimised": "optimised"}
 
@@ -47,7 +48,8 @@ def evidence(folder: Path) -> pd.DataFrame:
 def read(path: Path) -> pd.DataFrame:
     frame = catalogue.read_table(path)
     ct = frame.ct.fillna(SYNTHETIC) if "ct" in frame else SYNTHETIC
-    return frame.assign(export=frame.export.astype(object).fillna(""), ct=ct)
+    started = frame.started if "started" in frame else ""
+    return frame.assign(export=frame.export.astype(object).fillna(""), ct=ct, started=started)
 
 
 def checked(path: Path) -> pd.DataFrame:
@@ -80,6 +82,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             row = dict(zip([*SETTING, *WAY], [*setting, *way], strict=True))
             row |= {"cpu": own.cpu.iloc[0], "threads": own.threads.iloc[0], "classes": own.classes.iloc[0]}
             row |= {"precision": modes.find(row["mode"]).precision, "runs": len(own), "tiles": own.tiles.iloc[0]}
+            row["occasions"] = occasions(own.get("started", pd.Series(dtype=object)))
             row |= {part: own[part].mean() for part in parts}
             row |= {"whole_s": own.whole_s.mean(), "parts_over_whole": (own[parts].sum(axis=1) / own.whole_s).mean()}
             worked = [f"{part}_mb" for part in ("sliding_window", *PARTS) if f"{part}_mb" in own]
@@ -100,6 +103,12 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def occasions(started: pd.Series) -> int:
+    """How often runs were made with two hours or more between them."""
+    times = pd.to_datetime(started, errors="coerce", utc=True).sort_values()
+    return 1 + int((times.diff() >= APART).sum())
+
+
 def shown(frame: pd.DataFrame) -> Shown:
     """For a page."""
     if frame.empty:
@@ -114,6 +123,8 @@ def shown(frame: pd.DataFrame) -> Shown:
     return catalogue.shown(
         columns
         | {
+            "turns": (frame.runs, 0),
+            "occasions": (frame.occasions, 0),
             "speedup": (frame.ratio, 2),
             "95 % interval": markdown.spans(frame.ratio_low, frame.ratio_high, 2),
             "peak GB": (frame.peak_mb / 1e3, 1),
@@ -188,8 +199,11 @@ def draw_bars(panel: Axes, bars: Iterable[tuple[str, dict[str, float], str]]) ->
 
 def whole_ct_runs(results_of: catalogue.AllResults) -> str:
     """Whole CTs that were run, all machines."""
-    table = shown(summary(evidence(HERE)))
-    return markdown.table(*table[:2]) if len(table.frame) else ""
+    frame = summary(evidence(HERE))
+    if frame.empty:
+        return ""
+    table = shown(frame)
+    return f"On {cpu_of(frame)}:\n\n{markdown.table(*table[:2])}"
 
 
 def whole_ct_short(results_of: catalogue.AllResults) -> str:
@@ -202,8 +216,16 @@ def whole_ct_short(results_of: catalogue.AllResults) -> str:
         for row in fastest.itertuples():
             way = f"optimised, {row.precision.upper()}" if row.way == "optimised" else f"stock {NAMES[row.way]}"
             rows.append({"network": model, "CT, voxels": voxels, "way": way, "s": row.whole_s, "GB": row.peak_mb / 1e3})
-            rows[-1]["speedup"] = row.ratio
-    return markdown.table(pd.DataFrame(rows), {"s": 0, "GB": 1, "speedup": 1}) if rows else ""
+            rows[-1] |= {"speedup": row.ratio, "95 % interval": markdown.span(row.ratio_low, row.ratio_high, 1)}
+            rows[-1] |= {"turns": row.runs, "occasions": row.occasions}
+    digits = {"s": 0, "GB": 1, "speedup": 1, "turns": 0, "occasions": 0}
+    return f"On {cpu_of(frame)}:\n\n{markdown.table(pd.DataFrame(rows), digits)}" if rows else ""
+
+
+def cpu_of(frame: pd.DataFrame) -> str:
+    """The CPUs of the runs and the names of their machines."""
+    names = dict(zip(frame.machine, frame.cpu, strict=True))
+    return "; ".join(f"{cpu} ({machine})" for machine, cpu in names.items())
 
 
 README_TABLES = {"whole-ct-runs": whole_ct_runs, "whole-ct-short": whole_ct_short}

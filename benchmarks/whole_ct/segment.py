@@ -6,6 +6,7 @@ the label map resampled; five networks are merged in the order of their parts), 
 the same as one of them, see optimised.py.
 """
 
+import statistics
 import sys
 import time
 
@@ -16,6 +17,7 @@ import torch
 from benchmarks.whole_ct.common import Laps
 from benchmarks.whole_ct.jobs import Job, JobResult
 from segbench import machine
+from segbench.measure import timing
 
 
 @torch.inference_mode()
@@ -27,9 +29,12 @@ def run(job: Job) -> JobResult:
     else:
         from benchmarks.whole_ct.stock import stock as way
     torch.set_num_threads(machine.usable_cores())
+    before_ms = reference_ms()
     lap, start = Laps(), time.perf_counter()
     labels = way(job, lap)
     whole_s = time.perf_counter() - start
+    torch.set_num_threads(machine.usable_cores())  # the tools set their own
+    after_ms = reference_ms()
     np.save(job.labels, labels)
     parts = dict(lap.spent_s)
     prepare_s = parts.pop("preparing")
@@ -37,7 +42,14 @@ def run(job: Job) -> JobResult:
     if job.way == "official":  # files and processes between its steps
         parts["other"] = whole_s - prepare_s - sum(parts.values())
     peak_mb = max(lap.peaks_mb.values())
-    return JobResult(parts, lap.peaks_mb, whole_s - prepare_s, prepare_s, peak_mb, lap.calls["network"])
+    calls = lap.calls["network"]
+    return JobResult(parts, lap.peaks_mb, whole_s - prepare_s, prepare_s, peak_mb, calls, (before_ms, after_ms))
+
+
+def reference_ms() -> float:
+    """Median time of the reference convolution."""
+    workload = timing.ReferenceWorkload()
+    return statistics.median(workload.read()[0] for _ in range(9))
 
 
 if __name__ == "__main__":

@@ -97,8 +97,8 @@ def official(job: Job, lap: Laps) -> np.ndarray:
         stack.enter_context(
             patch.object(nnUNetPredictor, "initialize_from_trained_model_folder", lap.of("preparing", load))
         )
-        fast = len(job.plans) == 1
-        image = python_api.totalsegmentator(job.volume, None, ml=True, fast=fast, device="cpu", quiet=True)
+        how = {"task": job.task, "model_size": job.size, "fast": len(job.plans) == 1}
+        image = python_api.totalsegmentator(job.volume, None, ml=True, device="cpu", quiet=True, **how)
     return np.asarray(image.dataobj).transpose(2, 1, 0)
 
 
@@ -106,12 +106,13 @@ def write_networks(job: Job, folder: Path) -> None:
     """As nnU-Net's training leaves them, in the places where TotalSegmentator looks."""
     from totalsegmentator.python_api import get_task_config
 
-    task = get_task_config("total", fast=len(job.plans) == 1, quiet=True)
+    task = get_task_config(job.task, fast=len(job.plans) == 1, quiet=True, model_size=job.size)
+    plans_name = task.get("plans", "nnUNetPlans")
     tasks = task["task_id"] if isinstance(task["task_id"], list) else [task["task_id"]]
     for number, (plans, identifier) in enumerate(zip(job.plans, tasks, strict=True)):
-        place = folder / f"Dataset{identifier}_of_job" / f"{task['trainer']}__nnUNetPlans__{CONFIGURATION}"
+        place = folder / f"Dataset{identifier}_of_job" / f"{task['trainer']}__{plans_name}__{CONFIGURATION}"
         (place / "fold_0").mkdir(parents=True)
-        given, data_set = plans.for_nnunet(architecture(len(plans.names)))
+        given, data_set = plans.for_nnunet(architecture(job.size))
         (place / "plans.json").write_text(json.dumps(given))
         (place / "dataset.json").write_text(json.dumps(data_set))
         checkpoint = {"trainer_name": task["trainer"], "init_args": {"configuration": CONFIGURATION}}
@@ -119,17 +120,19 @@ def write_networks(job: Job, folder: Path) -> None:
         torch.save(checkpoint | {"network_weights": weights}, place / "fold_0" / "checkpoint_final.pth")
 
 
-def architecture(classes: int) -> dict:
-    """Of models/totalsegmentator.py's plain_conv_unet, as plans have it; nnU-Net adds channels and classes."""
-    stages = len(totalsegmentator.WIDTHS)
-    keywords = {
+def architecture(size: str) -> dict:
+    """Of the networks in models/totalsegmentator.py, as plans have it; nnU-Net adds channels and classes."""
+    stages, is_small = len(totalsegmentator.STRIDES), size == "small"
+    blocks = (
+        {"n_blocks_per_stage": list(totalsegmentator.RESIDUALS)} if is_small else {"n_conv_per_stage": [2] * stages}
+    )
+    keywords = blocks | {
         "n_stages": stages,
-        "features_per_stage": list(totalsegmentator.WIDTHS),
+        "features_per_stage": list(totalsegmentator.SMALL_WIDTHS if is_small else totalsegmentator.WIDTHS),
         "conv_op": "torch.nn.modules.conv.Conv3d",
         "kernel_sizes": [[3, 3, 3]] * stages,
         "strides": [[stride] * 3 for stride in totalsegmentator.STRIDES],
-        "n_conv_per_stage": [2] * stages,
-        "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "n_conv_per_stage_decoder": [1 if is_small else 2] * (stages - 1),
         "conv_bias": True,
         "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
         "norm_op_kwargs": {"eps": 1e-5, "affine": True},
@@ -138,6 +141,7 @@ def architecture(classes: int) -> dict:
         "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
     }
-    name = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+    network = "ResidualEncoderUNet" if is_small else "PlainConvUNet"
+    name = f"dynamic_network_architectures.architectures.unet.{network}"
     imported = ["conv_op", "norm_op", "dropout_op", "nonlin"]
     return {"network_class_name": name, "arch_kwargs": keywords, "_kw_requires_import": imported}

@@ -11,8 +11,8 @@ from ..run_log import RunLog
 from . import estimates
 from .estimates import NAN, CaseEstimate
 
-NAMES = ["model", "decoder", "output", "classes", "size", "batch_size", "mode", "allocator", "quality"]
-WHAT = ("model", "decoder", "output", "mode", "allocator")  # cases that differ in other fields are refused in a row
+NAMES = ["model", "decoder", "output", "classes", "size", "batch_size", "mode", "quality"]
+WHAT = ("model", "decoder", "output", "mode")  # cases that differ in other fields are refused in a row
 COLUMNS = [*NAMES, "first_ms", "second_ms", "ratio", "low", "high", "verdict"]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .. import modes
 from ..cases import BUSY_CPUS
 from ..records import Run
 
@@ -23,10 +24,10 @@ def warnings(runs: Iterable[Run]) -> list[str]:
         busy = [value for run in runs if (value := getattr(run, field)) > BUSY_CPUS]
         if 5 * len(busy) > len(runs):
             lines.append(text.format(np.median(busy), f"{len(busy)} of {len(runs)} runs"))
-    faults = [run.page_faults for run in runs if run.case.allocator == "retained"]
+    faults = [run.page_faults for run in runs if modes.find(run.case.mode).allocator == modes.RETAINED]
     if faults and (often := float(np.median(faults))) > PAGE_FAULTS:
         lines.append(
             f"{often:.0f} page faults per inference although the allocator was to retain memory: torch uses another "
-            "allocator than glibc's, so read `retained` as `default`"
+            "allocator than glibc's, so `+retained` means nothing here"
         )
     return lines

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from .. import modes
@@ -255,10 +254,13 @@ def slope_of(runs: list[RunEstimate], *prior: float) -> float:
 def median_level(kind: tuple[str, int, str], kinds: dict[tuple, list[RunEstimate]]) -> tuple[float, int]:
     """The median level of a kind of process, and the number of sessions that it is from.
 
-    Another runtime's is torch's, plus the median difference of their levels by runs of one model in one round, for the
-    two may have been measured at other hours; with too few such pairs it is its own.
+    Another one's is that of torch, with the allocator that most of its runs had, plus the median difference of their
+    levels by runs of one model in one round, for the two may have been measured at other hours; with too few such pairs
+    it is its own.
     """
-    runs, torch_runs = kinds[kind], kinds.get((*kind[:2], "torch"), []) if kind[2] != "torch" else []
+    of_torch = [other for other in kinds if other[:2] == kind[:2] and other[2].split("+")[0] == "torch"]
+    torch = max(of_torch, key=lambda other: len(kinds[other]), default=kind)
+    runs, torch_runs = kinds[kind], kinds[torch] if torch != kind else []
     torch_beside = grouped((run for run in torch_runs if run.valid), lambda run: (run.key, run.case.group))
     offset, differences = 0.0, []
     for run in runs:
@@ -282,9 +284,13 @@ def carry_over(estimates: dict[Case, CaseEstimate], first_host: str) -> None:
             ratios[host].append(estimate.measured[0] - there.measured[0])
     elsewhere = [(case, estimate) for case, estimate in estimates.items() if estimate and estimate.host != first_host]
     for case, estimate in elsewhere:
-        baseline = estimates.get(msgspec.structs.replace(case, mode=modes.BASELINE), NOTHING)
-        ratio = speedup(baseline, estimate)
-        if baseline.host == first_host and ratio.pairs:
+        baselines = [estimates.get(case.under(mode), NOTHING) for mode in modes.BASELINES]
+        ratio, baseline = max(
+            ((speedup(baseline, estimate), baseline) for baseline in baselines if baseline.host == first_host),
+            key=lambda pair: pair[0].pairs,
+            default=(Speedup(), NOTHING),
+        )
+        if ratio.pairs:
             pairs_valid = [run.valid for key, run in estimate.runs.items() if key in baseline.runs]
             widths = ratio.half_width, 1.96 * HOSTS, baseline.measured[1]
             estimate.carried = baseline.measured[0] - float(np.log(ratio.ratio)), float(np.linalg.norm(widths))

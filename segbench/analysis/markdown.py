@@ -57,9 +57,11 @@ def terminal(results: tables.Results, decoder: str = "") -> str:
     """All rows of a decoder, then each network at its fastest valid mode, ranked; at most 100 columns."""
     rows = results.rows[results.rows.decoder == decoder]
     notes = rows.quality.mask(rows.carried, "by another host's speedup")
+    unpaired = (rows.quality == "") & (rows.pairs == 0) & rows.speedup.notna()
+    notes = notes.mask(unpaired, "speedup from different rounds")
     everything = {
         "model": rows.model,
-        "mode": rows["mode"].where(rows.allocator == "retained", rows["mode"] + " (" + rows.allocator + ")"),
+        "mode": rows["mode"],
         "img/s": rows.throughput_img_s,
         "95 % interval": spans(rows.throughput_low, rows.throughput_high),
         "speedup": rows.speedup.where(rankings.has_speedup(rows)),
@@ -121,9 +123,10 @@ def finding(best: pd.DataFrame) -> str:
         return f"The fastest mode of {text}"
     mode = best["mode"].mode()[0]
     networks = best[best["mode"] == mode]
-    speedups, over = networks.speedup[rankings.has_speedup(networks)], ""
-    if len(speedups) and mode != modes.BASELINE:
-        over = f", {speedups.min():.1f} to {speedups.max():.1f} times eager"
+    column = rankings.over_what(networks)
+    speedups, over = networks[column][rankings.has_speedup(networks, column)], ""
+    if len(speedups) and mode != rankings.BASE_OF[column]:
+        over = f", {speedups.min():.1f} to {speedups.max():.1f} times {rankings.BASE_OF[column]}"
         over += f" (known for {len(speedups)})" if len(speedups) < len(networks) else ""
     return f"{mode} is fastest for {len(networks)} of {len(best)} networks{over}; the fastest network is {text}"
 

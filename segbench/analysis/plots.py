@@ -21,7 +21,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from .. import modes, zoo
-from ..modes import BASELINE
 from ..run_log import replacing
 from . import rankings, tables
 
@@ -172,26 +171,27 @@ def pareto(best: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(axes: Axes, frame: pd.DataFrame) -> None:
-    """Speedup of each mode over baseline: a dot per model, the median as a line."""
-    shown = [mode for mode in modes.in_order(frame["mode"]) if mode != BASELINE]
+    """Speedup of each mode: a dot per model, the median as a line, over the same models in all modes."""
+    over = rankings.over_what(frame)
+    frame = rankings.comparable(frame, over)
+    shown = [mode for mode in modes.in_order(frame["mode"]) if mode != rankings.BASE_OF[over]]
     random = np.random.default_rng(0)
     for place, mode in enumerate(shown):
-        rows = frame[(frame["mode"] == mode) & (frame.status == "ok") & rankings.has_speedup(frame)]
+        rows = frame[frame["mode"] == mode]
         for family, members in rows.groupby("family", sort=False):
             spots = place + random.uniform(-0.25, 0.25, len(members))
-            axes.scatter(members.speedup, spots, s=18, edgecolors="white", linewidths=0.4, **style(family))
-        if len(rows):
-            median = rows.speedup.median()
-            axes.plot([median] * 2, [place - 0.38, place + 0.38], color="black", lw=1.5)
-            axes.annotate(f"{median:.2f}", (median, place - 0.4), ha="center", va="bottom", fontsize=8)
-        else:
-            axes.annotate("no estimate", (1, place), fontsize=8, color="0.4")
+            axes.scatter(members[over], spots, s=18, edgecolors="white", linewidths=0.4, **style(family))
+        median = rows[over].median()
+        axes.plot([median] * 2, [place - 0.38, place + 0.38], color="black", lw=1.5)
+        axes.annotate(f"{median:.2f}", (median, place - 0.4), ha="center", va="bottom", fontsize=8)
+    if not shown:
+        axes.annotate("no speedup", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
     line_at_1(axes)
     axes.set_xscale("log")
     axes.set_yticks(range(len(shown)), [mode.replace("+", "\n+") for mode in shown])
     axes.set_ylim(len(shown) - 0.4, -0.7)
     plain_log(axes.xaxis)
-    axes.set_xlabel("speedup over baseline (median as a line)")
+    axes.set_xlabel(f"speedup over {rankings.BASE_OF[over]} (median as a line)")
     axes.grid(color="0.92", axis="x")
 
 

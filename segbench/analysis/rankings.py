@@ -6,20 +6,25 @@ import numpy as np
 import pandas as pd
 
 from .. import modes
-from ..modes import BASELINE
+from ..modes import BASELINES
 
 NETWORK = ["machine", "model", "decoder"]  # these columns name a network of a machine
-
-
-def one_allocator(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the allocator retained, or, where there are none, with the other."""
-    retained = frame[frame.allocator == "retained"]
-    return retained if len(retained) else frame
+# Columns of speedups: over which mode, and the column of the number of pairs.
+BASE_OF = dict(zip(("speedup", "over_retained"), BASELINES, strict=True))
+PAIRS_OF = {"speedup": "pairs", "over_retained": "retained_pairs"}
+OVER = tuple(BASE_OF)
+PAIRS = 4  # that a speedup in a table over several networks is from at least, where so many were measured
 
 
 def competes(frame: pd.DataFrame) -> pd.Series:
-    """Whether a row may be ranked: a valid result, a mode that the code knows, the allocator retained."""
-    return (frame.status == "ok") & (frame.allocator == "retained") & (frame.precision.map(modes.ranking) != "")
+    """Whether a row may be ranked: a valid result, and a mode that the code knows."""
+    return (frame.status == "ok") & (frame.precision.map(modes.ranking) != "")
+
+
+def eager(frame: pd.DataFrame, keys: list[str] = NETWORK) -> pd.DataFrame:
+    """The row of each network under baseline, or else with the allocator retained; these are the index."""
+    rows = frame[frame["mode"].isin(BASELINES)].sort_values("mode", kind="stable")
+    return rows.drop_duplicates(keys).set_index(keys)
 
 
 def best(frame: pd.DataFrame, by: str = "throughput_img_s", keys: list[str] = NETWORK) -> pd.DataFrame:
@@ -68,26 +73,62 @@ def floating_point(top: pd.DataFrame) -> pd.DataFrame:
 
 
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per machine and network at its fastest valid mode, with the speedups of autocast+compile and of that mode;
-    the fastest first."""
-    compiled = frame[(frame["mode"] == "autocast+compile") & (frame.allocator == "retained")].set_index(NETWORK)
-    top = floating_point(ranking(frame)).join(compiled.speedup.rename("speedup_autocast_compile"), on=NETWORK)
-    top = top.rename(columns={"mode": "best_mode", "speedup": "speedup_best"})
+    """A row per machine and network at its fastest valid mode, with the speedups of that mode and, over a baseline with
+    the same allocator, of autocast+compile; the fastest first."""
+    compiled = frame[frame["mode"].isin(["autocast+compile", "autocast+compile+retained"])].drop_duplicates(NETWORK)
+    over = compiled.speedup.where(compiled.allocator == "default", compiled.over_retained)
+    over = over.set_axis(pd.MultiIndex.from_frame(compiled[NETWORK])).rename("speedup_autocast_compile")
+    top = floating_point(ranking(frame)).join(over, on=NETWORK)
+    top = top.rename(columns={"mode": "best_mode", "speedup": "speedup_best", "over_retained": "over_retained_best"})
     columns = ["machine", "rank", "family", "model", "best_mode", "tied_modes", "params_m", "throughput_img_s"]
     columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
-    columns += ["efficiency_img_s_m", "top1", "quality", "host", "carried"]
+    columns += [
+        "rounds",
+        "pairs",
+        "over_retained_best",
+        "retained_pairs",
+        "efficiency_img_s_m",
+        "top1",
+        "quality",
+        "host",
+        "carried",
+    ]
     if frame.decoder.any():
         columns += ["decoder", "decoder_params_m", "gmacs", "decoder_gmacs", "decoder_share"]
     return top[columns]
 
 
-def has_speedup(frame: pd.DataFrame) -> pd.Series:
+def has_speedup(frame: pd.DataFrame, over: str = "speedup") -> pd.Series:
     """Whether both ends of a row's speedup are known."""
-    return (frame.speedup_low > 0) & (frame.speedup_high < math.inf)
+    return (frame[f"{over}_low"] > 0) & (frame[f"{over}_high"] < math.inf)
 
 
-def gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per mode: number of networks, lowest, median and highest speedup over baseline."""
-    known = frame[(frame["mode"] != BASELINE) & (frame.status == "ok") & has_speedup(frame)]
-    by_mode = known.groupby("mode").speedup.agg(encoders="count", lowest="min", median="median", highest="max")
-    return by_mode.reindex(modes.in_order(known["mode"])).rename_axis("mode").reset_index()
+def over_what(frame: pd.DataFrame) -> str:
+    """The column of speedups to show: over baseline, or where that is known of less, with the allocator retained."""
+    known = {over: int((has_speedup(frame, over) & (frame.status == "ok")).sum()) for over in OVER}
+    return max(known, key=known.get)
+
+
+def comparable(frame: pd.DataFrame, over: str = "speedup") -> pd.DataFrame:
+    """The rows of modes that can be compared, so that all of them are over the same networks: of modes that at least
+    half of the networks were measured under, the networks that have a valid result and a speedup from PAIRS pairs
+    under each of these; from fewer pairs where no row has so many."""
+    valid = frame[(frame.status == "ok") & has_speedup(frame, over) & (frame[PAIRS_OF[over]] > 0)]
+    most = valid[valid["mode"] != BASE_OF[over]][PAIRS_OF[over]].max()
+    rows = valid[valid[PAIRS_OF[over]] >= min(PAIRS, most)]
+    if rows.empty:
+        return rows
+    measured = rows.pivot_table(index=NETWORK, columns="mode", values=over, aggfunc="count").notna()
+    measured = measured.loc[:, 2 * measured.sum() >= len(measured)]
+    networks = measured.index[measured.all(axis=1)]
+    return rows[rows["mode"].isin(measured) & rows.set_index(NETWORK).index.isin(networks)]
+
+
+def gains(frame: pd.DataFrame, over: str = "speedup") -> pd.DataFrame:
+    """A row per mode that can be compared: number of networks, the fewest pairs that a speedup is from, and the lowest,
+    median and highest speedup."""
+    rows = comparable(frame, over)
+    rows = rows[rows["mode"] != BASE_OF[over]]
+    by_mode = rows.groupby("mode")[over].agg(networks="count", lowest="min", median="median", highest="max")
+    by_mode.insert(1, "pairs", rows.groupby("mode")[PAIRS_OF[over]].min())
+    return by_mode.reindex(modes.in_order(rows["mode"])).rename_axis("mode").reset_index()

@@ -11,13 +11,14 @@ import pandas as pd
 
 from .. import modes, zoo
 from ..cases import DECODERS, FEATURES, OUTPUTS, Case, sides
-from ..modes import BASELINE
+from ..modes import BASELINES
 from ..records import Run
 from ..run_log import RunLog, replacing
 from . import estimates
 from .estimates import NAN, CaseEstimate
 from .rankings import competes
 
+OVER_RETAINED = ("over_retained", "over_retained_low", "over_retained_high")
 # Sweeps with other decoders need not time the encoders' feature maps again: those of the sweep with FPN serve.
 FEATURE_MAPS = Path(__file__).parents[2] / "benchmarks" / "fpn_decoder" / "run_logs"
 
@@ -71,7 +72,7 @@ class Results:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Everything: a row per machine and case, machines by name, cases by zoo, model, decoder and mode; `speedup` is
-        over baseline. The index is that of `cases`."""
+        over baseline, `over_retained` over baseline with the allocator retained. The index is that of `cases`."""
         peaks = {run_log.folder: peak_gflops(run_log) for run_log in self.run_logs}
         alone = {run_log.folder: self.feature_maps(run_log) for run_log in self.run_logs}
         rows = [
@@ -142,7 +143,6 @@ def order(case: Case) -> tuple:
         modes.order(case.mode),
         case.mode,
         case.batch_size,
-        case.allocator,
     )
 
 
@@ -174,12 +174,12 @@ def row(
     gflops = 2 * gmacs / latency * 1e3
     params = first_run.params or NAN
     known = zoo.BY_MODEL.get(case.model)
-    before = of_run_log.get(msgspec.structs.replace(case, mode=BASELINE), estimates.NOTHING)
-    speedup = estimates.speedup(before, estimate)
+    baselines = [of_run_log.get(case.under(mode), estimates.NOTHING) for mode in BASELINES]
+    speedup, over_retained = (estimates.speedup(baseline, estimate)[:4] for baseline in baselines)
     host = estimate.first_host if estimate.carried else estimate.host  # whose figures these are
     return {
         "machine": run_log.name,
-        "cpu": run_log.header.machine.label,
+        "cpu": run_log.header.machine.title,
         "family": zoo.family(case.model),
         "model": case.model,
         "decoder": case.decoder,
@@ -192,7 +192,7 @@ def row(
         "in_chans": case.channels,
         "batch_size": case.batch_size,
         "threads": case.threads,
-        "allocator": case.allocator,
+        "allocator": mode.allocator or "default",
         **ending(runs, measured),
         "params_m": params / 1e6,
         "decoder_params_m": (first_run.decoder_params or NAN) / 1e6,
@@ -205,7 +205,8 @@ def row(
         "throughput_all": case.batch_size / estimate.all_samples_ms * 1e3,
         "quality": estimate.quality,
         "half_width": estimate.half_width_on_host,
-        **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs"), speedup[:4], strict=True)),
+        **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs"), speedup, strict=True)),
+        **dict(zip((*OVER_RETAINED, "retained_pairs"), over_retained, strict=True)),
         "decoder_share": decoder_share(case, estimate, alone),
         "valid_share": estimate.valid_share,
         "host": estimate.host,
@@ -220,6 +221,7 @@ def row(
         "argmax_agreement": min(
             (run.argmax_agreement for run in measured if run.argmax_agreement is not None), default=NAN
         ),
+        "output_is": first_run.ran.get("output", ""),
         "output_std": NAN if first_run.output_std is None else first_run.output_std,
         "efficiency_img_s_m": throughput / (params / 1e6),
         "top1": known.top1 if known and known.top1 else NAN,
@@ -251,6 +253,7 @@ def costs(case: Case, runs: list[Run]) -> dict[str, float]:
     return {
         "page_faults": mean(run.page_faults for run in runs),
         "memory_mb_img": min(memory, default=NAN) / case.batch_size,  # a heap's fragments only ever add
+        "unpack_ms": min((run.unpack_ms for run in runs if run.unpack_ms is not None), default=NAN),
         "loaded_mb": min((run.loaded_mb for run in warm if run.loaded_mb is not None), default=NAN),
         "prepare_s": mean(run.phases_s["prepare"] + run.saved_s for run in timed if run.cache != "warm" or run.saved_s),
         "prepare_warm_s": mean(run.phases_s["prepare"] for run in timed if run.cache == "warm"),

@@ -33,7 +33,6 @@ class Plan:
     def steps(self, runs: Iterable[Run]) -> list[Step]:
         """What is left: per round the models in a new order, the modes of each network next to each other."""
         runs, settings = self.counted(runs), self.settings
-        begun = {(run.round, run.case) for run in runs}
         done = {(run.round, run.case) for run in runs if not self.retried(run)}
         stuck = {run.case for run in runs if run.status == "timeout" and not self.retried(run)}
         order = []
@@ -42,10 +41,7 @@ class Plan:
             ends_repetition = number % settings.rounds == 0  # the fixed-iteration protocol has one run per repetition
             due = [case for case in self.cases if ends_repetition or case.protocol != "fixed-iteration"]
             order += [(number, case) for case in shuffled(due, f"{settings.seed}/{number}")]
-        left = {step for step in order if step not in done and step[1] not in stuck}
-        # A mode that joins a round later is compared with a baseline of its own session.
-        left |= {(number, case.baseline) for number, case in left - begun}
-        return [step for step in order if step in left and step[1] not in stuck]
+        return [(number, case) for number, case in order if (number, case) not in done and case not in stuck]
 
     def retried(self, run: Run) -> bool:
         """Whether the same command runs the case again: after a failure, after a timeout under a larger budget."""
@@ -60,8 +56,7 @@ class Plan:
         known = estimates.of_run_log(run_log, run_log.host_of().get(run_log.session, ""))
         candidates = [case for case in self.cases if case.protocol != "fixed-iteration"]
         estimate_of = {case: known.get(case, estimates.NOTHING) for case in candidates}
-        wide = {case for case in candidates if self.is_wide(estimate_of[case])}
-        wide = [case for case in candidates if case in wide or any(other.baseline == case for other in wide)]
+        wide = [case for case in candidates if self.is_wide(estimate_of[case])]
         number = max((run.round for run in self.counted(run_log.runs)), default=1)
         rest = [case for case in wide if number not in {run.round for run in self.counted(estimate_of[case].raw)}]
         number, wide = (number, rest) if rest else (number + 1, wide)

@@ -55,6 +55,8 @@ class Sweep:
                 (number, case), *steps = steps
                 self.show(case)
                 self.take(number, case)
+                if self.lacks_baseline(number, case, steps):
+                    self.take(number, case.under(modes.BASELINE))
                 self.bar.update()
                 if self.settings.quick and self.wait_s <= 0 < self.settings.wait_s():
                     steps = self.first_round(steps)
@@ -90,6 +92,15 @@ class Sweep:
             if self.becomes_idle(run):
                 self.record(self.run_case(case), number)
             self.wait_s -= time.monotonic() - clock
+
+    def lacks_baseline(self, number: int, case: Case, left: list[Step]) -> bool:
+        """Whether a mode was measured that joined the round later: it is compared with a baseline of its own session.
+        `left`: what follows."""
+        baseline, session = case.under(modes.BASELINE), self.run_log.session
+        if baseline not in self.plan.cases or (number, baseline) in left:
+            return False
+        here = {run.case for run in self.run_log.runs if (run.session, run.round) == (session, number)}
+        return case in here and baseline not in here and case not in self.failed
 
     def first_round(self, steps: list[Step]) -> list[Step]:
         """Without what a busy machine makes too long."""

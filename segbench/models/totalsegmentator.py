@@ -7,15 +7,17 @@ sides divisible by 8.
 from torch import nn
 
 WIDTHS = (32, 64, 128, 256, 320, 320)
+SMALL_WIDTHS = (8, 16, 32, 64, 128, 256)
 STRIDES = (1, 2, 2, 2, 2, 2)
+RESIDUALS = (1, 3, 4, 6, 6, 6)  # blocks of each stage of a residual encoder
 BLOCKS = {"norm_op": nn.InstanceNorm3d, "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": nn.LeakyReLU}
 
 
-def class_names() -> list[str]:
-    """What the 117 output channels of the task `total` mean, the background left out."""
+def class_names(task: str = "total") -> list[str]:
+    """What the 117 output channels of a task mean, the background left out."""
     from totalsegmentator.map_to_binary import class_map
 
-    return [name for _, name in sorted(class_map["total"].items())]
+    return [name for _, name in sorted(class_map[task].items())]
 
 
 def plain_conv_unet(classes: int) -> nn.Module:
@@ -28,15 +30,21 @@ def plain_conv_unet(classes: int) -> nn.Module:
     return PlainConvUNet(1, 6, WIDTHS, nn.Conv3d, 3, STRIDES, 2, classes, 2, conv_bias=True, **BLOCKS)
 
 
-def resenc(classes: int) -> nn.Module:
+def resenc(classes: int, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
     """nnU-Net's residual encoder UNet with 6 stages of 1, 3, 4, 6, 6 and 6 blocks.
 
     "nnU-Net Revisited" (Isensee et al. 2024, arXiv 2404.09556).
     """
     from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 
-    blocks = (1, 3, 4, 6, 6, 6)
-    return ResidualEncoderUNet(1, 6, WIDTHS, nn.Conv3d, 3, STRIDES, blocks, classes, 1, conv_bias=True, **BLOCKS)
+    return ResidualEncoderUNet(1, 6, widths, nn.Conv3d, 3, STRIDES, RESIDUALS, classes, 1, conv_bias=True, **BLOCKS)
+
+
+def small(classes: int) -> nn.Module:
+    """The small network of TotalSegmentator's task `total_v3` (`-ms small`): its plans are called
+    nnUNetResEncUNetLPlans_8, so this is `resenc` with 8 channels in the first stage, doubled from stage to stage. The
+    plans themselves come with the weights and were not seen."""
+    return resenc(classes, SMALL_WIDTHS)
 
 
 def segresnet(classes: int) -> nn.Module:

@@ -10,6 +10,7 @@ from ..models import states, stunet, totalsegmentator
 
 OTHERS = {
     "totalsegmentator": totalsegmentator.plain_conv_unet,
+    "totalsegmentator_small": totalsegmentator.small,
     "resenc": totalsegmentator.resenc,
     "segresnet": totalsegmentator.segresnet,
 }

@@ -66,9 +66,7 @@ def prepare(network: nn.Module, example: Tensor, mode: Mode, threads: int, cache
     return conversion.prepared(
         call,
         feed,
-        lambda result: [
-            conversion.delivered(torch.from_numpy(value.numpy()), mode) for value in result
-        ],
+        lambda result: [conversion.delivered(torch.from_numpy(value.numpy()), mode) for value in result],
         ran,
         steps,
         compile_s,

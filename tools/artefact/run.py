@@ -36,10 +36,18 @@ def openvino_call(card: dict) -> Callable[[np.ndarray], list[np.ndarray]]:
 
     def call(image: np.ndarray) -> list[np.ndarray]:
         results = compiled(image)
-        outputs = [results[output] for output in compiled.outputs]
-        return [output.transpose(0, 3, 1, 2) if output.ndim == 4 else output for output in outputs]  # from NHWC
+        return [results[output] for output in compiled.outputs]
 
     return call
+
+
+def nchw(outputs: list[np.ndarray], card: dict) -> list[np.ndarray]:
+    """(B, H, W, C) as (B, C, H, W), in the same memory, where the card says so."""
+    layouts = [output["layout"] for output in card["outputs"]]
+    return [
+        output.transpose(0, 3, 1, 2) if layout == "(B, H, W, C)" else output
+        for output, layout in zip(outputs, layouts, strict=True)
+    ]
 
 
 RUNTIMES = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}
@@ -105,7 +113,7 @@ def main() -> None:
     ends_in_labels = len(files) > 1 or card["labels"] == "fused argmax"
     for _ in range(2):  # the first call prepares
         start = time.perf_counter()
-        outputs = call(image)  # (B, C, ...), as torch has them
+        outputs = nchw(call(image), card)  # (B, C, ...), as torch has them
         labels = labels_of(card, outputs[0], size) if ends_in_labels else None
         call_ms = round(1e3 * (time.perf_counter() - start), 2)
     if files:
