@@ -185,6 +185,31 @@ def over_retained(results: Results) -> Shown:
     return gains(results, "over_retained")
 
 
+def allocators(results: Results) -> Shown:
+    """Eager mode in FP32 with each allocator. Page faults per inference, and the longest over the shortest latency of
+    the rounds, are medians over the networks with a decoder."""
+    frame, rows = means(results), []
+    runs_of = {
+        (case.model, case.decoder, case.mode): [
+            run.all_samples_ms for run in results.estimates(run_log)[case].host_runs
+        ]
+        for run_log, case in results.cases
+        if not run_log.name.endswith(BACKGROUND_LOAD)
+    }
+    every = valid_2d(results)
+    for mode in modes.variants(modes.find(BASELINE)):
+        of_mode = frame[frame["mode"] == mode.name].set_index("kind")["mean"]
+        alike = every[(every["mode"] == mode.name) & (every.decoder != "") & (every.pairs >= rankings.PAIRS)]
+        if of_mode.empty:
+            continue
+        row = {"mode": mode.name} | {f"speedup, {KINDS[kind]}": of_mode[kind] for kind in KINDS if kind in of_mode}
+        taken = [runs_of[key] for key in zip(alike.model, alike.decoder, alike["mode"], strict=True)]
+        row |= {"page faults": alike.page_faults.median()}
+        rows.append(row | {"longest over shortest": np.median([max(ms) / min(ms) for ms in taken])})
+    digits = {f"speedup, {label}": 2 for label in KINDS.values()} | {"page faults": 0, "longest over shortest": 2}
+    return Shown(pd.DataFrame(rows), digits)
+
+
 def layouts(results: Results) -> Shown:
     """What the layout of the output costs. Throughput with the channels of the output innermost (+nhwc) over that as
     converted: geometric mean over the networks, with the mean of their 95 % intervals. `unpack, ms`: the part of a call
@@ -354,6 +379,11 @@ def runtimes_retained(results_of: catalogue.AllResults) -> str:
     return on_machine(results_of, Shown(shown.frame.drop(columns=names, errors="ignore"), shown.digits))
 
 
+def allocators_here(results_of: catalogue.AllResults) -> str:
+    """What allocators bring to eager mode."""
+    return on_machine(results_of, allocators(catalogue.largest(results_of, "runtimes")))
+
+
 def output_layouts(results_of: catalogue.AllResults) -> str:
     """What layouts cost."""
     return on_machine(results_of, layouts(catalogue.largest(results_of, "runtimes")))
@@ -392,6 +422,7 @@ README_TABLES = {
     "thread-counts": partial(check, "thread_counts", THREADS),
     "runtimes": runtimes,
     "runtimes-retained": runtimes_retained,
+    "allocators": allocators_here,
     "layouts": output_layouts,
     "background-load": background_load,
 }
@@ -403,5 +434,5 @@ REPORT = Report(
     },
     pictures={"benchmark_plot.png": picture},
     show=terminal,
-    pages=(gains, over_retained, layouts, shares, winners, reference_times),
+    pages=(gains, over_retained, allocators, layouts, shares, winners, reference_times),
 )

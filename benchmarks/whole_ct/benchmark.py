@@ -50,7 +50,7 @@ class Settings:
     """Of the optimised way; what this machine has no native precision for is left out."""
     export: tuple[Literal["torch", "scipy"], ...] = ("torch",)
     """nnU-Net's resampling of logits: by torch, all classes at once, or by scipy, class by class."""
-    voxels: tuple[int, int, int] = (160, 384, 384)
+    voxels: tuple[int, int, int] = (128, 320, 320)
     """Of the synthetic CT, 1.5x0.75x0.75 mm."""
     repeats: int = 2
     """Runs of every way, in turn."""

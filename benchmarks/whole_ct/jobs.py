@@ -150,12 +150,14 @@ def tables_of_parts(task: str = "total") -> tuple[tuple[int, ...], ...]:
 
 
 def too_large(job: Job, free_gb: float) -> str:
-    """Why nnU-Net's export will not fit: all logits at the original spacing in FP32, and those it makes them from."""
+    """Why nnU-Net's export will not fit: all logits at the original spacing, and those it makes them from. By torch they
+    are in FP32; by scipy there are two copies of them, in half precision or, of sums in FP32, in that."""
     if job.way != "nnunet":
         return ""
     voxels = np.prod(job.voxels, dtype=float)
     of_network = voxels * np.prod(job.spacing_mm) / np.prod(job.plans[0].spacing_mm)
-    needed = len(job.plans[0].names) * (4 * voxels + 6 * of_network) / 1e9 + 2
+    copies = 2 if job.exact else 1
+    needed = len(job.plans[0].names) * copies * (4 * voxels + 6 * of_network) / 1e9 + 2
     return f"needs about {needed:.0f} GB, {free_gb:.0f} GB are free" if needed > free_gb else ""
 
 

@@ -107,7 +107,7 @@ def write_networks(job: Job, folder: Path) -> None:
     from totalsegmentator.python_api import get_task_config
 
     task = get_task_config(job.task, fast=len(job.plans) == 1, quiet=True, model_size=job.size)
-    plans_name = task.get("plans", "nnUNetPlans")
+    plans_name = task["plans"] or "nnUNetPlans"
     tasks = task["task_id"] if isinstance(task["task_id"], list) else [task["task_id"]]
     for number, (plans, identifier) in enumerate(zip(job.plans, tasks, strict=True)):
         place = folder / f"Dataset{identifier}_of_job" / f"{task['trainer']}__{plans_name}__{CONFIGURATION}"
