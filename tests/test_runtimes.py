@@ -147,6 +147,27 @@ def test_what_a_runtime_cannot_take_is_said_before_it_is_tried():
     assert "one image" in runtimes.of_mode(modes.MODES["ncnn"]).missing(modes.MODES["ncnn"], two, describe())
 
 
+def test_an_allocator_that_is_not_installed_is_said_before_it_is_tried(monkeypatch):
+    case, mode = Case(model="lcnet_100", mode="baseline+tcmalloc", size=(64, 64)), modes.MODES["baseline+tcmalloc"]
+    monkeypatch.setattr(runtimes, "library", lambda allocator: "")
+    assert "libtcmalloc-minimal4" in runtimes.missing(mode, case, describe())
+    monkeypatch.setattr(runtimes, "library", lambda allocator: "libx.so.1")
+    assert runtimes.missing(mode, case, describe()) == "" and runtimes.environment(mode, 1)["LD_PRELOAD"] == "libx.so.1"
+    assert "LD_PRELOAD" not in runtimes.environment(modes.MODES["baseline+retained"], 1)
+
+
+def test_the_outputs_layout_is_an_option_and_their_values_are_not(network, cache):
+    """Either way (B, C, H, W) comes back, in the memory that the runtime wrote."""
+    for name in ("onnxruntime", "openvino", "mnn"):
+        outputs = []
+        for variant in (name, f"{name}+nhwc"):
+            again = prepared(variant, network, cache)
+            (output,) = again.outputs(again.call())
+            outputs.append(output.clone())
+            assert output.permute(0, 2, 3, 1).is_contiguous() == variant.endswith("nhwc"), variant
+        assert torch.equal(*outputs) or float((outputs[0] - outputs[1]).norm() / outputs[0].norm()) < 1e-5
+
+
 @pytest.mark.slow
 def test_from_the_command_to_the_heat_map(script, run_here):
     """With OpenVINO; that of a custom network is with ONNX Runtime."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from benchmarks.whole_ct import jobs, plans
+from benchmarks.whole_ct import jobs, plans, stock
 from segbench.models import states, stunet, volume
 from segbench.problem import Problem
 
@@ -228,3 +228,13 @@ def test_another_of_totalsegmentators_networks_is_refused():
         jobs.check_part("a.pth", plans.Plans((1.5,) * 3, numbered, dataset="Dataset295_ribs"), 1, parts, tasks)
     with pytest.raises(Problem, match="25 classes, 27 are wanted"):
         jobs.check_part("a.pth", plans.Plans((1.5,) * 3, parts[0]), 1, parts, tasks)
+
+
+@pytest.mark.parametrize(("size", "model"), [("big", "totalsegmentator"), ("small", "totalsegmentator_small")])
+def test_nnunet_makes_the_network_here_of_the_plans_that_it_is_given(size, model):
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    given = stock.architecture(size)
+    made = get_network_from_plans(*given.values(), 1, 25, deep_supervision=False).state_dict()
+    here = volume.assemble(model, 25).state_dict()
+    assert {name: value.shape for name, value in made.items()} == {name: value.shape for name, value in here.items()}
