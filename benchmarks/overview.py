@@ -84,7 +84,7 @@ def best_modes(results_of: AllResults) -> str:
                 best = gains.loc[gains["median"].idxmax()]
                 row = {"CPU": catalogue.cpus(results_of)[machine], "network for": DECODERS[decoder]}
                 row |= {"precision": precision.upper(), "mode": best["mode"], "median speedup": best["median"]}
-                row |= {"lowest": best.lowest, "highest": best.highest, "over": rankings.BASE_OF[over]}
+                row |= {"lowest": best.lowest, "highest": best.highest, "over": rankings.OVER[over].mode}
                 rows.append(row | {"networks": best.networks, "pairs, at least": best.pairs})
     digits = {"median speedup": 2, "lowest": 2, "highest": 2, "networks": 0, "pairs, at least": 0}
     return markdown.table(pd.DataFrame(rows), digits)

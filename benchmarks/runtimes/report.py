@@ -153,7 +153,7 @@ def means(results: Results, over: str = "speedup") -> pd.DataFrame:
     frame = pd.concat([group for group in rows if len(group)] or [frame[:0]])
     rows = []
     for (mode, kind), group in frame.groupby(["mode", "kind"], sort=False):
-        row = {"mode": mode, "kind": kind, "networks": len(group), "pairs": group[rankings.PAIRS_OF[over]].min()}
+        row = {"mode": mode, "kind": kind, "networks": len(group), "pairs": group[rankings.OVER[over].pairs].min()}
         ends = {"mean": over, "low": f"{over}_low", "high": f"{over}_high"}
         rows.append(row | {name: float(gmean(group[column])) for name, column in ends.items()})
     frame = pd.DataFrame(rows, columns=["mode", "kind", "networks", "pairs", "mean", "low", "high"])
@@ -167,7 +167,7 @@ def gains(results: Results, over: str = "speedup") -> Shown:
     frame, every = means(results, over), valid_2d(results)
     kinds = [kind for kind in KINDS if kind in set(frame.kind)]
     rows = []
-    for mode, of_mode in frame[frame["mode"] != rankings.BASE_OF[over]].groupby("mode", sort=False):
+    for mode, of_mode in frame[frame["mode"] != rankings.OVER[over].mode].groupby("mode", sort=False):
         by_kind, alike = of_mode.set_index("kind"), every[every["mode"] == mode]
         row = {"mode": mode, "precision": PRECISIONS.get(modes.find(mode).precision, ("",))[0]}
         for kind in (kind for kind in kinds if kind in by_kind.index):
@@ -284,7 +284,7 @@ def heated(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     that were measured under at least half of these."""
     rows = rows.assign(network=catalogue.networks(rows))
     over = rankings.over_what(rows)
-    known = rows[(rows.status == "ok") & rows[over].notna() & (rows["mode"] != rankings.BASE_OF[over])]
+    known = rows[(rows.status == "ok") & rows[over].notna() & (rows["mode"] != rankings.OVER[over].mode)]
     plain = known[(known.allocator == "default") | known["mode"].isin(BASELINES)]
     wide = (plain if len(plain) else known).pivot_table(index="network", columns="mode", values=over, sort=False)
     wide = wide[wide.notna().mean(axis=1) >= 0.5]
@@ -300,7 +300,7 @@ def draw(of_machine: dict[str, pd.DataFrame], ladders: dict[str, pd.DataFrame], 
         wide, over = heated(rows)
         heat(upper, wide, rows)
         text = plots.caption(rows, dates[machine])
-        upper.set_title(f"Speedup over {rankings.BASE_OF[over]}\n{text}", loc="left", fontsize=9)
+        upper.set_title(f"Speedup over {rankings.OVER[over].mode}\n{text}", loc="left", fontsize=9)
         ladder(lower, ladders[machine])
     return figure
 

@@ -125,8 +125,8 @@ def finding(best: pd.DataFrame) -> str:
     networks = best[best["mode"] == mode]
     column = rankings.over_what(networks)
     speedups, over = networks[column][rankings.has_speedup(networks, column)], ""
-    if len(speedups) and mode != rankings.BASE_OF[column]:
-        over = f", {speedups.min():.1f} to {speedups.max():.1f} times {rankings.BASE_OF[column]}"
+    if len(speedups) and mode != rankings.OVER[column].mode:
+        over = f", {speedups.min():.1f} to {speedups.max():.1f} times {rankings.OVER[column].mode}"
         over += f" (known for {len(speedups)})" if len(speedups) < len(networks) else ""
     return f"{mode} is fastest for {len(networks)} of {len(best)} networks{over}; the fastest network is {text}"
 

@@ -52,6 +52,6 @@ def every_mode(results: tables.Results, decoder: str = "") -> Shown:
 def gains(results: tables.Results) -> Shown:
     """Speedup of each mode over the same encoders: those that were measured under all of these modes. `over`: over
     which mode. `pairs`: the fewest rounds that a speedup is from."""
-    frames = [rankings.gains(results.rows, over).assign(over=rankings.BASE_OF[over]) for over in rankings.OVER]
+    frames = [rankings.gains(results.rows, over).assign(over=rankings.OVER[over].mode) for over in rankings.OVER]
     frame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     return Shown(frame, {"networks": 0, "pairs": 0, "lowest": 2, "median": 2, "highest": 2})

@@ -174,7 +174,7 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
     """Speedup of each mode: a dot per model, the median as a line, over the same models in all modes."""
     over = rankings.over_what(frame)
     frame = rankings.comparable(frame, over)
-    shown = [mode for mode in modes.in_order(frame["mode"]) if mode != rankings.BASE_OF[over]]
+    shown = [mode for mode in modes.in_order(frame["mode"]) if mode != rankings.OVER[over].mode]
     random = np.random.default_rng(0)
     for place, mode in enumerate(shown):
         rows = frame[frame["mode"] == mode]
@@ -191,7 +191,7 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_yticks(range(len(shown)), [mode.replace("+", "\n+") for mode in shown])
     axes.set_ylim(len(shown) - 0.4, -0.7)
     plain_log(axes.xaxis)
-    axes.set_xlabel(f"speedup over {rankings.BASE_OF[over]} (median as a line)")
+    axes.set_xlabel(f"speedup over {rankings.OVER[over].mode} (median as a line)")
     axes.grid(color="0.92", axis="x")
 
 

@@ -1,6 +1,7 @@
 """Which network and which mode is fastest, and what modes bring: data frames in, data frames out."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,16 @@ from .. import modes
 from ..modes import BASELINES
 
 NETWORK = ["machine", "model", "decoder"]  # these columns name a network of a machine
-# Columns of speedups: over which mode, and the column of the number of pairs.
-BASE_OF = dict(zip(("speedup", "over_retained"), BASELINES, strict=True))
-PAIRS_OF = {"speedup": "pairs", "over_retained": "retained_pairs"}
-OVER = tuple(BASE_OF)
+
+
+class Over(NamedTuple):
+    """What a column of speedups is over."""
+
+    mode: str
+    pairs: str  # the column with the number of pairs
+
+
+OVER = {"speedup": Over(BASELINES[0], "pairs"), "over_retained": Over(BASELINES[1], "retained_pairs")}
 PAIRS = 4  # that a speedup in a table over several networks is from at least, where so many were measured
 
 
@@ -82,17 +89,8 @@ def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     top = top.rename(columns={"mode": "best_mode", "speedup": "speedup_best", "over_retained": "over_retained_best"})
     columns = ["machine", "rank", "family", "model", "best_mode", "tied_modes", "params_m", "throughput_img_s"]
     columns += ["throughput_low", "throughput_high", "memory_mb_img", "speedup_autocast_compile", "speedup_best"]
-    columns += [
-        "rounds",
-        "pairs",
-        "over_retained_best",
-        "retained_pairs",
-        "efficiency_img_s_m",
-        "top1",
-        "quality",
-        "host",
-        "carried",
-    ]
+    columns += ["rounds", "pairs", "over_retained_best", "retained_pairs", "efficiency_img_s_m", "top1"]
+    columns += ["quality", "host", "carried"]
     if frame.decoder.any():
         columns += ["decoder", "decoder_params_m", "gmacs", "decoder_gmacs", "decoder_share"]
     return top[columns]
@@ -113,9 +111,9 @@ def comparable(frame: pd.DataFrame, over: str = "speedup") -> pd.DataFrame:
     """The rows of modes that can be compared, so that all of them are over the same networks: of modes that at least
     half of the networks were measured under, the networks that have a valid result and a speedup from PAIRS pairs
     under each of these; from fewer pairs where no row has so many."""
-    valid = frame[(frame.status == "ok") & has_speedup(frame, over) & (frame[PAIRS_OF[over]] > 0)]
-    most = valid[valid["mode"] != BASE_OF[over]][PAIRS_OF[over]].max()
-    rows = valid[valid[PAIRS_OF[over]] >= min(PAIRS, most)]
+    valid = frame[(frame.status == "ok") & has_speedup(frame, over) & (frame[OVER[over].pairs] > 0)]
+    most = valid[valid["mode"] != OVER[over].mode][OVER[over].pairs].max()
+    rows = valid[valid[OVER[over].pairs] >= min(PAIRS, most)]
     if rows.empty:
         return rows
     measured = rows.pivot_table(index=NETWORK, columns="mode", values=over, aggfunc="count").notna()
@@ -128,7 +126,7 @@ def gains(frame: pd.DataFrame, over: str = "speedup") -> pd.DataFrame:
     """A row per mode that can be compared: number of networks, the fewest pairs that a speedup is from, and the lowest,
     median and highest speedup."""
     rows = comparable(frame, over)
-    rows = rows[rows["mode"] != BASE_OF[over]]
+    rows = rows[rows["mode"] != OVER[over].mode]
     by_mode = rows.groupby("mode")[over].agg(networks="count", lowest="min", median="median", highest="max")
-    by_mode.insert(1, "pairs", rows.groupby("mode")[PAIRS_OF[over]].min())
+    by_mode.insert(1, "pairs", rows.groupby("mode")[OVER[over].pairs].min())
     return by_mode.reindex(modes.in_order(rows["mode"])).rename_axis("mode").reset_index()
