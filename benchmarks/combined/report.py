@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks import catalogue
-from segbench.analysis import markdown, plots
+from segbench.analysis import markdown, plots, rankings
 from segbench.analysis.markdown import Shown, spans
 from segbench.analysis.plots import COLOURS, Picture
 from segbench.analysis.reports import Report
@@ -40,17 +40,19 @@ def terminal(results: Results) -> str:
 
 def over_all(results: Results) -> Shown:
     """FPN's throughput over UNet's, and FPN's parameters, GMACs and memory per image over UNet's in the median, over
-    all encoders that were measured with both in the same rounds."""
-    frame, summary = side_by_side(results).dropna(subset="fpn_over_unet"), []
-    for mode, rows in frame.groupby("mode", sort=False):
+    the same encoders in all modes; the fewest rounds in which both were measured."""
+    frame, summary = side_by_side(results).dropna(subset="fpn_over_unet").assign(decoder="fpn"), []
+    frame = frame[frame.fpn_over_unet_pairs >= min(rankings.PAIRS, frame.fpn_over_unet_pairs.max())]
+    for mode, rows in rankings.same_networks(frame).groupby("mode", sort=False):
         ratio = rows.fpn_over_unet
-        row = {"mode": mode, "encoders": len(rows), "significantly faster": (rows.fpn_over_unet_low > 1).sum()}
+        row = {"mode": mode, "encoders": len(rows), "pairs": rows.fpn_over_unet_pairs.min()}
+        row["significantly faster"] = (rows.fpn_over_unet_low > 1).sum()
         row |= {"FPN over UNet, lowest": ratio.min(), "median": ratio.median(), "highest": ratio.max()}
         for name, column in (("parameters", "params_m"), ("GMACs", "gmacs"), ("memory", "memory_mb_img")):
             row[name] = (rows[f"fpn_{column}"] / rows[f"unet_{column}"]).median()
         summary.append(row)
     ratios = {"FPN over UNet, lowest": 2, "median": 2, "highest": 2, "parameters": 2, "GMACs": 2, "memory": 2}
-    return Shown(pd.DataFrame(summary), {"encoders": 0, "significantly faster": 0} | ratios)
+    return Shown(pd.DataFrame(summary), {"encoders": 0, "pairs": 0, "significantly faster": 0} | ratios)
 
 
 def by_encoder(results: Results) -> Shown:
@@ -103,15 +105,19 @@ def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
 
 
 def fpn_against_unet(results_of: catalogue.AllResults) -> str:
-    """By mode, on the machine with the most runs."""
-    results = catalogue.largest(results_of, "combined")
-    shown = over_all(results)
-    frame = shown.frame.rename(columns={"FPN over UNet, lowest": "lowest", "median": "FPN over UNet, median"})
-    columns = ["mode", "encoders", "FPN over UNet, median", "lowest", "highest", "significantly faster"]
-    frame = frame[[*columns, "parameters", "GMACs", "memory"]]
-    digits = dict.fromkeys(frame.columns[1:], 2) | {"encoders": 0, "significantly faster": 0}
-    where = ", ".join(catalogue.cpus({"combined": results}).values())
-    return f"On {where}:\n\n{markdown.table(frame, digits)}"
+    """By mode, on the machine with the most runs: of this benchmark, and of that of runtimes."""
+    machine = next(iter(results_of.get("combined", catalogue.NOTHING).machines()), "")
+    if not machine:
+        return ""
+    frames = []
+    for folder in ("combined", "runtimes"):
+        frame = over_all(catalogue.of_machine(results_of, folder, machine)).frame
+        frames.append(frame.assign(**{"measured by": folder}))
+    frame = pd.concat(frames).rename(columns={"FPN over UNet, lowest": "lowest", "median": "FPN over UNet, median"})
+    columns = ["mode", "measured by", "encoders", "pairs", "FPN over UNet, median", "lowest", "highest"]
+    frame = frame[[*columns, "significantly faster", "parameters", "GMACs", "memory"]]
+    digits = dict.fromkeys(frame.columns[2:], 2) | {"encoders": 0, "pairs": 0, "significantly faster": 0}
+    return f"On {catalogue.cpus(results_of)[machine]}:\n\n{markdown.table(frame, digits)}"
 
 
 README_TABLES = {"fpn-against-unet": fpn_against_unet}

@@ -212,8 +212,9 @@ def allocators(results: Results) -> Shown:
 
 def layouts(results: Results) -> Shown:
     """What the layout of the output costs. Throughput with the channels of the output innermost (+nhwc) over that as
-    converted: geometric mean over the networks, with the mean of their 95 % intervals. `unpack, ms`: the part of a call
-    in which the runtime copies its output into planes, with FPN and UNet (median). And what the call delivers."""
+    converted: geometric mean over the networks, with the mean of their 95 % intervals; the fewest rounds in which both
+    were measured. `unpack, ms`: the part of a call in which the runtime copies its output into planes, with FPN and
+    UNet (median). And what the call delivers."""
     ratio = ["ratio", "ratio_low", "ratio_high"]
     ratios = results.ratios("ratio", lambda case: case.under(modes.base(case.mode)))
     frame = valid_2d(results).join(ratios)
@@ -222,25 +223,25 @@ def layouts(results: Results) -> Shown:
         of_mode, twin = frame[frame["mode"] == mode], frame[frame["mode"] == f"{mode}+{modes.NHWC}"]
         if modes.find(mode).allocator or modes.NHWC in modes.find(mode).options:
             continue
-        with_decoder = of_mode[of_mode.decoder != ""]
+        with_decoder, twin = of_mode[of_mode.decoder != ""], twin[twin.ratio_pairs >= rankings.PAIRS]
         row = {"mode": mode, "output": ", ".join(sorted({*with_decoder.output_is} - {""}))}
         for kind in ("fpn", "unet"):
             values = twin[(twin.kind == kind) & np.isfinite(twin[ratio]).all(axis=1)][ratio]
             if len(values):
                 mean, low, high = gmean(values)
                 row |= {f"+nhwc, {KINDS[kind]}": mean, f"{KINDS[kind]}, 95 %": markdown.span(low, high, 2)}
-        rows.append(row | {"unpack, ms": with_decoder.unpack_ms.median()})
-    digits = {f"+nhwc, {KINDS[kind]}": 2 for kind in ("fpn", "unet")} | {"unpack, ms": 2}
+        rows.append(row | {"pairs": twin.ratio_pairs.min(), "unpack, ms": with_decoder.unpack_ms.median()})
+    digits = {f"+nhwc, {KINDS[kind]}": 2 for kind in ("fpn", "unet")} | {"pairs": 0, "unpack, ms": 2}
     return Shown(pd.DataFrame(rows), digits)
 
 
 def shares(results: Results) -> Shown:
     """How much is left to win: rate of the multiply-adds as a share of the best rate that this machine reached with a
-    large matrix product or convolution in the mode's precision (medians over the networks). Winograd's algorithm can
-    exceed 1. Only modes that were measured with at least half of the networks are shown."""
+    large matrix product or convolution in the mode's precision (medians over the networks, the same for all modes).
+    Winograd's algorithm can exceed 1. Only modes that were measured with at least half of the networks are shown."""
     frame = valid_2d(results)
-    networks_of_mode = frame.groupby("mode").model.transform("nunique")
-    frame = frame[2 * networks_of_mode >= frame.model.nunique()]
+    rows = [rankings.same_networks(rows) for _, rows in frame[frame.peak_share.notna()].groupby("kind", sort=False)]
+    frame = pd.concat(rows or [frame[:0]])
     wide = frame.pivot_table(index="mode", columns="kind", values="peak_share", aggfunc="median", sort=False)
     kinds = [kind for kind in KINDS if kind in wide]
     wide = wide.reindex(index=modes.in_order([*wide.index]), columns=kinds).rename(columns=KINDS)

@@ -108,15 +108,18 @@ def over_what(frame: pd.DataFrame) -> str:
 
 
 def comparable(frame: pd.DataFrame, over: str = "speedup") -> pd.DataFrame:
-    """The rows of modes that can be compared, so that all of them are over the same networks: of modes that at least
-    half of the networks were measured under, the networks that have a valid result and a speedup from PAIRS pairs
-    under each of these; from fewer pairs where no row has so many."""
+    """The rows of modes that can be compared over the same networks (`same_networks`): valid results with a speedup
+    from PAIRS pairs; from fewer pairs where no row has so many."""
     valid = frame[(frame.status == "ok") & has_speedup(frame, over) & (frame[OVER[over].pairs] > 0)]
     most = valid[valid["mode"] != OVER[over].mode][OVER[over].pairs].max()
-    rows = valid[valid[OVER[over].pairs] >= min(PAIRS, most)]
+    return same_networks(valid[valid[OVER[over].pairs] >= min(PAIRS, most)])
+
+
+def same_networks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of modes that at least half of the networks were measured under, the networks with a row under each of these."""
     if rows.empty:
         return rows
-    measured = rows.pivot_table(index=NETWORK, columns="mode", values=over, aggfunc="count").notna()
+    measured = rows.pivot_table(index=NETWORK, columns="mode", aggfunc="size").notna()
     measured = measured.loc[:, 2 * measured.sum() >= len(measured)]
     networks = measured.index[measured.all(axis=1)]
     return rows[rows["mode"].isin(measured) & rows.set_index(NETWORK).index.isin(networks)]

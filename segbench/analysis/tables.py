@@ -111,12 +111,13 @@ class Results:
         return any(run.session in sessions for run in self.estimates(run_log)[case].raw)
 
     def ratios(self, column: str, other: Callable[[Case], Case]) -> pd.DataFrame:
-        """For every row throughput over that of `other`(its case), with interval: `column`, `column`_low and _high."""
+        """For every row throughput over that of `other`(its case), with its interval and the pairs of runs that it is
+        from: `column`, `column`_low, _high and _pairs."""
         ratios = []
         for run_log, case in self.cases:
             of_run_log = self.estimates(run_log)
-            ratios.append(estimates.speedup(of_run_log.get(other(case), estimates.NOTHING), of_run_log[case])[:3])
-        return pd.DataFrame(ratios, columns=[column, f"{column}_low", f"{column}_high"])
+            ratios.append(estimates.speedup(of_run_log.get(other(case), estimates.NOTHING), of_run_log[case])[:4])
+        return pd.DataFrame(ratios, columns=[column, *(f"{column}_{name}" for name in ("low", "high", "pairs"))])
 
     def dates(self) -> dict[str, str]:
         """Machine -> the days of its first and last run."""
