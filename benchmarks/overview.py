@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from itertools import product
 from statistics import median
 
+import numpy as np
 import pandas as pd
 
 from benchmarks import catalogue
@@ -105,14 +106,15 @@ def modes(results_of: AllResults) -> str:
             for kind in (kind for kind in WANTED if (name + suffix, kind) in by_mode.index):
                 row[DECODERS[kind] + heading] = by_mode["mean"][name + suffix, kind]
         of_mode = means[means["mode"] == name]
-        row["interval, at most"] = f"± {100 * ((of_mode.high / of_mode['mean']).max() - 1):.0f} %"
-        rows.append(row | {"pairs": of_mode.pairs.min()})
+        known = np.minimum(of_mode.high / of_mode["mean"], of_mode["mean"] / of_mode.low)  # one end may be open
+        row["interval, at most"] = f"± {100 * (known.max() - 1):.0f} %"
+        rows.append(row | {"pairs": of_mode.pairs.min(), "undisturbed": of_mode.valid_pairs.min()})
     kinds = [DECODERS[kind] + heading for heading in ("", ", retained") for kind in WANTED]
     frame = pd.DataFrame(rows)
-    columns = ["mode", "precision", *(name for name in kinds if name in frame), "interval, at most", "pairs"]
+    columns = ["mode", "precision", *(name for name in kinds if name in frame), "interval, at most", "pairs", "undisturbed"]
     machine = results.machines()[0]
     where = f"On {catalogue.cpus(results_of)[machine]}; the same {means.networks.min()} encoders in every column"
-    text = markdown.table(frame[columns], dict.fromkeys(kinds, 2) | {"pairs": 0})
+    text = markdown.table(frame[columns], dict.fromkeys(kinds, 2) | {"pairs": 0, "undisturbed": 0})
     return f"{where}; {catalogue.basis(results_of, ['runtimes'], machine)}:\n\n{text}"
 
 

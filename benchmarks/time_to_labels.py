@@ -24,6 +24,7 @@ PURPOSES = {
     "logits of every pixel or voxel": ("logits", "stitching", "logits_resampled"),
     "labels": ("argmax", "labels", "labels_merged"),
     "CT and labels resampled": ("resampling_in", "labels_resampled"),
+    "files and processes": ("other",),
 }
 OUTPUTS = {"argmax": "argmax", "labels": "fused argmax"}
 CTS = ("stunet_s", "totalsegmentator")  # one panel each
@@ -57,8 +58,9 @@ def cts(folder: Path) -> pd.DataFrame:
 
 
 def runtime(mode: str) -> str:
-    """`eager`, `OpenVINO BF16`"""
-    return "eager" if mode in BASELINES else f"OpenVINO {modes.find(mode).precision.upper()}"
+    """`eager`, `eager (retained)`, `OpenVINO BF16`"""
+    eager = dict(zip(BASELINES, ("eager", "eager (allocator retained)"), strict=True))
+    return eager.get(mode) or f"OpenVINO {modes.find(mode).precision.upper()}"
 
 
 def picture(root: Path) -> plots.Picture:

@@ -138,6 +138,12 @@ prepared = common.prepare(*common.network(case), case.mode)
 call = prepared.call
 print(json.dumps(prepared.folder and str(prepared.folder)), flush=True)
 """
+# What a runtime itself prints goes to stderr.
+APART = """
+import os, sys
+sys.stdout = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+"""
 BLOCKS = """
 for _ in range(3): call()
 for line in sys.stdin:
@@ -183,7 +189,7 @@ class Blocks:
 
     def __init__(self, code: str, argument: list, environment: dict[str, str], python: str = sys.executable):
         self.process = subprocess.Popen(
-            [python, "-P", "-W", "ignore", "-c", code + BLOCKS, json.dumps(argument)],
+            [python, "-P", "-W", "ignore", "-c", APART + code + BLOCKS, json.dumps(argument)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -220,13 +226,7 @@ def blocks_of(network: str, mode: str, threads: int, environment: dict[str, str]
 
 
 def newcomer(options: Settings, _: int) -> list[dict]:
-    """`speedup` of each network's artefact in the tables, and what the two scripts give."""
-    from benchmarks import catalogue
-
-    rows, published = [], catalogue.rows(machine=machine.describe().name)
-    published = published[(published.decoder == "") & (published["size"] == "512x512") & (published.batch_size == 1)]
-    published = published.sort_values("pairs", ascending=False).drop_duplicates(["model", "mode"])
-    published = published.set_index(["model", "mode"])
+    rows = []
     for network, runtime in product(options.networks, DEPLOYED):
         with tempfile.TemporaryDirectory() as folder:
             out = f"{folder}/artefact"
@@ -238,12 +238,7 @@ def newcomer(options: Settings, _: int) -> list[dict]:
             # Each time a fresh process, for eager mode differs from process to process.
             ways = [partial(fresh_s, code, argument, options.python) for code in (EAGER, DEPLOYED[runtime])]
             pairs = common.in_turn(*ways, range(options.pairs))
-        row = {"network": network, "mode": runtime} | pairs.columns("eager / artefact")
-        row |= {"in the tables": float("nan"), "their low": float("nan"), "their high": float("nan")}
-        if (network, runtime) in published.index:
-            columns = ["speedup", "speedup_low", "speedup_high"]
-            row |= dict(zip([*row][-3:], published.loc[(network, runtime), columns], strict=True))
-        rows.append(row)
+        rows.append({"network": network, "mode": runtime} | pairs.columns("eager / artefact"))
         print(rows[-1], flush=True, file=sys.stderr)
     return rows
 

@@ -49,7 +49,7 @@ def over_all(results: Results) -> Shown:
         row["significantly faster"] = (rows.fpn_over_unet_low > 1).sum()
         row |= {"FPN over UNet, lowest": ratio.min(), "median": ratio.median(), "highest": ratio.max()}
         for name, column in (("parameters", "params_m"), ("GMACs", "gmacs"), ("memory", "memory_mb_img")):
-            row[name] = (rows[f"fpn_{column}"] / rows[f"unet_{column}"]).median()
+            row[name] = (rows[f"fpn_{column}"] / rows[f"unet_{column}"].replace(0, np.nan)).median()
         summary.append(row)
     ratios = {"FPN over UNet, lowest": 2, "median": 2, "highest": 2, "parameters": 2, "GMACs": 2, "memory": 2}
     return Shown(pd.DataFrame(summary), {"encoders": 0, "pairs": 0, "significantly faster": 0} | ratios)
@@ -105,19 +105,21 @@ def draw(frame: pd.DataFrame, dates: dict[str, str]) -> Figure:
 
 
 def fpn_against_unet(results_of: catalogue.AllResults) -> str:
-    """By mode, on the machine with the most runs: of this benchmark, and of that of runtimes."""
-    machine = next(iter(results_of.get("combined", catalogue.NOTHING).machines()), "")
-    if not machine:
-        return ""
+    """By mode: of this benchmark and of that of runtimes, each on the machine with the most runs."""
     frames = []
     for folder in ("combined", "runtimes"):
-        frame = over_all(catalogue.of_machine(results_of, folder, machine)).frame
-        frames.append(frame.assign(**{"measured by": folder}))
+        results = catalogue.largest(results_of, folder)
+        if results.run_logs:
+            frame = over_all(results).frame
+            frame.insert(0, "CPU", catalogue.cpu(results.run_logs[0].header.machine))
+            frames.append(frame.assign(**{"measured by": folder}))
+    if not frames:
+        return ""
     frame = pd.concat(frames).rename(columns={"FPN over UNet, lowest": "lowest", "median": "FPN over UNet, median"})
-    columns = ["mode", "measured by", "encoders", "pairs", "FPN over UNet, median", "lowest", "highest"]
+    columns = ["CPU", "measured by", "mode", "encoders", "pairs", "FPN over UNet, median", "lowest", "highest"]
     frame = frame[[*columns, "significantly faster", "parameters", "GMACs", "memory"]]
-    digits = dict.fromkeys(frame.columns[2:], 2) | {"encoders": 0, "pairs": 0, "significantly faster": 0}
-    return f"On {catalogue.cpus(results_of)[machine]}:\n\n{markdown.table(frame, digits)}"
+    digits = dict.fromkeys(frame.columns[3:], 2) | {"encoders": 0, "pairs": 0, "significantly faster": 0}
+    return markdown.table(frame, digits)
 
 
 README_TABLES = {"fpn-against-unet": fpn_against_unet}

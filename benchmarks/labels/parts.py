@@ -94,7 +94,7 @@ def main() -> None:
     common = {"model": settings.model, "size": (512, 512), "classes": CLASSES, "threads": threads}
     names = modes.without_emulation((BASELINES[1], "openvino+nhwc", "openvino-bf16+nhwc"), here.native_bf16)
     cases = [Case(**common, decoder=decoder, mode=mode) for decoder in ("fpn", "unet") for mode in names]
-    about = {"machine": here.name, "cpu": here.label}
+    about = {"machine": here.name, "cpu": here.title}
     measured = [about | row for case in cases for row in rows(case, settings.turns)]
     pd.DataFrame(measured).to_csv(path, index=False, float_format="%.6g")
     print(f"wrote {path}")

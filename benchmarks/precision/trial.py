@@ -104,7 +104,7 @@ def measure(settings) -> list[dict]:
                 print(f"{name}: skipped, {reason}")
                 continue
             maps = predictions(network, name, images, settings)
-            about = {"machine": here.name, "cpu": here.label, "model": settings.model, "decoder": decoder, "mode": name}
+            about = {"machine": here.name, "cpu": here.title, "model": settings.model, "decoder": decoder, "mode": name}
             for number, predicted, truth in zip(numbers, maps, labels, strict=True):
                 for label, class_name in enumerate(task.CLASSES[1:], start=1):
                     score = round(dice(predicted, truth, label), 5)

@@ -85,7 +85,7 @@ def step_s(runs: Iterable[Run], step: str) -> float:
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     """A row per machine, network and precision: its fastest valid mode."""
     columns = ["machine", "model", "decoder", "precision", "mode", "throughput_img_s", "throughput_low"]
-    columns += ["throughput_high", "speedup", "speedup_low", "speedup_high", "pairs", *OVER_RETAINED]
+    columns += ["throughput_high", "speedup", "speedup_low", "speedup_high", "pairs", "valid_pairs", *OVER_RETAINED]
     columns += ["rel_error", "argmax_agreement", "output_is", "unpack_ms"]
     columns += ["memory_mb_img", "model_mb", "prepare_s", "prepare_warm_s", "break_even"]
     return rankings.best(frame, keys=[*NETWORK, "precision"])[columns]
@@ -153,17 +153,19 @@ def means(results: Results, over: str = "speedup") -> pd.DataFrame:
     frame = pd.concat([group for group in rows if len(group)] or [frame[:0]])
     rows = []
     for (mode, kind), group in frame.groupby(["mode", "kind"], sort=False):
-        row = {"mode": mode, "kind": kind, "networks": len(group), "pairs": group[rankings.OVER[over].pairs].min()}
+        row = {"mode": mode, "kind": kind, "networks": len(group)}
+        row |= {name: group[getattr(rankings.OVER[over], name)].min() for name in ("pairs", "valid_pairs")}
         ends = {"mean": over, "low": f"{over}_low", "high": f"{over}_high"}
         rows.append(row | {name: float(gmean(group[column])) for name, column in ends.items()})
-    frame = pd.DataFrame(rows, columns=["mode", "kind", "networks", "pairs", "mean", "low", "high"])
+    frame = pd.DataFrame(rows, columns=["mode", "kind", "networks", "pairs", "valid_pairs", "mean", "low", "high"])
     return frame.sort_values("mode", key=lambda column: column.map(modes.order), kind="stable")
 
 
 def gains(results: Results, over: str = "speedup") -> Shown:
     """Speedup over `baseline`, eager FP32 with nothing set: geometric mean over the same networks for all modes, with
-    the mean of their 95 % intervals; the fewest rounds in which a mode and baseline were both measured; the largest
-    relative error; and seconds to prepare from nothing and from disk (medians)."""
+    the mean of their 95 % intervals; the fewest rounds in which a mode and baseline were both measured, and of these
+    the fewest that nothing disturbed; the largest relative error; and seconds to prepare from nothing and from disk
+    (medians)."""
     frame, every = means(results, over), valid_2d(results)
     kinds = [kind for kind in KINDS if kind in set(frame.kind)]
     rows = []
@@ -174,9 +176,10 @@ def gains(results: Results, over: str = "speedup") -> Shown:
             row[KINDS[kind]] = by_kind["mean"][kind]
             row[f"{KINDS[kind]}, 95 %"] = markdown.span(by_kind.low[kind], by_kind.high[kind], 2)
         row |= {"networks": of_mode.networks.sum(), "pairs": of_mode.pairs.min()}
+        row |= {"undisturbed": of_mode.valid_pairs.min()}
         row |= {"relative error, at most": f"{alike.rel_error.max():.0e}"}
         rows.append(row | {"prepare, s": alike.prepare_s.median(), "from disk, s": alike.prepare_warm_s.median()})
-    digits = {KINDS[kind]: 2 for kind in kinds} | {"networks": 0, "pairs": 0, "prepare, s": 1, "from disk, s": 1}
+    digits = {KINDS[kind]: 2 for kind in kinds} | {"networks": 0, "pairs": 0, "undisturbed": 0, "prepare, s": 1, "from disk, s": 1}
     return Shown(pd.DataFrame(rows), digits)
 
 
@@ -238,7 +241,7 @@ def layouts(results: Results) -> Shown:
 def shares(results: Results) -> Shown:
     """How much is left to win: rate of the multiply-adds as a share of the best rate that this machine reached with a
     large matrix product or convolution in the mode's precision (medians over the networks, the same for all modes).
-    Winograd's algorithm can exceed 1. Only modes that were measured with at least half of the networks are shown."""
+    Winograd's algorithm can exceed 1."""
     frame = valid_2d(results)
     rows = [rankings.same_networks(rows) for _, rows in frame[frame.peak_share.notna()].groupby("kind", sort=False)]
     frame = pd.concat(rows or [frame[:0]])
@@ -341,7 +344,8 @@ def ladder(axes: Axes, frame: pd.DataFrame) -> None:
         for suffix, face in (("", COLOURS[place]), (f"+{modes.RETAINED}", "white")):
             chosen = by_mode.reindex([step + suffix for step in steps])
             label = f"{KINDS[kind]} ({of_kind.networks.max()} networks)" if not suffix else None
-            x, bars = np.arange(len(steps)) + shift, np.abs(chosen[["low", "high"]].sub(chosen["mean"], axis=0)).T
+            x, ends = np.arange(len(steps)) + shift, chosen[["low", "high"]].replace([0, np.inf], np.nan)
+            bars = np.abs(ends.sub(chosen["mean"], axis=0)).fillna(0).T
             axes.errorbar(x, chosen["mean"], yerr=bars, fmt="none", ecolor=COLOURS[place], alpha=0.5, lw=1)
             axes.scatter(x, chosen["mean"], marker="os^D"[place], c=face, edgecolors=COLOURS[place], s=30, label=label)
     axes.axhline(1, color="0.6", lw=1, ls="--", zorder=1)
@@ -358,12 +362,11 @@ def without_allocator(mode: str) -> str:
 
 
 def on_machine(results_of: catalogue.AllResults, table: Shown) -> str:
-    """A table of the machine with the most cases, named in its first heading."""
+    """A table of the machine with the most runs, behind its name."""
     if table.frame.empty:
         return ""
     here = catalogue.largest(results_of, "runtimes").run_logs[0].header.machine
-    heading = f"{table.frame.columns[0]}, on {catalogue.cpu(here)}"
-    return markdown.table(table.frame.rename(columns={table.frame.columns[0]: heading}), table.digits)
+    return f"On {catalogue.cpu(here)}:\n\n{markdown.table(table.frame, table.digits)}"
 
 
 def runtimes(results_of: catalogue.AllResults) -> str:
@@ -414,11 +417,32 @@ def check(name: str, columns: dict[str, int | None], results_of: catalogue.AllRe
     return markdown.table(shown, {name: digits for name, digits in columns.items() if digits is not None})
 
 
+def newcomer(results_of: catalogue.AllResults) -> str:
+    """What studies/runtime_checks.py found with two bare scripts, beside the speedups of the tables."""
+    frame = catalogue.evidence(CHECKS / "newcomer")
+    if frame.empty:
+        return ""
+    keys, ends = ["machine", "network", "mode"], ["speedup_low", "speedup_high"]
+    rows = valid_2d(results_of.get("runtimes", catalogue.NOTHING))
+    rows = rows[rows.decoder == ""].rename(columns={"model": "network"}).drop_duplicates(keys).set_index(keys)
+    frame = frame.join(rows[["speedup", *ends]], on=keys)
+    columns = {
+        "CPU": frame.machine.replace(catalogue.cpus(results_of)),
+        "network": frame.network,
+        "mode": frame["mode"],
+        "pairs": (frame.pairs, 0),
+        "eager / artefact": (frame["eager / artefact"], 2),
+        "95 % interval": spans(frame.low, frame.high, 2),
+        "in the tables": (frame.speedup, 2),
+        "their 95 % interval": spans(frame.speedup_low, frame.speedup_high, 2),
+    }
+    return markdown.table(*catalogue.shown(columns)[:2])
+
+
 TOOLS = {"network": None, "mode": None, "ms": 1, "pairs": 0, "mode over tool": 3}
-NEWCOMER = {"network": None, "mode": None, "pairs": 0, "eager / artefact": 2, "in the tables": 2}
 THREADS = {"what": None, "CPUs": 1, "threads": None, "chosen": 0, "s": 3, "times the best": 2}
 README_TABLES = {
-    "newcomer": partial(check, "newcomer", NEWCOMER),
+    "newcomer": newcomer,
     "tools": partial(check, "tools", TOOLS),
     "thread-counts": partial(check, "thread_counts", THREADS),
     "runtimes": runtimes,

@@ -111,7 +111,7 @@ def run_job(job: Job, what: str) -> JobResult | None:
 def described(job: Job, result: JobResult, reference: np.ndarray | None) -> dict:
     """A row of the evidence; `reference`: labels to compare with, (D, H, W)."""
     here = machine.describe()
-    row = {"machine": here.name, "cpu": here.label, "threads": machine.usable_cores()}
+    row = {"machine": here.name, "cpu": here.title, "threads": machine.usable_cores()}
     row |= machine.installed(("torch", "openvino", "onnxruntime", "nnunetv2", "totalsegmentator"))
     row |= {"way": job.way, "mode": job.mode, "export": job.export if job.way == "nnunet" else ""}
     row |= {"voxels": sides(job.voxels), "step": job.step, "classes": sum(len(plans.names) for plans in job.plans)}

@@ -1,6 +1,5 @@
 """What benchmark.py shows of its runs: seconds and memory by part, and the optimised way against the stock one."""
 
-import itertools
 import statistics
 from collections.abc import Iterable
 from functools import partial
@@ -166,7 +165,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     """A panel per machine, network and CT: a bar per way, its parts one behind the other."""
     settings = [*frame.groupby(SETTING, sort=False)]
     figure, axes = plots.panels([0.7 + 0.36 * len(group) for _, group in settings])
-    shades = dict(zip(PARTS, itertools.cycle(plots.COLOURS), strict=False))
+    shades = dict(zip(PARTS, (*plots.COLOURS, "0.7"), strict=True))
     for panel, ((machine, model, ct, voxels, step), group) in zip(axes[:, 0], settings, strict=True):
         bars = []
         for name, row in zip(way_names(group), group.to_dict("records"), strict=True):

@@ -301,12 +301,14 @@ def carry_over(estimates: dict[Case, CaseEstimate], first_host: str) -> None:
 
 
 class Speedup(NamedTuple):
-    """Ratio of the latencies of two cases with its 95 % interval, and the number of pairs of runs that it is from."""
+    """Ratio of the latencies of two cases with its 95 % interval; the pairs of runs in one round, and how many of these
+    were undisturbed: where two or more were, the ratio is from those."""
 
     ratio: float = NAN
     low: float = NAN
     high: float = NAN
     pairs: int = 0
+    valid_pairs: int = 0
     half_width: float = NAN  # of the interval, as a logarithm, as if both ends were known
 
 
@@ -317,14 +319,14 @@ def speedup(before: CaseEstimate, after: CaseEstimate) -> Speedup:
         return Speedup()
     pairs = [(run, after.runs[key]) for key, run in before.runs.items() if key in after.runs]
     valid = [(first, second) for first, second in pairs if first.valid and second.valid]
-    pairs = valid if len(valid) > 1 else pairs
     if pairs:
-        logs = [first.log_ms - second.log_ms for first, second in pairs]
-        weights = [2 / (1 / first.weight + 1 / second.weight) for first, second in pairs]
-        variance = float(np.mean([first.scatter.variance + second.scatter.variance for first, second in pairs]))
-        common = stats.Scatter(variance, min(run.scatter.freedom for pair in pairs for run in pair))
+        used = valid if len(valid) > 1 else pairs
+        logs = [first.log_ms - second.log_ms for first, second in used]
+        weights = [2 / (1 / first.weight + 1 / second.weight) for first, second in used]
+        variance = float(np.mean([first.scatter.variance + second.scatter.variance for first, second in used]))
+        common = stats.Scatter(variance, min(run.scatter.freedom for pair in used for run in pair))
         log_ratio, width = stats.agreeing_mean(logs, weights, common)
-        sessions = len({first.key.session for first, _ in pairs})
+        sessions = len({first.key.session for first, _ in used})
         width = float(np.hypot(width, stats.session_half_width(sessions)))
     else:
         log_ratio = before.log_latency[0] - after.log_latency[0]
@@ -332,4 +334,4 @@ def speedup(before: CaseEstimate, after: CaseEstimate) -> Speedup:
     ratio = float(np.exp(log_ratio))
     low, high = stats.interval_around(ratio, width)
     low, high = 0.0 if before.one_sided else low, float("inf") if after.one_sided else high
-    return Speedup(ratio, low, high, len(pairs), width)
+    return Speedup(ratio, low, high, len(pairs), len(valid), width)

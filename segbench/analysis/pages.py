@@ -12,7 +12,7 @@ def ranking(results: tables.Results, decoder: str = "") -> Shown:
     from its first. MB/img is memory beyond the loaded model: 0 where the runtime reserves it when it loads. Where
     several hosts with this kind of CPU measured, a column names each figure's host; `speedup on` another host means
     the first host's figure in eager mode times the speedup on the other one. Speedups over baseline and over baseline
-    with the allocator retained are blank where those were not measured; `pairs` are the rounds that they are from."""
+    with the allocator retained are blank where those were not measured; `pairs` are the rounds in which both were measured."""
     top = rankings.fastest(results.rows[results.rows.decoder == decoder])
     columns = {
         "rank": top["rank"],
@@ -51,7 +51,7 @@ def every_mode(results: tables.Results, decoder: str = "") -> Shown:
 
 def gains(results: tables.Results) -> Shown:
     """Speedup of each mode over the same encoders: those that were measured under all of these modes. `over`: over
-    which mode. `pairs`: the fewest rounds that a speedup is from."""
+    which mode. `pairs`: the fewest rounds in which both were measured."""
     frames = [rankings.gains(results.rows, over).assign(over=rankings.OVER[over].mode) for over in rankings.OVER]
     frame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     return Shown(frame, {"networks": 0, "pairs": 0, "lowest": 2, "median": 2, "highest": 2})

@@ -191,7 +191,7 @@ def gains(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_yticks(range(len(shown)), [mode.replace("+", "\n+") for mode in shown])
     axes.set_ylim(len(shown) - 0.4, -0.7)
     plain_log(axes.xaxis)
-    axes.set_xlabel(f"speedup over {rankings.OVER[over].mode} (median as a line)")
+    axes.set_xlabel(f"speedup over {rankings.OVER[over].mode}\n(median as a line)")
     axes.grid(color="0.92", axis="x")
 
 

@@ -176,7 +176,7 @@ def row(
     params = first_run.params or NAN
     known = zoo.BY_MODEL.get(case.model)
     baselines = [of_run_log.get(case.under(mode), estimates.NOTHING) for mode in BASELINES]
-    speedup, over_retained = (estimates.speedup(baseline, estimate)[:4] for baseline in baselines)
+    speedup, over_retained = (estimates.speedup(baseline, estimate)[:5] for baseline in baselines)
     host = estimate.first_host if estimate.carried else estimate.host  # whose figures these are
     return {
         "machine": run_log.name,
@@ -206,8 +206,8 @@ def row(
         "throughput_all": case.batch_size / estimate.all_samples_ms * 1e3,
         "quality": estimate.quality,
         "half_width": estimate.half_width_on_host,
-        **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs"), speedup, strict=True)),
-        **dict(zip((*OVER_RETAINED, "retained_pairs"), over_retained, strict=True)),
+        **dict(zip(("speedup", "speedup_low", "speedup_high", "pairs", "valid_pairs"), speedup, strict=True)),
+        **dict(zip((*OVER_RETAINED, "retained_pairs", "retained_valid_pairs"), over_retained, strict=True)),
         "decoder_share": decoder_share(case, estimate, alone),
         "valid_share": estimate.valid_share,
         "host": estimate.host,
@@ -222,7 +222,7 @@ def row(
         "argmax_agreement": min(
             (run.argmax_agreement for run in measured if run.argmax_agreement is not None), default=NAN
         ),
-        "output_is": first_run.ran.get("output", ""),
+        "output_is": next((run.ran["output"] for run in measured if "output" in run.ran), ""),
         "output_std": NAN if first_run.output_std is None else first_run.output_std,
         "efficiency_img_s_m": throughput / (params / 1e6),
         "top1": known.top1 if known and known.top1 else NAN,
