@@ -114,7 +114,14 @@ def modes(results_of: AllResults) -> str:
         rows.append(row | {"pairs": of_mode.pairs.min(), "undisturbed": of_mode.valid_pairs.min()})
     kinds = [DECODERS[kind] + heading for heading in ("", ", retained") for kind in WANTED]
     frame = pd.DataFrame(rows)
-    columns = ["mode", "precision", *(name for name in kinds if name in frame), "interval, at most", "pairs", "undisturbed"]
+    columns = [
+        "mode",
+        "precision",
+        *(name for name in kinds if name in frame),
+        "interval, at most",
+        "pairs",
+        "undisturbed",
+    ]
     machine = results.machines()[0]
     where = f"On {catalogue.cpus(results_of)[machine]}; the same {means.networks.min()} encoders in every column"
     text = markdown.table(frame[columns], dict.fromkeys(kinds, 2) | {"pairs": 0, "undisturbed": 0})

@@ -54,7 +54,7 @@ def test_stages_are_measured_and_drawn_beside_whole_cts(tmp_path, monkeypatch):
     parts.main()
     (path,) = (out / "parts").glob("*.csv")
     frame = pd.read_csv(path)
-    assert set(frame["mode"]) >= {"baseline", "openvino"} and set(frame.decoder) == {"fpn", "unet"}
+    assert set(frame["mode"]) >= {"baseline+retained", "openvino+nhwc"} and set(frame.decoder) == {"fpn", "unet"}
     assert (frame[frame.part == "encoder"].ms > 0).all()
     runs = shutil.copytree(WHOLE_CT / "runs", tmp_path / "benchmarks" / "whole_ct" / "runs")
     for run_log in runs.glob("*.csv"):

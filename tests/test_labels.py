@@ -189,7 +189,7 @@ def test_all_ways_side_by_side(script, run_here):
     assert (rows.status == "ok").all() and (rows.argmax_agreement > SAME).all()
     compared = script.table("benchmark_results.csv")
     assert set(compared.decoder) == {"fpn", "unet"} and (compared["mode"] == "openvino+nhwc").all()
-    latency_ms = rows.set_index(["decoder", "output"]).latency_ms
+    latency_ms = rows.groupby(["decoder", "output"]).latency_ms.min()  # eager mode is measured beside it
     for row in compared.itertuples():
         others = latency_ms[row.decoder].drop("labels")
         assert row.other_output == others.idxmin()

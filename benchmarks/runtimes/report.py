@@ -1,7 +1,7 @@
 """What benchmark.py shows: speedups of runtimes over eager FP32, what preparing costs, and throughput beside a busy
 process."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -179,7 +179,13 @@ def gains(results: Results, over: str = "speedup") -> Shown:
         row |= {"undisturbed": of_mode.valid_pairs.min()}
         row |= {"relative error, at most": f"{alike.rel_error.max():.0e}"}
         rows.append(row | {"prepare, s": alike.prepare_s.median(), "from disk, s": alike.prepare_warm_s.median()})
-    digits = {KINDS[kind]: 2 for kind in kinds} | {"networks": 0, "pairs": 0, "undisturbed": 0, "prepare, s": 1, "from disk, s": 1}
+    digits = {KINDS[kind]: 2 for kind in kinds} | {
+        "networks": 0,
+        "pairs": 0,
+        "undisturbed": 0,
+        "prepare, s": 1,
+        "from disk, s": 1,
+    }
     return Shown(pd.DataFrame(rows), digits)
 
 
@@ -361,36 +367,14 @@ def without_allocator(mode: str) -> str:
     return mode.removesuffix(f"+{modes.find(mode).allocator}") if modes.find(mode).allocator else mode
 
 
-def on_machine(results_of: catalogue.AllResults, table: Shown) -> str:
-    """A table of the machine with the most runs, behind its name."""
-    if table.frame.empty:
+def on_machine(table: Callable[[Results], Shown], without: tuple[str, ...], results_of: catalogue.AllResults) -> str:
+    """A table of the machine with the most runs behind its name, without some columns."""
+    results = catalogue.largest(results_of, "runtimes")
+    shown = table(results) if results.run_logs else Shown(pd.DataFrame(), {})
+    if shown.frame.empty:
         return ""
-    here = catalogue.largest(results_of, "runtimes").run_logs[0].header.machine
-    return f"On {catalogue.cpu(here)}:\n\n{markdown.table(table.frame, table.digits)}"
-
-
-def runtimes(results_of: catalogue.AllResults) -> str:
-    """Speedups of all modes over baseline."""
-    shown = gains(catalogue.largest(results_of, "runtimes"))
-    frame = shown.frame.drop(columns=["prepare, s", "from disk, s"], errors="ignore")
-    return on_machine(results_of, Shown(frame, shown.digits))
-
-
-def runtimes_retained(results_of: catalogue.AllResults) -> str:
-    """The same over baseline with the allocator retained."""
-    shown = over_retained(catalogue.largest(results_of, "runtimes"))
-    names = ["prepare, s", "from disk, s", "relative error, at most"]
-    return on_machine(results_of, Shown(shown.frame.drop(columns=names, errors="ignore"), shown.digits))
-
-
-def allocators_here(results_of: catalogue.AllResults) -> str:
-    """What allocators bring to eager mode."""
-    return on_machine(results_of, allocators(catalogue.largest(results_of, "runtimes")))
-
-
-def output_layouts(results_of: catalogue.AllResults) -> str:
-    """What layouts cost."""
-    return on_machine(results_of, layouts(catalogue.largest(results_of, "runtimes")))
+    frame = shown.frame.drop(columns=[*without], errors="ignore")
+    return f"On {catalogue.cpu(results.run_logs[0].header.machine)}:\n\n{markdown.table(frame, shown.digits)}"
 
 
 def background_load(results_of: catalogue.AllResults) -> str:
@@ -420,10 +404,10 @@ def check(name: str, columns: dict[str, int | None], results_of: catalogue.AllRe
 def newcomer(results_of: catalogue.AllResults) -> str:
     """What studies/runtime_checks.py found with two bare scripts, beside the speedups of the tables."""
     frame = catalogue.evidence(CHECKS / "newcomer")
-    if frame.empty:
+    if frame.empty or "runtimes" not in results_of:
         return ""
     keys, ends = ["machine", "network", "mode"], ["speedup_low", "speedup_high"]
-    rows = valid_2d(results_of.get("runtimes", catalogue.NOTHING))
+    rows = valid_2d(results_of["runtimes"])
     rows = rows[rows.decoder == ""].rename(columns={"model": "network"}).drop_duplicates(keys).set_index(keys)
     frame = frame.join(rows[["speedup", *ends]], on=keys)
     columns = {
@@ -441,14 +425,15 @@ def newcomer(results_of: catalogue.AllResults) -> str:
 
 TOOLS = {"network": None, "mode": None, "ms": 1, "pairs": 0, "mode over tool": 3}
 THREADS = {"what": None, "CPUs": 1, "threads": None, "chosen": 0, "s": 3, "times the best": 2}
+PREPARING = ("prepare, s", "from disk, s")
 README_TABLES = {
     "newcomer": newcomer,
     "tools": partial(check, "tools", TOOLS),
     "thread-counts": partial(check, "thread_counts", THREADS),
-    "runtimes": runtimes,
-    "runtimes-retained": runtimes_retained,
-    "allocators": allocators_here,
-    "layouts": output_layouts,
+    "runtimes": partial(on_machine, gains, PREPARING),
+    "runtimes-retained": partial(on_machine, over_retained, (*PREPARING, "relative error, at most")),
+    "allocators": partial(on_machine, allocators, ()),
+    "layouts": partial(on_machine, layouts, ()),
     "background-load": background_load,
 }
 REPORT = Report(
