@@ -230,8 +230,8 @@ def speedups(**of_model: dict[str, tuple[float, int]]) -> pd.DataFrame:
 
 
 def test_means_are_over_the_same_networks_for_every_mode():
-    """The network that only OpenVINO ran is in no mean, nor is a speedup from two pairs, nor a mode of few networks; but
-    many modes of few networks outweigh few modes of many."""
+    """The network that only OpenVINO ran is in no mean, nor is a speedup from two pairs, nor a mode of few networks.
+    Many modes of few networks outweigh few modes of many."""
     both = {"compile": (2.0, 4), "openvino": (3.0, 4)}
     frame = speedups(
         a=both,

@@ -150,8 +150,8 @@ def tables_of_parts(task: str = "total") -> tuple[tuple[int, ...], ...]:
 
 
 def too_large(job: Job, free_gb: float) -> str:
-    """Why nnU-Net's export will not fit: all logits at the original spacing, and those it makes them from. By torch they
-    are in FP32; by scipy there are two copies of them, in half precision or, of sums in FP32, in that."""
+    """Why nnU-Net's export will not fit: all logits at the original spacing, and those it makes them from. By torch
+    they are in FP32; by scipy there are two copies of them, in half precision or, of sums in FP32, in that."""
     if job.way != "nnunet":
         return ""
     voxels = np.prod(job.voxels, dtype=float)

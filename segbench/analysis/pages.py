@@ -12,7 +12,7 @@ def ranking(results: tables.Results, decoder: str = "") -> Shown:
     from its first. MB/img is memory beyond the loaded model: 0 where the runtime reserves it when it loads. Where
     several hosts with this kind of CPU measured, a column names each figure's host; `speedup on` another host means
     the first host's figure in eager mode times the speedup on the other one. Speedups over baseline and over baseline
-    with the allocator retained are blank where those were not measured; `pairs` are the rounds in which both were measured."""
+    with the allocator retained are blank where those were not measured; `pairs` are the rounds in which both were."""
     top = rankings.fastest(results.rows[results.rows.decoder == decoder])
     columns = {
         "rank": top["rank"],
